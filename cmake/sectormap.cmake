@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+# What every folder's CMakeLists.txt uses: one library per folder, one test binary per test file.
+
+find_package(Threads REQUIRED)
+find_package(PkgConfig REQUIRED)
+find_package(absl CONFIG REQUIRED)
+find_package(spdlog CONFIG REQUIRED)
+find_package(OpenSSL REQUIRED)
+find_package(SQLite3 REQUIRED)
+pkg_check_modules(URING REQUIRED IMPORTED_TARGET liburing)
+pkg_check_modules(ISAL REQUIRED IMPORTED_TARGET libisal)
+
+add_library(sectormap_options INTERFACE)
+target_include_directories(sectormap_options INTERFACE ${PROJECT_SOURCE_DIR})
+target_compile_options(sectormap_options INTERFACE
+  -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wswitch-enum -Werror
+  -fno-omit-frame-pointer)
+if(SECTORMAP_SANITIZE)
+  add_compile_options(-fsanitize=${SECTORMAP_SANITIZE} -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${SECTORMAP_SANITIZE})
+endif()
+
+# sectormap_library(NAME SOURCES file... DEPS library...): a folder's library. DEPS are public:
+# they are the folder's doors (docs/architecture.md).
+function(sectormap_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC sectormap_options ${ARG_DEPS})
+endfunction()
+
+# sectormap_test(NAME SOURCES file... DEPS library... [TIMEOUT seconds] [LABELS label...]):
+# a GoogleTest binary, one CTest entry.
+function(sectormap_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE sectormap_options ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  add_test(NAME ${name} COMMAND ${name})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
+endfunction()

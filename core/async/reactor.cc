@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/async/reactor.h"
+
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/check.h"
+
+namespace sectormap {
+namespace {
+
+thread_local Reactor* current_reactor = nullptr;
+
+absl::Status RingError(int error) {
+  std::string reason = absl::StrCat("io_uring is not usable: ", std::strerror(error), ". ");
+  switch (error) {
+    case ENOSYS:
+      absl::StrAppend(&reason, "The kernel was built without it; Linux 5.11 or newer is needed.");
+      break;
+    case EPERM:
+    case EACCES:
+      absl::StrAppend(&reason,
+                      "Set the sysctl kernel.io_uring_disabled to 0, or in a container use a seccomp "
+                      "profile that allows io_uring_setup, io_uring_enter and io_uring_register.");
+      break;
+    case ENOMEM:
+      absl::StrAppend(&reason, "Raise the limit of locked memory (ulimit -l, LimitMEMLOCK=).");
+      break;
+    default:
+      absl::StrAppend(&reason, "See dmesg.");
+  }
+  return absl::UnavailableError(reason);
+}
+
+}  // namespace
+
+Reactor& Reactor::Current() {
+  CHECK(current_reactor != nullptr);
+  return *current_reactor;
+}
+
+Reactor* Reactor::CurrentOrNull() { return current_reactor; }
+
+absl::StatusOr<std::unique_ptr<Reactor>> Reactor::Create(int index, const Clock& clock) {
+  CHECK(index >= 0 && index < kMaxReactors);
+  std::unique_ptr<Reactor> reactor(new Reactor(index, clock));
+  // The ring is made disabled-for-others only by the thread that runs it: R_DISABLED, enabled in
+  // Run(), lets SINGLE_ISSUER bind to that thread. Kernels before 6.1 lack these flags.
+  io_uring_params params{};
+  params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED |
+                 IORING_SETUP_CLAMP;
+  int result = io_uring_queue_init_params(kRingEntries, &reactor->ring_, &params);
+  if (result == -EINVAL) {
+    params = {};
+    params.flags = IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP;
+    result = io_uring_queue_init_params(kRingEntries, &reactor->ring_, &params);
+  }
+  if (result < 0) return RingError(-result);
+  reactor->wakeup_fd_ = eventfd(0, EFD_CLOEXEC);
+  if (reactor->wakeup_fd_ < 0) return absl::ErrnoToStatus(errno, "eventfd");
+  return reactor;
+}
+
+Reactor::~Reactor() {
+  if (ring_.ring_fd > 0) io_uring_queue_exit(&ring_);
+  if (wakeup_fd_ >= 0) close(wakeup_fd_);
+}
+
+void Reactor::Run() {
+  CHECK(current_reactor == nullptr);
+  current_reactor = this;
+  // liburing 2.3 declares io_uring_enable_rings() and does not export it.
+  CHECK(syscall(SYS_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0) == 0);
+  ArmWakeup();
+  MonotonicTime turn_start = clock_.Now();
+  while (!stopped_) {
+    RunPosted();
+    RunTimers();
+    RunReady();
+    RunTurnEnds();
+    const bool may_sleep = ready_.empty() && !stopped_;
+    const auto busy = clock_.Now() - turn_start;
+    busy_ns_.store(busy_ns_.load(std::memory_order_relaxed) + static_cast<uint64_t>(busy.count()),
+                   std::memory_order_relaxed);
+    turns_.store(turns_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    EnterRing(may_sleep);
+    turn_start = clock_.Now();
+  }
+  current_reactor = nullptr;
+}
+
+void Reactor::Stop() {
+  Post([this] { stopped_ = true; });
+}
+
+void Reactor::Post(absl::AnyInvocable<void()> call) {
+  bool wake;
+  {
+    absl::MutexLock lock(&mutex_);
+    wake = posted_.empty();
+    posted_.push_back(std::move(call));
+    has_posted_.store(true, std::memory_order_release);
+  }
+  if (wake && current_reactor != this) {
+    const uint64_t one = 1;
+    CHECK(write(wakeup_fd_, &one, sizeof one) == sizeof one);
+  }
+}
+
+void Reactor::Spawn(Task<void> task) {
+  if (current_reactor == this) {
+    Detach(std::move(task));
+    return;
+  }
+  Post([owned = std::move(task)]() mutable { Detach(std::move(owned)); });
+}
+
+void Reactor::AtTurnEnd(TurnEnd& call) {
+  if (call.asked_) return;
+  call.asked_ = true;
+  turn_ends_.push_back(&call);
+}
+
+Reactor::TimerId Reactor::CallAt(MonotonicTime when, absl::AnyInvocable<void()> call) {
+  TimerId id{when, next_timer_++};
+  timers_.emplace(id, std::move(call));
+  return id;
+}
+
+void Reactor::CancelTimer(const TimerId& id) { timers_.erase(id); }
+
+Task<void> Reactor::Sleep(nanoseconds delay) {
+  class Awaiter {
+   public:
+    Awaiter(Reactor& reactor, nanoseconds delay) : reactor_(reactor), delay_(delay) {}
+    bool await_ready() const noexcept { return delay_ <= nanoseconds::zero(); }
+    void await_suspend(std::coroutine_handle<> handle) {
+      reactor_.CallAfter(delay_, [handle] { handle.resume(); });
+    }
+    void await_resume() noexcept {}
+
+   private:
+    Reactor& reactor_;
+    nanoseconds delay_;
+  };
+  co_await Awaiter(*this, delay);
+}
+
+io_uring_sqe* Reactor::NextSqe() {
+  io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
+  while (sqe == nullptr) {
+    io_uring_submit(&ring_);
+    sqe = io_uring_get_sqe(&ring_);
+  }
+  return sqe;
+}
+
+// The read of the eventfd is told apart from completions by its null user data.
+void Reactor::ArmWakeup() {
+  io_uring_sqe* sqe = NextSqe();
+  io_uring_prep_read(sqe, wakeup_fd_, &wakeup_value_, sizeof wakeup_value_, 0);
+  io_uring_sqe_set_data(sqe, nullptr);
+}
+
+void Reactor::RunPosted() {
+  if (!has_posted_.load(std::memory_order_acquire)) return;
+  std::vector<absl::AnyInvocable<void()>> calls;
+  {
+    absl::MutexLock lock(&mutex_);
+    calls.swap(posted_);
+    has_posted_.store(false, std::memory_order_release);
+  }
+  for (auto& call : calls) call();
+}
+
+void Reactor::RunReady() {
+  // Only what was ready at the start: what these make ready waits for the next round, so a pair of
+  // coroutines that wake each other cannot keep the ring from being entered.
+  for (size_t left = ready_.size(); left > 0; --left) {
+    std::coroutine_handle<> handle = ready_.front();
+    ready_.pop_front();
+    handle.resume();
+  }
+}
+
+void Reactor::RunTimers() {
+  if (timers_.empty()) return;
+  const MonotonicTime now = clock_.Now();
+  while (!timers_.empty() && timers_.begin()->first.first <= now) {
+    auto timer = timers_.extract(timers_.begin());
+    timer.mapped()();
+  }
+}
+
+void Reactor::RunTurnEnds() {
+  for (size_t i = 0; i < turn_ends_.size(); ++i) {
+    turn_ends_[i]->asked_ = false;
+    turn_ends_[i]->call_();
+  }
+  turn_ends_.clear();
+}
+
+void Reactor::EnterRing(bool may_sleep) {
+  if (may_sleep && !has_posted_.load(std::memory_order_acquire)) {
+    if (timers_.empty()) {
+      io_uring_submit_and_wait(&ring_, 1);
+    } else {
+      nanoseconds wait = timers_.begin()->first.first - clock_.Now();
+      if (wait < nanoseconds::zero()) wait = nanoseconds::zero();
+      __kernel_timespec timeout{wait.count() / 1'000'000'000, wait.count() % 1'000'000'000};
+      io_uring_cqe* cqe = nullptr;
+      io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &timeout, nullptr);
+    }
+  } else {
+    io_uring_submit_and_get_events(&ring_);
+  }
+  // Bounded by what is there now: completions that these produce wait for the next turn.
+  io_uring_cqe* batch[kRingEntries];
+  const unsigned count = io_uring_peek_batch_cqe(&ring_, batch, kRingEntries);
+  std::vector<std::pair<Completion*, int>> done;
+  done.reserve(count);
+  for (unsigned i = 0; i < count; ++i) {
+    done.emplace_back(static_cast<Completion*>(io_uring_cqe_get_data(batch[i])), batch[i]->res);
+  }
+  io_uring_cq_advance(&ring_, count);
+  for (auto [completion, result] : done) {
+    if (completion != nullptr) {
+      completion->OnComplete(result);
+    } else {
+      ArmWakeup();
+    }
+  }
+}
+
+}  // namespace sectormap

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reactor: one thread, one io_uring for sockets, files and timers. Everything that runs on it runs
+// to its next suspension without being interrupted, so what belongs to one reactor needs no lock.
+//
+// A turn of the loop: posted calls and ready coroutines, then the calls asked for with AtTurnEnd
+// (one gathered send for all replies of the turn), then one io_uring_enter that submits everything
+// and waits.
+#pragma once
+
+#include <liburing.h>
+
+#include <atomic>
+#include <coroutine>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "core/async/clock.h"
+#include "core/async/task.h"
+
+namespace sectormap {
+
+// More threads than this help nobody; sharded objects have one slot for each.
+inline constexpr int kMaxReactors = 64;
+
+// Submission queue entries of a ring. A full queue is submitted early, so this bounds the batch, not
+// the operations in flight.
+inline constexpr unsigned kRingEntries = 1024;
+
+class Reactor {
+ public:
+  // `index` is this reactor's place in the pool, 0 <= index < kMaxReactors. `clock` outlives it.
+  // Fails, saying what to change, if io_uring is missing or forbidden.
+  static absl::StatusOr<std::unique_ptr<Reactor>> Create(int index, const Clock& clock);
+  ~Reactor();
+  Reactor(const Reactor&) = delete;
+  Reactor& operator=(const Reactor&) = delete;
+
+  // REQUIRES: called on a reactor's thread.
+  static Reactor& Current();
+  // Null on any other thread.
+  static Reactor* CurrentOrNull();
+
+  int index() const { return index_; }
+  const Clock& clock() const { return clock_; }
+
+  // Runs the loop on the calling thread until Stop().
+  void Run();
+
+  // Any thread. Whoever owns work on the reactor ends it first.
+  void Stop();
+
+  // Any thread: runs `call` on the reactor, in the order of posting.
+  void Post(absl::AnyInvocable<void()> call);
+
+  // Any thread: starts `task` on the reactor and lets it go (see Detach).
+  void Spawn(Task<void> task);
+
+  // On the reactor: resumes `handle` in this turn.
+  void Ready(std::coroutine_handle<> handle) { ready_.push_back(handle); }
+
+  // On the reactor: something to run once at the end of this turn, before the ring is entered.
+  // Intrusive, so that asking allocates nothing; asking twice in a turn runs it once.
+  class TurnEnd {
+   public:
+    explicit TurnEnd(std::function<void()> call) : call_(std::move(call)) {}
+    TurnEnd(const TurnEnd&) = delete;
+    TurnEnd& operator=(const TurnEnd&) = delete;
+
+   private:
+    friend class Reactor;
+    std::function<void()> call_;
+    bool asked_ = false;
+  };
+  void AtTurnEnd(TurnEnd& call);
+
+  // co_await reactor.Switch(): goes on on that reactor's thread (at once, if it is this one).
+  class SwitchAwaiter {
+   public:
+    explicit SwitchAwaiter(Reactor& to) : to_(to) {}
+    bool await_ready() const noexcept { return CurrentOrNull() == &to_; }
+    void await_suspend(std::coroutine_handle<> handle) {
+      to_.Post([handle] { handle.resume(); });
+    }
+    void await_resume() noexcept {}
+
+   private:
+    Reactor& to_;
+  };
+  SwitchAwaiter Switch() { return SwitchAwaiter(*this); }
+
+  // --- Timers, on the reactor only ---
+
+  using TimerId = std::pair<MonotonicTime, uint64_t>;
+  TimerId CallAt(MonotonicTime when, absl::AnyInvocable<void()> call);
+  TimerId CallAfter(nanoseconds delay, absl::AnyInvocable<void()> call) {
+    return CallAt(clock_.Now() + delay, std::move(call));
+  }
+  // A timer that has fired is ignored.
+  void CancelTimer(const TimerId& id);
+  Task<void> Sleep(nanoseconds delay);
+
+  // --- io_uring, on the reactor only ---
+
+  // co_await reactor.Submit([&](io_uring_sqe* sqe) { io_uring_prep_read(sqe, ...); })
+  // gives the operation's result: what the system call would return, or a negative errno. The
+  // buffers belong to the kernel until then, and the coroutine must not be destroyed.
+  class Completion {
+   public:
+    virtual void OnComplete(int result) = 0;
+
+   protected:
+    ~Completion() = default;
+  };
+
+  template <typename Prepare>
+  class RingAwaiter final : public Completion {
+   public:
+    RingAwaiter(Reactor& reactor, Prepare prepare)
+        : reactor_(reactor), prepare_(std::move(prepare)) {}
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> handle) {
+      handle_ = handle;
+      io_uring_sqe* sqe = reactor_.NextSqe();
+      prepare_(sqe);
+      io_uring_sqe_set_data(sqe, static_cast<Completion*>(this));
+    }
+    int await_resume() noexcept { return result_; }
+    void OnComplete(int result) override {
+      result_ = result;
+      handle_.resume();
+    }
+
+   private:
+    Reactor& reactor_;
+    Prepare prepare_;
+    std::coroutine_handle<> handle_;
+    int result_ = 0;
+  };
+  template <typename Prepare>
+  RingAwaiter<Prepare> Submit(Prepare prepare) {
+    return RingAwaiter<Prepare>(*this, std::move(prepare));
+  }
+
+  // For statistics: time in which the loop was not asleep, and turns taken. Any thread.
+  nanoseconds busy_time() const { return nanoseconds(busy_ns_.load(std::memory_order_relaxed)); }
+  uint64_t turns() const { return turns_.load(std::memory_order_relaxed); }
+
+ private:
+  Reactor(int index, const Clock& clock) : index_(index), clock_(clock) {}
+
+  io_uring_sqe* NextSqe();
+  void ArmWakeup();
+  void RunPosted();
+  void RunReady();
+  void RunTimers();
+  void RunTurnEnds();
+  void EnterRing(bool may_sleep);
+
+  const int index_;
+  const Clock& clock_;
+
+  // Touched by the reactor's thread only.
+  io_uring ring_{};
+  bool stopped_ = false;
+  std::deque<std::coroutine_handle<>> ready_;
+  std::vector<TurnEnd*> turn_ends_;
+  std::map<TimerId, absl::AnyInvocable<void()>> timers_;
+  uint64_t next_timer_ = 0;
+  uint64_t wakeup_value_ = 0;
+
+  // How other threads reach it.
+  int wakeup_fd_ = -1;
+  absl::Mutex mutex_;
+  std::vector<absl::AnyInvocable<void()>> posted_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<bool> has_posted_{false};
+
+  std::atomic<uint64_t> busy_ns_{0};
+  std::atomic<uint64_t> turns_{0};
+};
+
+}  // namespace sectormap

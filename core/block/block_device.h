@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// BlockDevice: the one I/O contract. Backing devices, targets and mapped devices all keep it, so
+// everything stacks. tests/core/block/block_device_contract.h runs over every one of them.
+#pragma once
+
+#include <cstdint>
+
+#include "core/async/task.h"
+#include "core/base/io_status.h"
+#include "core/base/units.h"
+#include "core/block/io_request.h"
+
+namespace sectormap {
+
+// What a layer above should know of a device to use it well. Requests of any 512-byte alignment
+// work on every device; these are hints and abilities, not duties.
+struct BlockLimits {
+  uint32_t logical_block_bytes = 512;   // the medium's own addressing unit
+  uint32_t physical_block_bytes = 512;  // smaller writes cost a read
+  uint32_t io_min_bytes = 0;            // preferred smallest request; 0: none
+  uint32_t io_opt_bytes = 0;            // preferred request; 0: none
+  bool can_discard = false;
+  uint32_t discard_granularity_bytes = 0;  // 0 if it cannot discard
+  bool discard_zeroes = false;             // discarded sectors read as zeroes
+  bool can_write_zeroes = false;           // without moving the bytes
+  bool has_volatile_cache = false;         // kFlush and force_unit_access do something
+};
+
+// A run of sectors of one kind, for GET LBA STATUS.
+struct Extent {
+  IoStatus status = IoStatus::kOk;
+  bool mapped = true;  // false: no space is used, reads give zeroes
+  SectorCount count;   // > 0 if status is kOk
+};
+
+class BlockDevice {
+ public:
+  virtual ~BlockDevice() = default;
+
+  // Addresses run over [0, size()). Any thread.
+  virtual SectorCount size() const = 0;
+
+  // Any thread.
+  virtual BlockLimits limits() const = 0;
+
+  // REQUIRES: on a reactor's thread; the range inside [0, size()) and not empty, except for kFlush;
+  // data.size() == Bytes(count) for kRead and kWrite. The bytes stay until the task ends.
+  // Concurrent requests may end in any order; overlapping concurrent writes leave either's bytes in
+  // each sector. kDiscard and kWriteZeroes answer kNotSupported where limits() says so.
+  virtual Task<IoStatus> Submit(IoRequest request) = 0;
+
+  // The run of equal sectors that begins at `first`, as far as is cheap to know.
+  // REQUIRES: on a reactor's thread; first < size().
+  virtual Task<Extent> ExtentAt(Sector first) {
+    return Extent{IoStatus::kOk, true, SectorCount(size().value() - first.value())};
+  }
+};
+
+}  // namespace sectormap

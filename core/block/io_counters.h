@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// IoCounters: what a device did, counted per reactor with plain adds and summed only when somebody
+// asks. A reader may see a count a moment late, never a torn one.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "core/async/reactor.h"
+#include "core/base/io_status.h"
+#include "core/block/io_request.h"
+
+namespace sectormap {
+
+// A counter that one thread adds to and any thread reads: a plain load, add and store.
+class LocalCounter {
+ public:
+  void Add(uint64_t amount) {
+    value_.store(value_.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+  }
+  uint64_t value() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<uint64_t> value_{0};
+};
+
+struct IoTotals {
+  struct PerOp {
+    uint64_t requests = 0;
+    uint64_t bytes = 0;
+    uint64_t errors = 0;
+  };
+  std::array<PerOp, kIoOpCount> ops;
+};
+
+class IoCounters {
+ public:
+  // On a reactor, when a request has ended.
+  void Count(const IoRequest& request, IoStatus status) {
+    Slot& slot = slots_[Reactor::Current().index()];
+    PerOp& op = slot.ops[static_cast<int>(request.op)];
+    op.requests.Add(1);
+    op.bytes.Add(Bytes(request.count).value());
+    if (status != IoStatus::kOk) op.errors.Add(1);
+  }
+
+  // Any thread.
+  IoTotals Sum() const {
+    IoTotals totals;
+    for (const Slot& slot : slots_) {
+      for (int op = 0; op < kIoOpCount; ++op) {
+        totals.ops[op].requests += slot.ops[op].requests.value();
+        totals.ops[op].bytes += slot.ops[op].bytes.value();
+        totals.ops[op].errors += slot.ops[op].errors.value();
+      }
+    }
+    return totals;
+  }
+
+ private:
+  struct PerOp {
+    LocalCounter requests, bytes, errors;
+  };
+  struct alignas(64) Slot {
+    std::array<PerOp, kIoOpCount> ops;
+  };
+  std::array<Slot, kMaxReactors> slots_;
+};
+
+}  // namespace sectormap

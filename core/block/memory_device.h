@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// MemoryDevice: a disk of RAM, named `mem:SIZE` in tables; for tests and benchmarks. The reference
+// implementation of the BlockDevice contract. Its bytes are gone with the process.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "core/block/block_device.h"
+
+namespace sectormap {
+
+class MemoryDevice final : public BlockDevice {
+ public:
+  // Zeroed; memory is used only where something was written.
+  static absl::StatusOr<std::unique_ptr<MemoryDevice>> Create(SectorCount size);
+  ~MemoryDevice() override;
+  MemoryDevice(const MemoryDevice&) = delete;
+  MemoryDevice& operator=(const MemoryDevice&) = delete;
+
+  SectorCount size() const override { return size_; }
+  BlockLimits limits() const override;
+  Task<IoStatus> Submit(IoRequest request) override;
+
+  // The whole disk, for tests that look underneath.
+  std::span<std::byte> bytes() { return {bytes_, Bytes(size_).value()}; }
+
+ private:
+  MemoryDevice(std::byte* bytes, SectorCount size) : bytes_(bytes), size_(size) {}
+
+  std::byte* const bytes_;
+  const SectorCount size_;
+};
+
+}  // namespace sectormap

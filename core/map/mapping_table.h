@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// MappingTable: rows that cover [0, size()) without gap or overlap, each a target, and the index
+// that finds them. Immutable once built; a change is always a whole new table.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "core/map/btree_index.h"
+#include "core/map/device_resolver.h"
+#include "core/map/table_spec.h"
+#include "core/map/target.h"
+#include "core/map/target_registry.h"
+
+namespace sectormap {
+
+class MappingTable {
+ public:
+  struct Row {
+    Sector start;
+    SectorCount length;
+    const TargetType* type;
+    std::unique_ptr<Target> target;
+  };
+
+  // Opens every device and validates everything. Fails with `line N: <type>: <reason>` and what to
+  // do about it; the code is InvalidArgument, NotFound (a device) or PermissionDenied. Control
+  // threads only.
+  static absl::StatusOr<std::shared_ptr<const MappingTable>> Build(const TableSpec& spec,
+                                                                   bool read_only,
+                                                                   const TargetRegistry& types,
+                                                                   DeviceResolver& devices);
+
+  // REQUIRES: sector < size(). Any thread.
+  const Row& Find(Sector sector) const { return rows_[index_.Find(sector)]; }
+
+  SectorCount size() const { return size_; }
+  bool read_only() const { return read_only_; }
+  std::span<const Row> rows() const { return rows_; }
+
+  // Stacked over all targets: the strictest of each.
+  const BlockLimits& limits() const { return limits_; }
+
+  // Where a flush has to go: each distinct backing device once, then each target that flushes
+  // itself.
+  std::span<BlockDevice* const> flush_set() const { return flush_set_; }
+
+  // `table` and `status` text, one line per row.
+  std::string TableText() const;
+  std::string StatusText() const;
+
+  // Every distinct device used, in the order of first use.
+  std::vector<DeviceRef> Dependencies() const;
+
+  // The message goes to the row that holds `sector`.
+  absl::StatusOr<std::string> Message(Sector sector, std::string_view text) const;
+
+ private:
+  MappingTable() = default;
+
+  std::vector<Row> rows_;
+  BtreeIndex index_;
+  SectorCount size_;
+  bool read_only_ = false;
+  BlockLimits limits_;
+  std::vector<BlockDevice*> flush_set_;
+};
+
+}  // namespace sectormap

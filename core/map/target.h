@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// Target: one row of a table; a BlockDevice of exactly the row's length. A new target is one file in
+// targets/ and one line in targets/builtin_targets.cc (docs/adding-a-target.md).
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/block/block_device.h"
+#include "core/map/device_resolver.h"
+#include "core/map/target_args.h"
+
+namespace sectormap {
+
+// Thread: Submit on any reactor; everything else on one control thread at a time. A target without
+// state is immutable after Create and needs no more thought.
+class Target : public BlockDevice {
+ public:
+  explicit Target(SectorCount length) : length_(length) {}
+  SectorCount size() const final { return length_; }
+
+  // The words after the type in `table`: what would create it again.
+  virtual std::string TableArgs() const = 0;
+
+  // The words after the type in `status`.
+  virtual std::string StatusArgs() const { return ""; }
+
+  // No request that reaches Submit crosses a multiple of this, counted from the row's start.
+  // MappedDevice sees to it. 0: no boundary inside the row. (The kernel's max_io_len.)
+  virtual SectorCount io_boundary() const { return SectorCount(0); }
+
+  // Every device below, in table order; a device may appear twice.
+  virtual std::span<const DeviceRef> backings() const { return {}; }
+
+  // True: a flush of this target is nothing but a flush of each of its backings, and MappedDevice
+  // flushes each distinct backing once. False: MappedDevice submits kFlush to the target.
+  virtual bool flush_is_for_backings() const { return true; }
+
+  // `dmsetup message`. The answer may be empty.
+  virtual absl::StatusOr<std::string> Message(std::span<const std::string> words) {
+    static_cast<void>(words);
+    return absl::InvalidArgumentError("Target type does not support messages");
+  }
+
+ private:
+  const SectorCount length_;
+};
+
+struct TargetType {
+  std::string_view name;     // as in a table row; at most 15 characters
+  std::string_view version;  // "1.4.0", as `targets` prints it
+  std::string_view usage;    // the row's words after the type, shown in refusals and documents
+  std::string_view summary;  // one sentence
+  // Reads and checks everything: words, devices, sizes. The refusal is the kernel's text.
+  absl::StatusOr<std::unique_ptr<Target>> (*create)(TargetArgs& args);
+};
+
+}  // namespace sectormap

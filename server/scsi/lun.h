@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// Lun: SCSI meaning over one BlockDevice. One logical unit per mapped device, however many targets
+// export it: reservations and unit attentions belong to the unit. Knows no iSCSI.
+//
+// How a transport runs a command:
+//   1. Plan(): decodes the CDB far enough to say which way data goes and how many bytes the command
+//      moves at most. The transport takes a buffer of that size and, for data-out, fills it with as
+//      many bytes as the initiator said it will send (which may be fewer).
+//   2. Execute(): does it. The result's data_in_bytes of the buffer go to the initiator, cut to what
+//      it expects; the transport works out residuals from Plan().bytes, data_in_bytes and its own
+//      expected length.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "core/async/reactor_pool.h"
+#include "core/async/task.h"
+#include "core/map/device_resolver.h"
+#include "core/map/mapped_device.h"
+#include "server/scsi/scsi_command.h"
+
+namespace sectormap::scsi {
+
+// The most that one command moves: told to the initiator in VPD page B0h, and refused above
+// (INVALID FIELD IN CDB). One contiguous buffer per command is taken from the reactor's pool.
+inline constexpr uint32_t kMaxTransferBytes = 4 * 1024 * 1024;
+
+// Who is at the other end, as the unit has to tell initiators apart.
+struct NexusIdentity {
+  std::string initiator_name;   // iSCSI name
+  std::string initiator_port;   // name + ",i,0x" + ISID: SPC-4's initiator port of a TransportID
+  std::string target_port;      // target name + ",t,0x" + portal group tag
+  uint16_t relative_target_port = 1;
+};
+
+// Ends tasks of other nexuses for LUN RESET, CLEAR TASK SET and PREEMPT AND ABORT. Implemented by
+// the session; called on any reactor; returns when none of the nexus's tasks for that LUN can touch
+// the medium or answer any more.
+class NexusTasks {
+ public:
+  virtual ~NexusTasks() = default;
+  virtual Task<void> AbortTasks(uint64_t lun_number) = 0;
+};
+
+// One session's hold on one logical unit: its pending unit attentions and its place among the
+// registrants. Made by Lun::Attach, destroyed (any reactor) when the session ends or the LUN leaves
+// the target. Each command of the session carries it.
+class LunNexus;
+struct LunNexusDeleter {
+  void operator()(LunNexus* nexus) const;
+};
+using LunNexusPtr = std::unique_ptr<LunNexus, LunNexusDeleter>;
+
+struct CommandPlan {
+  DataDirection direction = DataDirection::kNone;
+  // Bytes the command moves if nothing goes wrong: blocks x block size, allocation length (data-in)
+  // or parameter list length. At most kMaxTransferBytes; the unit refuses what is larger, and then
+  // says 0 here.
+  uint32_t bytes = 0;
+};
+
+// Persistent reservations that survive a restart (APTPL). Joined to the state store in main.cc.
+class ReservationStore {
+ public:
+  virtual ~ReservationStore() = default;
+  // Durable before it returns. An empty record deletes. Called and resumed on a reactor.
+  virtual Task<absl::Status> Save(std::string device_identity, std::string record) = 0;
+};
+
+struct LunOptions {
+  std::string vendor = "SECTRMAP";    // T10 vendor identification, 8 characters
+  std::string product = "LOGICAL VOLUME";  // 16 characters at most
+  std::string revision = "0001";
+  std::string reservation_record;     // as last saved; empty if none
+  ReservationStore* reservation_store = nullptr;  // null: APTPL is refused
+};
+
+class Lun {
+ public:
+  // `device` is held until the Lun goes. `name` is the device's name, for messages and logs.
+  static absl::StatusOr<std::shared_ptr<Lun>> Create(std::shared_ptr<MappedDevice> device,
+                                                     DeviceRef hold, ReactorPool& reactors,
+                                                     LunOptions options);
+  virtual ~Lun() = default;
+
+  virtual const MappedDevice& device() const = 0;
+
+  // A new nexus starts with POWER ON, RESET, OR BUS DEVICE RESET OCCURRED (29h/00h) pending.
+  // `read_only` is the export's. `tasks` outlives the nexus. Any reactor.
+  virtual LunNexusPtr Attach(NexusIdentity identity, uint64_t lun_number, bool read_only,
+                             NexusTasks* tasks) = 0;
+
+  // Pure; any thread. Never fails: a CDB that cannot be decoded plans no data and Execute refuses it.
+  virtual CommandPlan Plan(std::span<const uint8_t, kCdbBytes> cdb) const = 0;
+
+  // On a reactor. `buffer` has Plan().bytes for data-in, and what the initiator sent, at most
+  // Plan().bytes, for data-out; it stays until the task ends.
+  virtual Task<ScsiResult> Execute(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
+                                   std::span<std::byte> buffer) = 0;
+
+  // Task management, after the transport has dealt with the asking nexus's own tasks.
+  // Reset: ends other nexuses' tasks, drops RESERVE(6), tells every nexus 29h/03h (bus device reset).
+  virtual Task<void> Reset(LunNexus& from) = 0;
+  // CLEAR TASK SET: ends other nexuses' tasks, tells them COMMANDS CLEARED BY ANOTHER INITIATOR.
+  virtual Task<void> ClearTaskSet(LunNexus& from) = 0;
+
+  // Unit attention REPORTED LUNS DATA HAS CHANGED (3Fh/0Eh) for one nexus. Any thread.
+  virtual void TellLunsChanged(LunNexus& nexus) = 0;
+};
+
+// What a target answers for a LUN number that has no logical unit: INQUIRY (qualifier 011b, type
+// 1Fh), REQUEST SENSE and REPORT LUNS as SPC-4 says, LOGICAL UNIT NOT SUPPORTED (05h/25h/00h) else.
+// `lun_numbers` are those of the target, for REPORT LUNS (which every Lun answers from it too).
+CommandPlan PlanWithoutLun(std::span<const uint8_t, kCdbBytes> cdb);
+ScsiResult ExecuteWithoutLun(std::span<const uint8_t, kCdbBytes> cdb,
+                             std::span<const uint64_t> lun_numbers, std::span<std::byte> buffer);
+
+// True for REPORT LUNS, which a target answers by ExecuteWithoutLun on any LUN number, as it is the
+// target that knows the list.
+bool IsReportLuns(std::span<const uint8_t, kCdbBytes> cdb);
+
+}  // namespace sectormap::scsi
