@@ -44,7 +44,8 @@ class TableSpec {
   std::vector<TableRow> rows_;
 };
 
-// `<start> <length> <type>[ <args>]`, as `dmsetup table` and `dmsetup status` print a row.
+// `<start> <length> <type> <args>`, as `dmsetup table` and `dmsetup status` print a row: with the
+// blank after the type also where no arguments follow.
 std::string FormatRow(Sector start, SectorCount length, std::string_view type,
                       std::string_view args);
 
