@@ -58,10 +58,9 @@ SECTORMAP_TARGET_AVX2 inline size_t CountLessAvx2(const uint32_t* keys, uint32_t
   const __m256i low = _mm256_xor_si256(_mm256_load_si256(line), flip);
   const __m256i high = _mm256_xor_si256(_mm256_load_si256(line + 1), flip);
   // Two vectors of 32-bit masks become one of 16-bit masks: two bits of `less` for each key.
-  const __m256i less = _mm256_packs_epi32(_mm256_cmpgt_epi32(wanted, low),
-                                          _mm256_cmpgt_epi32(wanted, high));
-  return static_cast<size_t>(
-             _mm_popcnt_u32(static_cast<unsigned>(_mm256_movemask_epi8(less)))) / 2;
+  const __m256i less =
+      _mm256_packs_epi32(_mm256_cmpgt_epi32(wanted, low), _mm256_cmpgt_epi32(wanted, high));
+  return static_cast<size_t>(_mm_popcnt_u32(static_cast<unsigned>(_mm256_movemask_epi8(less)))) / 2;
 }
 
 SECTORMAP_TARGET_AVX2 inline size_t CountLessAvx2(const uint64_t* keys, uint64_t value) {
@@ -70,15 +69,14 @@ SECTORMAP_TARGET_AVX2 inline size_t CountLessAvx2(const uint64_t* keys, uint64_t
   const auto* line = reinterpret_cast<const __m256i*>(keys);
   const __m256i low = _mm256_xor_si256(_mm256_load_si256(line), flip);
   const __m256i high = _mm256_xor_si256(_mm256_load_si256(line + 1), flip);
-  const __m256i less = _mm256_packs_epi32(_mm256_cmpgt_epi64(wanted, low),
-                                          _mm256_cmpgt_epi64(wanted, high));
-  return static_cast<size_t>(
-             _mm_popcnt_u32(static_cast<unsigned>(_mm256_movemask_epi8(less)))) / 4;
+  const __m256i less =
+      _mm256_packs_epi32(_mm256_cmpgt_epi64(wanted, low), _mm256_cmpgt_epi64(wanted, high));
+  return static_cast<size_t>(_mm_popcnt_u32(static_cast<unsigned>(_mm256_movemask_epi8(less)))) / 4;
 }
 
 SECTORMAP_TARGET_AVX512 inline size_t CountLessAvx512(const uint32_t* keys, uint32_t value) {
-  const __mmask16 less = _mm512_cmplt_epu32_mask(_mm512_load_si512(keys),
-                                                 _mm512_set1_epi32(static_cast<int>(value)));
+  const __mmask16 less =
+      _mm512_cmplt_epu32_mask(_mm512_load_si512(keys), _mm512_set1_epi32(static_cast<int>(value)));
   return static_cast<size_t>(_mm_popcnt_u32(less));
 }
 

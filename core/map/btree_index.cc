@@ -54,8 +54,8 @@ void BtreeIndex::Build(std::span<const uint64_t> ends) {
   size_t nodes = 0;
   for (size_t count : counts) nodes += count;
   memory_bytes_ = nodes * kCacheLineBytes;
-  lines_.reset(static_cast<std::byte*>(
-      ::operator new[](memory_bytes_, std::align_val_t{kCacheLineBytes})));
+  lines_.reset(
+      static_cast<std::byte*>(::operator new[](memory_bytes_, std::align_val_t{kCacheLineBytes})));
   std::vector<Key*> levels;
   Key* next = reinterpret_cast<Key*>(lines_.get());
   for (size_t i = 0; i < counts.size(); ++i) {
@@ -92,19 +92,19 @@ void BtreeIndex::Build(std::span<const uint64_t> ends) {
 
 // The walk down the tree, once for each instruction set: a function that uses vector instructions
 // must itself be compiled for them.
-#define SECTORMAP_DEFINE_FIND(name, target, count_less)                                   \
-  template <typename Key>                                                                 \
-  target size_t BtreeIndex::name(const BtreeIndex& index, uint64_t sector) {              \
-    const Key wanted = static_cast<Key>(sector >> index.shift_);                          \
-    size_t node = 0;                                                                      \
-    const uint32_t leaf_level = index.depth_ - 1;                                         \
-    for (uint32_t l = 0; l < leaf_level; ++l) {                                           \
-      const Key* keys = reinterpret_cast<const Key*>(index.levels_[l]);                   \
+#define SECTORMAP_DEFINE_FIND(name, target, count_less)                                          \
+  template <typename Key>                                                                        \
+  target size_t BtreeIndex::name(const BtreeIndex& index, uint64_t sector) {                     \
+    const Key wanted = static_cast<Key>(sector >> index.shift_);                                 \
+    size_t node = 0;                                                                             \
+    const uint32_t leaf_level = index.depth_ - 1;                                                \
+    for (uint32_t l = 0; l < leaf_level; ++l) {                                                  \
+      const Key* keys = reinterpret_cast<const Key*>(index.levels_[l]);                          \
       node = node * kChildrenPerNode<Key> + count_less(keys + node * kKeysPerNode<Key>, wanted); \
-    }                                                                                     \
-    const Key* leaves = reinterpret_cast<const Key*>(index.levels_[leaf_level]);          \
-    const size_t first = node * kKeysPerNode<Key>;                                        \
-    return first + count_less(leaves + first, wanted);                                    \
+    }                                                                                            \
+    const Key* leaves = reinterpret_cast<const Key*>(index.levels_[leaf_level]);                 \
+    const size_t first = node * kKeysPerNode<Key>;                                               \
+    return first + count_less(leaves + first, wanted);                                           \
   }
 
 SECTORMAP_DEFINE_FIND(FindPortable, , CountLessPortable)

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "core/base/status_macros.h"
+#include "core/base/text.h"
 #include "core/map/table_error.h"
 
 namespace sectormap {
@@ -27,8 +28,9 @@ absl::StatusOr<std::vector<std::string>> SplitLine(std::string_view line, int nu
     }
     if (c == '\\') {
       if (++i == line.size()) {
-        return TableError(number, "", "couldn't split parameters",
-                          "the line ends in a backslash; put the character that it quotes after it");
+        return TableError(
+            number, "", "couldn't split parameters",
+            "the line ends in a backslash; put the character that it quotes after it");
       }
       c = line[i];
     }
@@ -72,16 +74,17 @@ absl::Status CheckRow(const TableRow& row, SectorCount end_of_previous) {
                       "give the row a length of at least one sector, or leave it out");
   }
   if (!RangeFits(row.start, row.length, kMaxDeviceSectors)) {
-    return TableError(row.line, row.type, "too large device",
-                      absl::StrFormat("a device ends at sector %d at the latest",
-                                      kMaxDeviceSectors.value()));
+    return TableError(
+        row.line, row.type, "too large device",
+        absl::StrFormat("a device ends at sector %d at the latest", kMaxDeviceSectors.value()));
   }
   if (row.start.offset() != end_of_previous) {
     return TableError(
         row.line, row.type, "Gap in table",
-        absl::StrFormat("the row starts at sector %d and has to start at %d, where the %s", row.start.value(),
-                        end_of_previous.value(),
-                        end_of_previous == SectorCount(0) ? "device begins" : "row before it ends"));
+        absl::StrFormat(
+            "the row starts at sector %d and has to start at %d, where the %s", row.start.value(),
+            end_of_previous.value(),
+            end_of_previous == SectorCount(0) ? "device begins" : "row before it ends"));
   }
   return absl::OkStatus();
 }
@@ -127,7 +130,7 @@ std::string TableSpec::ToText() const {
 
 std::string FormatRow(Sector start, SectorCount length, std::string_view type,
                       std::string_view args) {
-  return absl::StrCat(start.value(), " ", length.value(), " ", type, " ", args);
+  return absl::StrCat(start.value(), " ", length.value(), " ", Absl(type), " ", Absl(args));
 }
 
 std::string QuoteWord(std::string_view word) {

@@ -29,8 +29,8 @@ class TableSpec {
 
   // `<start> <length> <type> <args...>` per line; blank lines and `#` comments are skipped; `\`
   // quotes the next character. Refuses, naming the line and the type: bad numbers (`Invalid format
-  // on line N`), `zero-length target`, `too large device`, `Gap in table` (also for an overlap, with
-  // the place where the row has to start).
+  // on line N`), `zero-length target`, `too large device`, `Gap in table` (also for an overlap,
+  // with the place where the row has to start).
   static absl::StatusOr<TableSpec> Parse(std::string_view text);
 
   std::span<const TableRow> rows() const { return rows_; }
