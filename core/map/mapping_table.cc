@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
 #include "core/base/status_macros.h"
+#include "core/base/text.h"
 #include "core/map/table_error.h"
 
 namespace sectormap {
@@ -31,8 +32,8 @@ absl::StatusOr<MappingTable::Row> BuildRow(const TableRow& row, bool read_only,
   TargetArgs args(row.args, row.length, read_only, devices);
   absl::StatusOr<std::unique_ptr<Target>> target = type->create(args);
   if (!target.ok()) {
-    const std::string usage = absl::StrCat("usage: <start> <length> ", std::string(type->name),
-                                           type->usage.empty() ? "" : " ", std::string(type->usage));
+    const std::string usage = absl::StrCat("usage: <start> <length> ", Absl(type->name),
+                                           type->usage.empty() ? "" : " ", Absl(type->usage));
     return TableErrorAt(row.line, row.type, target.status(), usage);
   }
   CHECK((*target)->size() == row.length);
@@ -81,14 +82,14 @@ absl::StatusOr<std::shared_ptr<const MappingTable>> MappingTable::Build(const Ta
   std::shared_ptr<MappingTable> table(new MappingTable());
   table->read_only_ = read_only;
   table->rows_.reserve(spec.rows().size());
-  std::vector<uint64_t> last_sectors;
-  last_sectors.reserve(spec.rows().size());
+  std::vector<uint64_t> ends;
+  ends.reserve(spec.rows().size());
   for (const TableRow& row : spec.rows()) {
     ASSIGN_OR_RETURN(Row built, BuildRow(row, read_only, types, devices));
-    last_sectors.push_back(built.end().value() - 1);
+    ends.push_back(built.end().value());
     table->rows_.push_back(std::move(built));
   }
-  table->index_ = BtreeIndex(last_sectors);
+  table->index_ = BtreeIndex(ends);
   table->size_ = table->rows_.back().end().offset();
   table->StackLimits();
   RETURN_IF_ERROR(table->CheckRowsKeepBlocksWhole(spec));

@@ -6,12 +6,10 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "core/base/text.h"
 
 namespace sectormap {
 namespace {
-
-// Debian's absl has a string_view of its own.
-absl::string_view Absl(std::string_view text) { return {text.data(), text.size()}; }
 
 // Takes `<number> ` off the front of `text`.
 template <typename Number>

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
+#include "core/base/text.h"
 #include "core/map/table_error.h"
 
 namespace sectormap {
@@ -50,10 +51,11 @@ absl::Status CheckFits(const DeviceRef& device, Sector start, SectorCount length
     const std::string reason =
         absl::StrCat(device.name, " too small for target: start=", start.value(),
                      ", len=", length.value(), ", dev_size=", size.value());
-    if (start.offset() >= size) return TableError(0, "", reason, "the start is past its last sector");
-    return TableError(0, "", reason,
-                      absl::StrCat("the largest length that fits there is ",
-                                   (size - start.offset()).value()));
+    if (start.offset() >= size)
+      return TableError(0, "", reason, "the start is past its last sector");
+    return TableError(
+        0, "", reason,
+        absl::StrCat("the largest length that fits there is ", (size - start.offset()).value()));
   }
   const uint32_t block_bytes = device.device->limits().logical_block_bytes;
   const uint64_t block_sectors = WholeSectors(ByteCount(block_bytes)).value();
@@ -62,12 +64,11 @@ absl::Status CheckFits(const DeviceRef& device, Sector start, SectorCount length
                                  : length.value() % block_sectors != 0 ? "len"
                                                                        : "";
   if (wrong.empty()) return absl::OkStatus();
-  return TableError(0, "",
-                    absl::StrCat(std::string(wrong), "=",
-                                 wrong == "start" ? start.value() : length.value(),
-                                 " not aligned to h/w logical block size ", block_bytes, " of ",
-                                 device.name),
-                    absl::StrCat("use a multiple of ", block_sectors, " sectors"));
+  return TableError(
+      0, "",
+      absl::StrCat(Absl(wrong), "=", wrong == "start" ? start.value() : length.value(),
+                   " not aligned to h/w logical block size ", block_bytes, " of ", device.name),
+      absl::StrCat("use a multiple of ", block_sectors, " sectors"));
 }
 
 }  // namespace sectormap
