@@ -39,15 +39,9 @@ void Run(benchmark::State& state, const Input& input, Find find) {
   state.SetItemsProcessed(state.iterations());
 }
 
-void BM_Btree(benchmark::State& state) {
+void BM_Btree(benchmark::State& state, SimdLevel level) {
   const Input input = MakeInput(static_cast<size_t>(state.range(0)));
-  const BtreeIndex index(input.ends);
-  Run(state, input, [&](uint64_t sector) { return index.Find(Sector(sector)); });
-}
-
-void BM_BtreePortable(benchmark::State& state) {
-  const Input input = MakeInput(static_cast<size_t>(state.range(0)));
-  const BtreeIndex index(input.ends, SimdLevel::kPortable);
+  const BtreeIndex index(input.ends, level);
   Run(state, input, [&](uint64_t sector) { return index.Find(Sector(sector)); });
 }
 
@@ -66,8 +60,11 @@ void BM_AbslBtreeMap(benchmark::State& state) {
 }
 
 #define SECTORMAP_SIZES Arg(8)->Arg(1000)->Arg(100'000)->Arg(1'000'000)
-BENCHMARK(BM_Btree)->SECTORMAP_SIZES;
-BENCHMARK(BM_BtreePortable)->SECTORMAP_SIZES;
+BENCHMARK_CAPTURE(BM_Btree, best, BestSimdLevel())->SECTORMAP_SIZES;
+BENCHMARK_CAPTURE(BM_Btree, portable, SimdLevel::kPortable)->SECTORMAP_SIZES;
+#if defined(SECTORMAP_SIMD_X86)
+BENCHMARK_CAPTURE(BM_Btree, avx2, SimdLevel::kAvx2)->SECTORMAP_SIZES;  // needs AVX2
+#endif
 BENCHMARK(BM_UpperBound)->SECTORMAP_SIZES;
 BENCHMARK(BM_AbslBtreeMap)->SECTORMAP_SIZES;
 
