@@ -23,7 +23,7 @@ TEST_PACKAGES=(
 )
 
 # The peer that tests/bench/run.sh measures against.
-BENCH_PACKAGES=(tgt iproute2 util-linux)
+BENCH_PACKAGES=(tgt python3)
 
 # Prints those of the given packages that are not installed.
 missing_packages() {
