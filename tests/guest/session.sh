@@ -7,8 +7,8 @@
 FILES=8        # written in each step
 FILE_KIB=1024  # of each file
 MOUNT=/mnt
-SUMS=/root/sums
-WRITER=/root/writer  # the exit status of the background writer
+SUMS=/run/sums
+WRITER=/run/writer  # the exit status of the background writer
 
 disk() { echo "/dev/$(iscsi_disk "$IQN" 0)"; }
 disk_mib() { echo $(($(blockdev --getsize64 "$(disk)") / 1048576)); }
