@@ -116,13 +116,14 @@ RULES = (check_doors, check_licence, check_unfinished, check_length, check_lambd
 
 
 def untested(files):
-    """Sources of core, targets and server that no test reaches: a test names the header beside the
-    source, or that header is a part of a source in the same folder that a test reaches. main.cc is
-    what the system tests start."""
+    """Sources of core, targets and server that no test reaches. One does if it is named after the
+    source, if it includes the header beside it, or if it reaches another source of the same folder
+    of which this one is a part. main.cc is what the system tests start."""
     tests = "\n".join(text for path, text in files.items() if path.startswith("tests/"))
     sources = {path.rpartition(".")[0] for path in files
                if path.startswith(("core/", "targets/", "server/")) and path.endswith(".cc")}
-    reached = {source for source in sources if f'"{source}.h"' in tests}
+    reached = {source for source in sources
+               if f'"{source}.h"' in tests or f"tests/{source}_test.cc" in files}
     waiting = list(reached)
     while waiting:
         source = waiting.pop()

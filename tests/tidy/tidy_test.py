@@ -62,6 +62,7 @@ class TidyTest(unittest.TestCase):
     def test_wants_a_test_of_every_source(self):
         files = {"core/map/a.cc": '#include "core/map/part.h"\n#include "core/block/c.h"\n',
                  "core/map/part.cc": "", "core/map/b.cc": "", "core/block/c.cc": "",
+                 "targets/d.cc": "", "tests/targets/d_test.cc": "",
                  "server/main.cc": "", "tests/core/map/a_test.cc": '#include "core/map/a.h"\n'}
         self.assertEqual(list(tidy.untested(files)), ["core/block/c.cc", "core/map/b.cc"])
 
