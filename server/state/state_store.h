@@ -24,6 +24,8 @@ struct DeviceRecord {
   bool live_read_only = false, inactive_read_only = false;
   bool suspended = false;
   bool deferred_remove = false;
+
+  bool operator==(const DeviceRecord&) const = default;
 };
 
 // CHAP secrets stand here in clear, as CHAP needs them; the database's mode is 0600.

@@ -16,13 +16,6 @@
 
 namespace sectormap::state {
 
-bool operator==(const DeviceRecord& a, const DeviceRecord& b) {
-  return a.identity == b.identity && a.name == b.name && a.uuid == b.uuid &&
-         a.live_table == b.live_table && a.inactive_table == b.inactive_table &&
-         a.live_read_only == b.live_read_only && a.inactive_read_only == b.inactive_read_only &&
-         a.suspended == b.suspended && a.deferred_remove == b.deferred_remove;
-}
-
 namespace {
 
 using ::testing::AllOf;
