@@ -36,7 +36,9 @@ class Sector {
   constexpr uint64_t value() const { return value_; }
   constexpr auto operator<=>(const Sector&) const = default;
   constexpr Sector& operator+=(SectorCount distance) { return value_ += distance.value(), *this; }
-  friend constexpr Sector operator+(Sector place, SectorCount distance) { return place += distance; }
+  friend constexpr Sector operator+(Sector place, SectorCount distance) {
+    return place += distance;
+  }
   friend constexpr Sector operator-(Sector place, SectorCount distance) {
     return Sector(place.value_ - distance.value());
   }
@@ -76,7 +78,9 @@ constexpr bool RangeFits(Sector first, SectorCount count, SectorCount size) {
   return count <= size && first.offset() <= size - count;
 }
 
-inline std::ostream& operator<<(std::ostream& out, SectorCount count) { return out << count.value(); }
+inline std::ostream& operator<<(std::ostream& out, SectorCount count) {
+  return out << count.value();
+}
 inline std::ostream& operator<<(std::ostream& out, Sector place) { return out << place.value(); }
 inline std::ostream& operator<<(std::ostream& out, ByteCount bytes) { return out << bytes.value(); }
 

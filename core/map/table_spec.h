@@ -29,8 +29,8 @@ class TableSpec {
 
   // `<start> <length> <type> <args...>` per line; blank lines and `#` comments are skipped; `\`
   // quotes the next character. Refuses, naming the line and the type: bad numbers (`Invalid format
-  // on line N`), `zero-length target`, `too large device`, `Gap in table` (also for an overlap, with
-  // the place where the row has to start).
+  // on line N`), `zero-length target`, `too large device`, `Gap in table` (also for an overlap,
+  // with the place where the row has to start).
   static absl::StatusOr<TableSpec> Parse(std::string_view text);
 
   std::span<const TableRow> rows() const { return rows_; }
@@ -44,7 +44,8 @@ class TableSpec {
   std::vector<TableRow> rows_;
 };
 
-// `<start> <length> <type>[ <args>]`, as `dmsetup table` and `dmsetup status` print a row.
+// `<start> <length> <type> <args>`, as `dmsetup table` and `dmsetup status` print a row: with the
+// blank after the type also where no arguments follow.
 std::string FormatRow(Sector start, SectorCount length, std::string_view type,
                       std::string_view args);
 

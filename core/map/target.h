@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Target: one row of a table; a BlockDevice of exactly the row's length. A new target is one file in
-// targets/ and one line in targets/builtin_targets.cc (docs/adding-a-target.md).
+// Target: one row of a table; a BlockDevice of exactly the row's length. A new target is one file
+// in targets/ and one line in targets/builtin_targets.cc (docs/adding-a-target.md).
 #pragma once
 
 #include <memory>
@@ -30,8 +30,9 @@ class Target : public BlockDevice {
   // The words after the type in `status`.
   virtual std::string StatusArgs() const { return ""; }
 
-  // No request that reaches Submit crosses a multiple of this, counted from the row's start.
-  // MappedDevice sees to it. 0: no boundary inside the row. (The kernel's max_io_len.)
+  // No read or write that reaches Submit crosses a multiple of this, counted from the row's start:
+  // MappedDevice sees to it. Discards and write-zeroes come whole, so that a large one does not
+  // become thousands. 0: no boundary inside the row. (The kernel's max_io_len.)
   virtual SectorCount io_boundary() const { return SectorCount(0); }
 
   // Every device below, in table order; a device may appear twice.

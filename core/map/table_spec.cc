@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/map/table_spec.h"
+
+#include <charconv>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "core/base/status_macros.h"
+#include "core/base/text.h"
+#include "core/map/table_error.h"
+
+namespace sectormap {
+namespace {
+
+bool IsBlank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\f' || c == '\v'; }
+
+// The words of one line. `\` takes the next character as it is (dm-table.c, dm_split_args), an
+// unquoted `#` begins a comment (dmsetup).
+absl::StatusOr<std::vector<std::string>> SplitLine(std::string_view line, int number) {
+  std::vector<std::string> words;
+  bool in_word = false;
+  for (size_t i = 0; i < line.size(); ++i) {
+    char c = line[i];
+    if (c == '#') break;
+    if (IsBlank(c)) {
+      in_word = false;
+      continue;
+    }
+    if (c == '\\') {
+      if (++i == line.size()) {
+        return TableError(
+            number, "", "couldn't split parameters",
+            "the line ends in a backslash; put the character that it quotes after it");
+      }
+      c = line[i];
+    }
+    if (c == '\0') {
+      return TableError(number, "", "couldn't split parameters", "a table holds no NUL bytes");
+    }
+    if (!in_word) words.emplace_back();
+    in_word = true;
+    words.back().push_back(c);
+  }
+  return words;
+}
+
+bool ParseNumber(std::string_view word, uint64_t& value) {
+  if (word.empty() || word[0] < '0' || word[0] > '9') return false;
+  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+  return error == std::errc() && end == word.data() + word.size();
+}
+
+absl::StatusOr<TableRow> ParseRow(std::vector<std::string> words, int line) {
+  TableRow row;
+  row.line = line;
+  uint64_t start = 0;
+  uint64_t length = 0;
+  if (words.size() < 3 || !ParseNumber(words[0], start) || !ParseNumber(words[1], length)) {
+    return TableError(line, "", absl::StrFormat("Invalid format on line %d", line),
+                      "write `<start> <length> <target type> <arguments>`, with start and length "
+                      "in sectors of 512 bytes");
+  }
+  row.start = Sector(start);
+  row.length = SectorCount(length);
+  row.type = std::move(words[2]);
+  row.args.assign(std::make_move_iterator(words.begin() + 3), std::make_move_iterator(words.end()));
+  return row;
+}
+
+// The checks of dm_table_add_target that need no device, in its order.
+absl::Status CheckRow(const TableRow& row, SectorCount end_of_previous) {
+  if (row.length == SectorCount(0)) {
+    return TableError(row.line, row.type, "zero-length target",
+                      "give the row a length of at least one sector, or leave it out");
+  }
+  if (!RangeFits(row.start, row.length, kMaxDeviceSectors)) {
+    return TableError(
+        row.line, row.type, "too large device",
+        absl::StrFormat("a device ends at sector %d at the latest", kMaxDeviceSectors.value()));
+  }
+  if (row.start.offset() != end_of_previous) {
+    return TableError(
+        row.line, row.type, "Gap in table",
+        absl::StrFormat(
+            "the row starts at sector %d and has to start at %d, where the %s", row.start.value(),
+            end_of_previous.value(),
+            end_of_previous == SectorCount(0) ? "device begins" : "row before it ends"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<TableSpec> TableSpec::Parse(std::string_view text) {
+  TableSpec spec;
+  int line = 0;
+  while (!text.empty()) {
+    ++line;
+    const size_t end = text.find('\n');
+    const std::string_view this_line = text.substr(0, end);
+    text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
+    ASSIGN_OR_RETURN(std::vector<std::string> words, SplitLine(this_line, line));
+    if (words.empty()) continue;
+    if (spec.rows_.size() == kRowsMax) {
+      return TableError(line, "", absl::StrFormat("a table has at most %d rows", kRowsMax),
+                        "stack devices: give parts of the table names of their own");
+    }
+    ASSIGN_OR_RETURN(TableRow row, ParseRow(std::move(words), line));
+    RETURN_IF_ERROR(CheckRow(row, spec.size()));
+    spec.rows_.push_back(std::move(row));
+  }
+  return spec;
+}
+
+SectorCount TableSpec::size() const {
+  return rows_.empty() ? SectorCount(0) : (rows_.back().start + rows_.back().length).offset();
+}
+
+std::string TableSpec::ToText() const {
+  std::string text;
+  for (const TableRow& row : rows_) {
+    std::string args;
+    for (const std::string& word : row.args) {
+      absl::StrAppend(&args, args.empty() ? "" : " ", QuoteWord(word));
+    }
+    absl::StrAppend(&text, FormatRow(row.start, row.length, QuoteWord(row.type), args), "\n");
+  }
+  return text;
+}
+
+std::string FormatRow(Sector start, SectorCount length, std::string_view type,
+                      std::string_view args) {
+  return absl::StrCat(start.value(), " ", length.value(), " ", Absl(type), " ", Absl(args));
+}
+
+std::string QuoteWord(std::string_view word) {
+  std::string quoted;
+  for (char c : word) {
+    if (IsBlank(c) || c == '\\' || c == '#') quoted.push_back('\\');
+    quoted.push_back(c);
+  }
+  return quoted;
+}
+
+}  // namespace sectormap

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// linear: one contiguous range of one device (drivers/md/dm-linear.c).
+//   <device> <first sector>
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+#include "core/map/table_spec.h"
+#include "core/map/target.h"
+#include "targets/builtin_targets.h"
+
+namespace sectormap::targets {
+namespace {
+
+class LinearTarget final : public Target {
+ public:
+  LinearTarget(SectorCount length, DeviceRef device, Sector start)
+      : Target(length), device_(std::move(device)), start_(start) {}
+
+  BlockLimits limits() const override { return device_.device->limits(); }
+
+  Task<IoStatus> Submit(IoRequest request) override {
+    request.first += start_.offset();
+    return device_.device->Submit(request);
+  }
+
+  Task<Extent> ExtentAt(Sector first) override {
+    return device_.device->ExtentAt(first + start_.offset());
+  }
+
+  std::string TableArgs() const override {
+    return absl::StrCat(QuoteWord(device_.name), " ", start_.value());
+  }
+
+  std::span<const DeviceRef> backings() const override { return {&device_, 1}; }
+
+ private:
+  const DeviceRef device_;
+  const Sector start_;
+};
+
+absl::StatusOr<std::unique_ptr<Target>> Create(TargetArgs& args) {
+  if (args.left() != 2) return absl::InvalidArgumentError("Invalid argument count");
+  ASSIGN_OR_RETURN(DeviceRef device, args.Device("Device lookup failed"));
+  ASSIGN_OR_RETURN(const Sector start, args.Place("Invalid device sector"));
+  RETURN_IF_ERROR(CheckFits(device, start, args.length()));
+  return std::make_unique<LinearTarget>(args.length(), std::move(device), start);
+}
+
+}  // namespace
+
+const TargetType kLinearTarget{
+    .name = "linear",
+    .version = "1.4.0",
+    .usage = "<device> <first sector>",
+    .summary = "maps the row onto one contiguous range of one device",
+    .create = Create,
+};
+
+}  // namespace sectormap::targets

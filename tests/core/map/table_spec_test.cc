@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/map/table_spec.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/map/table_error.h"
+
+namespace sectormap {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+TableSpec MustParse(std::string_view text) {
+  absl::StatusOr<TableSpec> spec = TableSpec::Parse(text);
+  EXPECT_TRUE(spec.ok()) << spec.status();
+  return spec.ok() ? *std::move(spec) : TableSpec();
+}
+
+TEST(TableSpecTest, ReadsRowsCommentsAndBlankLines) {
+  const TableSpec spec = MustParse(
+      "# a comment\n"
+      "\n"
+      "  0 8192 linear /dev/vdd 0  \n"
+      "8192 4096\tlinear /dev/vde 100 # the rest\r\n"
+      "12288 8 error");
+  ASSERT_EQ(spec.rows().size(), 3u);
+  EXPECT_EQ(spec.rows()[0].line, 3);
+  EXPECT_EQ(spec.rows()[1].start, Sector(8192));
+  EXPECT_EQ(spec.rows()[1].length, SectorCount(4096));
+  EXPECT_EQ(spec.rows()[1].type, "linear");
+  EXPECT_THAT(spec.rows()[1].args, ElementsAre("/dev/vde", "100"));
+  EXPECT_THAT(spec.rows()[2].args, ElementsAre());
+  EXPECT_EQ(spec.size(), SectorCount(12296));
+}
+
+TEST(TableSpecTest, BackslashQuotesTheNextCharacter) {
+  const TableSpec spec = MustParse("0 8 linear /dev/a\\ b\\#c\\\\d 0");
+  EXPECT_THAT(spec.rows()[0].args, ElementsAre("/dev/a b#c\\d", "0"));
+}
+
+TEST(TableSpecTest, TextReadsBackAsTheSameRows) {
+  const TableSpec spec = MustParse("0 8 linear /x\\ y\\#\\\\ 0\n8 8 error\n");
+  EXPECT_EQ(spec.ToText(), "0 8 linear /x\\ y\\#\\\\ 0\n8 8 error \n");
+  EXPECT_EQ(MustParse(spec.ToText()).ToText(), spec.ToText());
+}
+
+TEST(TableSpecTest, AnEmptyTextHasNoRows) {
+  EXPECT_TRUE(MustParse("").empty());
+  EXPECT_TRUE(MustParse("\n \n# nothing\n").empty());
+  EXPECT_EQ(MustParse("").size(), SectorCount(0));
+}
+
+struct Refusal {
+  const char* name;
+  const char* text;
+  int line;
+  const char* reason;
+};
+
+class TableSpecRefusalTest : public testing::TestWithParam<Refusal> {};
+
+TEST_P(TableSpecRefusalTest, NamesLineAndReason) {
+  const absl::Status status = TableSpec::Parse(GetParam().text).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  const std::optional<TableViolation> violation = TableViolationIn(status);
+  ASSERT_TRUE(violation.has_value()) << status;
+  EXPECT_EQ(violation->line, GetParam().line);
+  EXPECT_EQ(violation->reason, GetParam().reason);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(GetParam().reason));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    KernelTexts, TableSpecRefusalTest,
+    testing::Values(
+        Refusal{"Gap", "0 8 linear /d 0\n16 8 linear /d 8", 2, "Gap in table"},
+        Refusal{"Overlap", "0 16 linear /d 0\n8 8 linear /d 8", 2, "Gap in table"},
+        // The 2003 introduction says the next rule starts at start + length + 1: an erratum.
+        Refusal{"OnePastTheEnd", "0 8 linear /d 0\n9 8 linear /d 8", 2, "Gap in table"},
+        Refusal{"StartNotZero", "8 8 linear /d 0", 1, "Gap in table"},
+        Refusal{"OutOfOrder", "8 8 linear /d 0\n0 8 linear /d 8", 1, "Gap in table"},
+        Refusal{"ZeroLength", "0 8 linear /d 0\n\n8 0 linear /d 8", 3, "zero-length target"},
+        Refusal{"Wraps", "0 18446744073709551615 linear /d 0", 1, "too large device"},
+        Refusal{"TooLarge", "0 18014398509481984 error", 1, "too large device"},
+        Refusal{"StartNotANumber", "a 8 linear /d 0", 1, "Invalid format on line 1"},
+        Refusal{"LengthHex", "0 0x8 linear /d 0", 1, "Invalid format on line 1"},
+        Refusal{"Negative", "0 -8 linear /d 0", 1, "Invalid format on line 1"},
+        Refusal{"Plus", "+0 8 linear /d 0", 1, "Invalid format on line 1"},
+        Refusal{"TooManyDigits", "0 99999999999999999999 error", 1, "Invalid format on line 1"},
+        Refusal{"OnlyAStart", "0", 1, "Invalid format on line 1"},
+        Refusal{"NoType", "0 8", 1, "Invalid format on line 1"},
+        Refusal{"CommentCutsTheType", "0 8 # linear", 1, "Invalid format on line 1"},
+        Refusal{"BackslashAtTheEnd", "0 8 linear /d\\", 1, "couldn't split parameters"}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(TableSpecTest, RefusesMoreRowsThanTheKernel) {
+  std::string text;
+  for (size_t i = 0; i <= TableSpec::kRowsMax; ++i) {
+    text += std::to_string(i) + " 1 error\n";
+  }
+  EXPECT_THAT(std::string(TableSpec::Parse(text).status().message()),
+              HasSubstr("at most 1048576 rows"));
+}
+
+}  // namespace
+}  // namespace sectormap
