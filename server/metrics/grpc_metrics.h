@@ -23,8 +23,8 @@ namespace sectormap::metrics {
 
 // Upper bounds of the duration buckets, in seconds; one more bucket takes the rest. Control calls
 // take from a lookup (well below 1 ms) to a suspend that waits for a slow disk.
-inline constexpr std::array<double, 10> kGrpcDurationBounds = {
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0};
+inline constexpr std::array<double, 10> kGrpcDurationBounds = {0.0005, 0.001, 0.0025, 0.005, 0.01,
+                                                               0.05,   0.1,   0.5,    1.0,   10.0};
 
 // Any thread. Outlives the server whose interceptor it is.
 class GrpcMetrics {
