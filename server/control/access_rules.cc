@@ -21,8 +21,8 @@ absl::Status CheckCredentials(const state::ChapRecord& chap, std::string_view wh
     return absl::InvalidArgumentError(absl::StrCat(name, " needs a user name"));
   }
   if (chap.user.size() > kChapUserBytesMax || chap.user.find('\0') != std::string::npos) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        name, " user: give at most ", kChapUserBytesMax, " bytes, without zero bytes"));
+    return absl::InvalidArgumentError(absl::StrCat(name, " user: give at most ", kChapUserBytesMax,
+                                                   " bytes, without zero bytes"));
   }
   if (chap.secret.size() < kChapSecretBytesMin || chap.secret.size() > kChapSecretBytesMax) {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -24,8 +24,12 @@ bool Same(const DeviceInfo& a, const DeviceInfo& b) {
 
 }  // namespace
 
-ChangeFeed::ChangeFeed(const DeviceRegistry& registry, FeedTimes times)
-    : registry_(registry), times_(times), thread_([this] { Run(); }) {}
+ChangeFeed::ChangeFeed(DeviceRegistry& registry, FeedTimes times)
+    : registry_(registry), times_(times) {
+  registry_subscription_ =
+      registry_.Subscribe([this](DeviceRegistry::Change, const DeviceInfo&) { Poke(); });
+  thread_ = std::thread([this] { Run(); });
+}
 
 ChangeFeed::~ChangeFeed() { CHECK(!thread_.joinable()); }
 
@@ -48,9 +52,8 @@ void ChangeFeed::Subscribe(std::shared_ptr<ChangeSubscriber> subscriber) {
 
 void ChangeFeed::Unsubscribe(const ChangeSubscriber* subscriber) {
   absl::MutexLock hold(&mutex_);
-  std::erase_if(entries_, [subscriber](const Entry& entry) {
-    return entry.subscriber.get() == subscriber;
-  });
+  std::erase_if(entries_,
+                [subscriber](const Entry& entry) { return entry.subscriber.get() == subscriber; });
 }
 
 void ChangeFeed::Close() {
@@ -58,7 +61,9 @@ void ChangeFeed::Close() {
     absl::MutexLock hold(&mutex_);
     closing_ = true;
   }
-  if (thread_.joinable()) thread_.join();
+  if (!thread_.joinable()) return;
+  registry_.Unsubscribe(registry_subscription_);
+  thread_.join();
 }
 
 std::vector<DeviceChange> ChangeFeed::TakeChanges() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// ChangeFeed: tells subscribers what becomes of the devices: first every device as it is, then every
-// change. One thread compares the registry's list with the last one, at once after a verb and
+// ChangeFeed: tells subscribers what becomes of the devices: first every device as it is, then
+// every change. One thread compares the registry's list with the last one, at once after a verb and
 // otherwise now and then, as events of targets and open counts come from elsewhere.
 #pragma once
 
@@ -49,14 +49,11 @@ struct FeedTimes {
 class ChangeFeed {
  public:
   // `registry` outlives it.
-  explicit ChangeFeed(const DeviceRegistry& registry, FeedTimes times = {});
+  explicit ChangeFeed(DeviceRegistry& registry, FeedTimes times = {});
   // REQUIRES: Close() was called.
   ~ChangeFeed();
   ChangeFeed(const ChangeFeed&) = delete;
   ChangeFeed& operator=(const ChangeFeed&) = delete;
-
-  // Look now: a verb has ended. Cheap.
-  void Poke();
 
   // Calls nothing itself; the feed's thread does. After Close(), `subscriber` hears OnClosed only.
   void Subscribe(std::shared_ptr<ChangeSubscriber> subscriber);
@@ -73,13 +70,14 @@ class ChangeFeed {
     std::chrono::steady_clock::time_point last_told{};
   };
 
+  void Poke();
   void Run();
   // False: closing; the subscribers are to be told.
   bool AwaitWork(std::vector<Entry>& subscribers);
   std::vector<DeviceChange> TakeChanges();
   void Tell(std::span<const Entry> subscribers, std::span<const DeviceChange> changes);
 
-  const DeviceRegistry& registry_;
+  DeviceRegistry& registry_;
   const FeedTimes times_;
 
   absl::Mutex mutex_;
@@ -88,6 +86,7 @@ class ChangeFeed {
   std::vector<Entry> entries_ ABSL_GUARDED_BY(mutex_);
 
   std::map<std::string, DeviceInfo> known_;  // by identity; the feed's thread only
+  uint64_t registry_subscription_ = 0;
   std::thread thread_;
 };
 

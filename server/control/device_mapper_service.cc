@@ -45,9 +45,7 @@ const IoCounters* CountersOf(const BlockDevice& device) {
 DeviceMapperService::DeviceMapperService(volumes::VolumeCatalog& volumes,
                                          const TargetRegistry& types, ChangeFeed& feed,
                                          HolderAdvice holders)
-    : volumes_(volumes), types_(types), feed_(feed), holders_(std::move(holders)) {
-  volumes_.OnChange([&feed] { feed.Poke(); });
-}
+    : volumes_(volumes), types_(types), feed_(feed), holders_(std::move(holders)) {}
 
 grpc::Status DeviceMapperService::Create(grpc::ServerContext*, const v1::CreateRequest* request,
                                          v1::Device* response) {
@@ -83,8 +81,8 @@ grpc::Status DeviceMapperService::Resume(grpc::ServerContext*, const v1::ResumeR
 grpc::Status DeviceMapperService::Replace(grpc::ServerContext*, const v1::ReplaceRequest* request,
                                           v1::Device* response) {
   const SuspendMode mode = request->no_flush() ? SuspendMode::kNoFlush : SuspendMode::kFlush;
-  return Answer(
-      volumes_.Replace(request->name(), request->table(), request->read_only(), mode), *response);
+  return Answer(volumes_.Replace(request->name(), request->table(), request->read_only(), mode),
+                *response);
 }
 
 grpc::Status DeviceMapperService::Remove(grpc::ServerContext*, const v1::RemoveRequest* request,
@@ -100,7 +98,7 @@ grpc::Status DeviceMapperService::Remove(grpc::ServerContext*, const v1::RemoveR
     const std::string advice = holders_(request->name());
     if (!advice.empty()) {
       return {grpc::StatusCode::FAILED_PRECONDITION,
-              absl::StrCat(std::string(removed.status().message()), "; ", advice)};
+              absl::StrCat(removed.status().message(), "; ", advice)};
     }
   }
   return ToGrpc(removed.status());
@@ -117,8 +115,7 @@ grpc::Status DeviceMapperService::Rename(grpc::ServerContext*, const v1::RenameR
   return Answer(volumes_.Rename(request->name(), request->new_name()), *response);
 }
 
-grpc::Status DeviceMapperService::GetTable(grpc::ServerContext*,
-                                           const v1::GetTableRequest* request,
+grpc::Status DeviceMapperService::GetTable(grpc::ServerContext*, const v1::GetTableRequest* request,
                                            v1::GetTableResponse* response) {
   absl::StatusOr<std::string> text = registry().Table(request->name(), SlotOf(request->slot()));
   if (text.ok()) response->set_table(*std::move(text));
@@ -179,8 +176,7 @@ grpc::Status DeviceMapperService::ListTargetTypes(grpc::ServerContext*,
   return grpc::Status::OK;
 }
 
-grpc::Status DeviceMapperService::GetStats(grpc::ServerContext*,
-                                           const v1::GetStatsRequest* request,
+grpc::Status DeviceMapperService::GetStats(grpc::ServerContext*, const v1::GetStatsRequest* request,
                                            v1::GetStatsResponse* response) {
   const std::shared_ptr<MappedDevice> device = registry().Find(request->name());
   if (device == nullptr) return {grpc::StatusCode::NOT_FOUND, "Device does not exist."};

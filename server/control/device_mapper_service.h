@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// sectormap.v1.DeviceMapper: translates a message, calls the catalog or the registry, translates the
-// answer.
+// sectormap.v1.DeviceMapper: translates a message, calls the catalog or the registry, translates
+// the answer.
 #pragma once
 
 #include <functional>
@@ -21,7 +21,7 @@ class DeviceMapperService final
     : public v1::DeviceMapper::WithCallbackMethod_Wait<
           v1::DeviceMapper::WithCallbackMethod_Watch<v1::DeviceMapper::Service>> {
  public:
-  // All outlive it. The service makes the feed hear of every verb.
+  // All outlive it.
   DeviceMapperService(volumes::VolumeCatalog& volumes, const TargetRegistry& types,
                       ChangeFeed& feed, HolderAdvice holders);
 

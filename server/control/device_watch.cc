@@ -214,7 +214,8 @@ grpc::ServerWriteReactor<v1::WatchResponse>* StartWatch(ChangeFeed& feed, std::s
 
 grpc::ServerUnaryReactor* StartWait(ChangeFeed& feed, std::string identity, uint32_t seen,
                                     v1::Device* response) {
-  return WaitReactor::Start(std::make_shared<WaitReactor>(feed, std::move(identity), seen, response));
+  return WaitReactor::Start(
+      std::make_shared<WaitReactor>(feed, std::move(identity), seen, response));
 }
 
 }  // namespace sectormap::control

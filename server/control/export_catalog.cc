@@ -54,9 +54,9 @@ std::vector<absl::Status> ExportCatalog::Restore(const state::Contents& contents
   std::vector<absl::Status> refusals;
   for (const ExportRecord& record : contents.exports) {
     const auto refuse = [&](const absl::Status& status) {
-      refusals.push_back(absl::Status(
-          status.code(), absl::StrCat(PlaceName(record.iqn, record.lun_number), ": ",
-                                      std::string(status.message()))));
+      refusals.push_back(
+          absl::Status(status.code(), absl::StrCat(PlaceName(record.iqn, record.lun_number), ": ",
+                                                   std::string(status.message()))));
     };
     const auto target = targets.find(record.iqn);
     const auto name = names.find(record.device_identity);
@@ -65,8 +65,7 @@ std::vector<absl::Status> ExportCatalog::Restore(const state::Contents& contents
       continue;
     }
     const absl::StatusOr<std::shared_ptr<scsi::Lun>> lun = LunFor(name->second);
-    const absl::Status status =
-        lun.ok() ? Publish(*target->second, record, *lun) : lun.status();
+    const absl::Status status = lun.ok() ? Publish(*target->second, record, *lun) : lun.status();
     if (!status.ok()) refuse(status);
   }
   return refusals;
@@ -76,9 +75,8 @@ absl::StatusOr<ExportInfo> ExportCatalog::Export(const ExportRequest& request) {
   const std::string wanted = request.iqn.empty() ? DefaultIqn(request.device) : request.iqn;
   ASSIGN_OR_RETURN(const std::string iqn, NormalName(wanted));
   if (request.lun_number > iscsi::kMaxLunNumber) {
-    return absl::InvalidArgumentError(absl::StrCat("LUN ", request.lun_number,
-                                                   " is too large; give 0 to ",
-                                                   iscsi::kMaxLunNumber));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "LUN ", request.lun_number, " is too large; give 0 to ", iscsi::kMaxLunNumber));
   }
   absl::MutexLock verb(&verb_mutex_);
   ASSIGN_OR_RETURN(const TargetRecord target, TargetFor(iqn, request));
@@ -94,10 +92,10 @@ absl::StatusOr<ExportInfo> ExportCatalog::Export(const ExportRequest& request) {
         "; choose another with --lun N or --iqn IQN, or unexport that device first"));
   }
   if (present.has_value() && present->record.read_only != record.read_only) {
-    return absl::AlreadyExistsError(absl::StrCat(
-        PlaceName(iqn, request.lun_number), " is exported ",
-        present->record.read_only ? "read-only" : "writable",
-        "; unexport the device first to change that"));
+    return absl::AlreadyExistsError(
+        absl::StrCat(PlaceName(iqn, request.lun_number), " is exported ",
+                     present->record.read_only ? "read-only" : "writable",
+                     "; unexport the device first to change that"));
   }
   const std::optional<TargetRecord> target_before = FindTarget(iqn);
   RETURN_IF_ERROR(store_.PutExport(target, record));
@@ -138,9 +136,9 @@ absl::StatusOr<std::shared_ptr<scsi::Lun>> ExportCatalog::LunFor(const std::stri
   scsi::LunOptions options;
   options.reservation_store = reservations_;
   ASSIGN_OR_RETURN(options.reservation_record, store_.Reservation(identity));
-  ASSIGN_OR_RETURN(std::shared_ptr<scsi::Lun> lun,
-                   scsi::Lun::Create(std::move(mapped), std::move(hold), reactors_,
-                                     std::move(options)));
+  ASSIGN_OR_RETURN(
+      std::shared_ptr<scsi::Lun> lun,
+      scsi::Lun::Create(std::move(mapped), std::move(hold), reactors_, std::move(options)));
   std::erase_if(luns_, [](const auto& entry) { return entry.second.expired(); });
   luns_[identity] = lun;
   return lun;

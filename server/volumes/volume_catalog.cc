@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
+#include "core/base/text.h"
 #include "core/map/table_spec.h"
 
 namespace sectormap::volumes {
@@ -59,58 +60,34 @@ absl::Status Undone(absl::Status cause, const absl::Status& undo) {
   return both;
 }
 
-absl::Status InContext(const std::string& name, const absl::Status& status) {
-  return absl::Status(status.code(), absl::StrCat(name, ": ", std::string(status.message())));
-}
-
 }  // namespace
 
 VolumeCatalog::VolumeCatalog(DeviceRegistry& registry, state::StateStore& store)
-    : registry_(registry), store_(store) {
-  registry_.OnDeferredRemoval([this](const std::string&) {
-    {
-      absl::MutexLock hold(&save_mutex_);
-      Prune();
-    }
-    if (on_change_) on_change_();
+    : registry_(registry), store_(store), removals_(std::make_shared<RemovalLink>()) {
+  {
+    absl::MutexLock hold(&removals_->mutex);
+    removals_->catalog = this;
+  }
+  registry_.OnDeferredRemoval([link = removals_](const std::string&) {
+    absl::MutexLock hold(&link->mutex);
+    if (link->catalog == nullptr) return;
+    absl::MutexLock save(&link->catalog->save_mutex_);
+    link->catalog->Prune();
   });
 }
 
-VolumeCatalog::~VolumeCatalog() { registry_.OnDeferredRemoval({}); }
-
-void VolumeCatalog::OnChange(std::function<void()> call) { on_change_ = std::move(call); }
-
-std::vector<absl::Status> VolumeCatalog::Restore(const std::vector<DeviceRecord>& records) {
-  std::vector<absl::Status> refusals;
-  for (const DeviceRecord* record : RestoreOrder(records)) {
-    const absl::Status status = registry_.Restore(ToSaved(*record));
-    if (!status.ok()) {
-      refusals.push_back(InContext(record->name, status));
-      continue;
-    }
-    absl::MutexLock hold(&save_mutex_);
-    kept_.insert(record->identity);
-  }
-  return refusals;
+VolumeCatalog::~VolumeCatalog() {
+  absl::MutexLock hold(&removals_->mutex);
+  removals_->catalog = nullptr;
 }
 
-std::vector<absl::Status> VolumeCatalog::RemoveUnused() {
-  std::vector<absl::Status> refusals;
-  // A device may be held by another one of them, so the order is not known: go on while any goes.
-  for (bool any = true; any;) {
-    any = false;
-    for (const DeviceInfo& info : registry_.List()) {
-      if (!info.deferred_remove || info.open_count != 0) continue;
-      const absl::StatusOr<Removed> removed = Remove(info.name, {.force = false, .deferred = true});
-      if (removed.ok()) {
-        any = true;
-      } else {
-        refusals.push_back(InContext(info.name, removed.status()));
-      }
-    }
-    if (!refusals.empty()) break;
-  }
-  return refusals;
+absl::Status VolumeCatalog::Restore(const std::vector<DeviceRecord>& records) {
+  std::vector<Saved> all;
+  for (const DeviceRecord& record : records) all.push_back(ToSaved(record));
+  const absl::Status status = registry_.RestoreAll(std::move(all));
+  absl::MutexLock hold(&save_mutex_);
+  for (const DeviceInfo& info : registry_.List()) kept_.insert(info.identity);
+  return status;
 }
 
 absl::StatusOr<DeviceInfo> VolumeCatalog::Create(const CreateRequest& request) {
@@ -130,7 +107,7 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Create(const CreateRequest& request) {
     return Undone(std::move(status),
                   registry_.Remove(request.name, {.force = true, .deferred = false}));
   }
-  return Changed(request.name);
+  return registry_.Info(request.name);
 }
 
 absl::StatusOr<DeviceInfo> VolumeCatalog::ExistingIsSame(const CreateRequest& request) const {
@@ -172,7 +149,7 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Load(std::string_view name, std::strin
   RETURN_IF_ERROR(registry_.Load(name, spec, read_only));
   absl::Status status = KeepCurrent(name);
   if (!status.ok()) return Undone(std::move(status), PutInactiveBack(before));
-  return Changed(name);
+  return registry_.Info(name);
 }
 
 absl::StatusOr<DeviceInfo> VolumeCatalog::Clear(std::string_view name) {
@@ -181,7 +158,7 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Clear(std::string_view name) {
   RETURN_IF_ERROR(registry_.Clear(name));
   absl::Status status = KeepCurrent(name);
   if (!status.ok()) return Undone(std::move(status), PutInactiveBack(before));
-  return Changed(name);
+  return registry_.Info(name);
 }
 
 // A suspend is kept before it is done: to undo it, one would have to resume, and resuming swaps in
@@ -194,7 +171,7 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Suspend(std::string_view name, Suspend
   RETURN_IF_ERROR(KeepIntent(suspended));
   absl::Status status = registry_.Suspend(name, mode);
   if (!status.ok()) return Undone(std::move(status), KeepCurrent(name));
-  return Changed(name);
+  return registry_.Info(name);
 }
 
 // So is a resume: a swapped table has served initiators already when the store refuses.
@@ -204,7 +181,7 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Resume(std::string_view name) {
   RETURN_IF_ERROR(KeepIntent(AfterResume(std::move(before))));
   absl::Status status = registry_.Resume(name);
   if (!status.ok()) return Undone(std::move(status), KeepCurrent(name));
-  return Changed(name);
+  return registry_.Info(name);
 }
 
 absl::StatusOr<DeviceInfo> VolumeCatalog::Replace(std::string_view name, std::string_view table,
@@ -218,16 +195,15 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Replace(std::string_view name, std::st
   if (!status.ok()) return Undone(std::move(status), PutInactiveBack(before));
   status = SwapIn(before, mode);
   if (!status.ok()) return Undone(std::move(status), KeepCurrent(name));
-  return Changed(name);
+  return registry_.Info(name);
 }
 
 absl::Status VolumeCatalog::SwapIn(const Saved& before, SuspendMode mode) {
-  absl::Status status;
-  if (before.live_table.has_value()) status = registry_.Suspend(before.name, mode);
-  if (status.ok()) status = registry_.Resume(before.name);
+  absl::Status status = registry_.Resume(before.name, mode);
   if (status.ok()) return status;
   absl::Status undo = registry_.Clear(before.name);
-  if (undo.ok() && before.live_table.has_value() && !before.suspended) {
+  const absl::StatusOr<DeviceInfo> now = registry_.Info(before.name);
+  if (undo.ok() && now.ok() && now->suspended && !before.suspended) {
     undo = registry_.Resume(before.name);
   }
   if (undo.ok()) undo = PutInactiveBack(before);
@@ -253,23 +229,19 @@ absl::StatusOr<VolumeCatalog::Removed> VolumeCatalog::Remove(std::string_view na
   absl::Status status = registry_.Remove(name, options);
   if (!status.ok()) {
     // A forced removal may have put the error table in before it found the device busy.
-    status = Undone(std::move(status), KeepCurrent(name));
-    if (on_change_) on_change_();
-    return status;
+    return Undone(std::move(status), KeepCurrent(name));
   }
   const std::shared_ptr<MappedDevice> still_there = registry_.Find(name);
   if (still_there != nullptr && still_there->identity() == before.identity) {
     RETURN_IF_ERROR(KeepCurrent(name));
-    if (on_change_) on_change_();
     return Removed{.deferred = true};
   }
   status = Forget(before.identity);
   if (!status.ok()) {
-    absl::Status undo = registry_.Restore(before);
+    absl::Status undo = registry_.RestoreAll({before});
     if (undo.ok() && options.deferred) undo = KeepCurrent(name);
     return Undone(std::move(status), undo);
   }
-  if (on_change_) on_change_();
   return Removed{.deferred = false};
 }
 
@@ -278,7 +250,7 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Rename(std::string_view name, std::str
   RETURN_IF_ERROR(registry_.Rename(name, new_name));
   absl::Status status = KeepCurrent(new_name);
   if (!status.ok()) return Undone(std::move(status), registry_.Rename(new_name, name));
-  return Changed(new_name);
+  return registry_.Info(new_name);
 }
 
 // Kept first, as a uuid that has been set stays.
@@ -292,7 +264,7 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::SetUuid(std::string_view name, std::st
   }
   absl::Status status = registry_.SetUuid(name, uuid);
   if (!status.ok()) return Undone(std::move(status), KeepCurrent(name));
-  return Changed(name);
+  return registry_.Info(name);
 }
 
 absl::StatusOr<std::string> VolumeCatalog::Message(std::string_view name, Sector sector,
@@ -303,14 +275,7 @@ absl::StatusOr<std::string> VolumeCatalog::Message(std::string_view name, Sector
   // A message may change what `table` prints.
   ASSIGN_OR_RETURN(const Saved after, registry_.Snapshot(name));
   if (ToRecord(after) != ToRecord(before)) RETURN_IF_ERROR(KeepCurrent(name));
-  if (on_change_) on_change_();
   return answer;
-}
-
-absl::StatusOr<DeviceInfo> VolumeCatalog::Changed(std::string_view name) {
-  absl::StatusOr<DeviceInfo> info = registry_.Info(name);
-  if (on_change_) on_change_();
-  return info;
 }
 
 absl::Status VolumeCatalog::KeepCurrent(std::string_view name) {

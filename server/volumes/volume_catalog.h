@@ -4,7 +4,7 @@
 // error is the answer. What has been answered is there after `kill -9`.
 #pragma once
 
-#include <functional>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -34,18 +34,17 @@ class VolumeCatalog {
  public:
   // Both outlive it. Changes go through the catalog only, from now on.
   VolumeCatalog(DeviceRegistry& registry, state::StateStore& store);
-  // The registry must not drop devices any more: its last opener has gone.
   ~VolumeCatalog();
   VolumeCatalog(const VolumeCatalog&) = delete;
   VolumeCatalog& operator=(const VolumeCatalog&) = delete;
 
-  // At start: every device as it was, lower ones first. A device whose table cannot be built is
-  // there and says why (DeviceInfo::error). Returns why records could not be restored at all; they
-  // stay in the store.
-  std::vector<absl::Status> Restore(const std::vector<state::DeviceRecord>& records);
+  // At start: every device as it was. A device whose table cannot be built is there and says why
+  // (DeviceInfo::error). Fails with the first record that could not be restored at all; such
+  // records stay in the store and all others are restored.
+  absl::Status Restore(const std::vector<state::DeviceRecord>& records);
   // At start, once every export holds its device: deferred removals whose last opener was the dead
   // daemon.
-  std::vector<absl::Status> RemoveUnused();
+  void RemoveUnused() { registry_.RemoveDeferred(); }
 
   // With a table, also loads and resumes it, and leaves nothing behind if that fails. Creating what
   // is there with the same uuid, table and mode succeeds; AlreadyExists says what differs.
@@ -71,13 +70,14 @@ class VolumeCatalog {
   // Holds a device open, as a LUN does.
   absl::StatusOr<DeviceRef> Open(std::string_view name) { return registry_.Open(name); }
 
-  // `call` is told, on a control thread, that some device may have changed. One listener; set
-  // before the first verb. It must not call the catalog.
-  void OnChange(std::function<void()> call);
-
  private:
-  absl::StatusOr<DeviceInfo> Changed(std::string_view name);
   absl::StatusOr<DeviceInfo> ExistingIsSame(const CreateRequest& request) const;
+  // What a deferred removal reaches the catalog by, as long as it is there.
+  struct RemovalLink {
+    absl::Mutex mutex;
+    VolumeCatalog* catalog ABSL_GUARDED_BY(mutex) = nullptr;
+  };
+
   absl::Status LoadAndResume(std::string_view name, std::string_view table, bool read_only);
   absl::Status SwapIn(const DeviceRegistry::Saved& before, SuspendMode mode);
   absl::Status PutInactiveBack(const DeviceRegistry::Saved& before);
@@ -93,7 +93,7 @@ class VolumeCatalog {
 
   DeviceRegistry& registry_;
   state::StateStore& store_;
-  std::function<void()> on_change_;
+  const std::shared_ptr<RemovalLink> removals_;
   NameLocks names_;
 
   // Held while a device is looked at and its record written, so that a deferred removal, which may
@@ -101,9 +101,5 @@ class VolumeCatalog {
   absl::Mutex save_mutex_;
   std::set<std::string> kept_ ABSL_GUARDED_BY(save_mutex_);  // identities that have a record
 };
-
-// Lower devices first, as far as the tables' words tell.
-std::vector<const state::DeviceRecord*> RestoreOrder(
-    const std::vector<state::DeviceRecord>& records);
 
 }  // namespace sectormap::volumes
