@@ -20,6 +20,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "core/async/byte_stream.h"
 #include "core/async/gate.h"
@@ -158,6 +159,7 @@ class PduWriter {
 
   // Nothing more is sent; what is queued is let go.
   void Close();
+  bool closed() const { return closed_; }
 
  private:
   struct OwnedPdu;
