@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // create, load, suspend, resume, clear, remove, rename, message, wait.
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <memory>
-#include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -34,41 +36,39 @@ struct TableOptions {
   }
 };
 
-std::optional<std::string> ReadAll(std::istream& in) {
-  std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  if (in.bad()) return std::nullopt;
-  return text;
-}
+// Code kOk, or the error has been shown.
+struct TableText {
+  ExitCode code;
+  std::string text;
+};
 
-// Empty after an error, which has been shown.
-std::optional<std::string> ReadTable(Session& session, absl::string_view verb,
-                                     const TableOptions& options) {
-  if (options.text_option->count() > 0) return options.text;
-  const bool from_input =
-      options.file.empty() ? !session.terminal().in_is_terminal : options.file == "-";
-  if (options.file.empty() && !from_input) {
-    session.ShowError(ExitCode::kUsage,
-                      absl::StrCat(verb,
-                                   ": no table. Give it with --table or --table-file, or on "
-                                   "standard input."));
-    return std::nullopt;
-  }
-  std::optional<std::string> text;
-  if (from_input) {
-    text = ReadAll(session.terminal().in);
-  } else {
+TableText ReadTable(Session& session, absl::string_view verb, const TableOptions& options) {
+  const auto fail = [&](ExitCode code, absl::string_view reason) {
+    return TableText{session.ShowError(code, absl::StrCat(verb, ": ", reason)), ""};
+  };
+  if (options.text_option->count() > 0) return {ExitCode::kOk, options.text};
+  const bool asked_for = !options.file.empty();
+  if (asked_for && options.file != "-") {
     std::ifstream file(options.file);
     if (!file) {
-      session.ShowError(ExitCode::kError,
-                        absl::StrCat(verb, ": cannot read the table file ", options.file));
-      return std::nullopt;
+      return fail(ExitCode::kError,
+                  absl::StrCat("table file ", options.file, ": ", std::strerror(errno)));
     }
-    text = ReadAll(file);
+    std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    if (file.bad()) return fail(ExitCode::kError, "reading the table file failed");
+    return {ExitCode::kOk, std::move(text)};
   }
-  if (!text.has_value()) {
-    session.ShowError(ExitCode::kError, absl::StrCat(verb, ": reading the table failed"));
+  constexpr char kHow[] = "Give the table with --table or --table-file, or on standard input.";
+  if (!asked_for && session.terminal().in_is_terminal) {
+    return fail(ExitCode::kUsage, absl::StrCat("no table. ", kHow));
   }
-  return text;
+  std::istream& in = session.terminal().in;
+  std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  if (in.bad()) return fail(ExitCode::kError, "reading standard input failed");
+  if (text.empty()) {
+    return fail(ExitCode::kUsage, absl::StrCat("standard input is empty. ", kHow));
+  }
+  return {ExitCode::kOk, std::move(text)};
 }
 
 // dmsetup says nothing when all is well; -v shows the device as it is now.
@@ -123,13 +123,9 @@ void AddCreate(Verbs& verbs) {
         request.set_uuid(options->uuid);
         request.set_read_only(options->table.read_only);
         if (!options->no_table) {
-          const auto table = ReadTable(session, "create", options->table);
-          if (!table.has_value()) {
-            return options->table.file.empty() && session.terminal().in_is_terminal
-                       ? ExitCode::kUsage
-                       : ExitCode::kError;
-          }
-          request.set_table(*table);
+          TableText table = ReadTable(session, "create", options->table);
+          if (table.code != ExitCode::kOk) return table.code;
+          request.set_table(std::move(table.text));
         }
         v1::Device device;
         const ExitCode code = session.Call("create " + options->name, &DeviceMapper::Create,
@@ -155,15 +151,11 @@ void AddLoad(Verbs& verbs) {
       "load", "Put a table into the inactive slot; `resume` makes it the live one",
       "sectormap load vol --table '0 4194304 linear /var/lib/sectormap/devices/vol.img 0'",
       [options](Session& session) {
-        const auto table = ReadTable(session, "load", options->table);
-        if (!table.has_value()) {
-          return options->table.file.empty() && session.terminal().in_is_terminal
-                     ? ExitCode::kUsage
-                     : ExitCode::kError;
-        }
+        TableText table = ReadTable(session, "load", options->table);
+        if (table.code != ExitCode::kOk) return table.code;
         v1::LoadRequest request;
         request.set_name(options->name);
-        request.set_table(*table);
+        request.set_table(std::move(table.text));
         request.set_read_only(options->table.read_only);
         v1::Device device;
         const ExitCode code = session.Call("load " + options->name, &DeviceMapper::Load, request,
