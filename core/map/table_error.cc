@@ -32,8 +32,8 @@ absl::Status TableError(int line, std::string_view type, std::string_view reason
   absl::StrAppend(&message, Absl(reason));
   if (!advice.empty()) absl::StrAppend(&message, "; ", Absl(advice));
   absl::Status status(code, message);
-  status.SetPayload(Absl(kTableViolationUrl), absl::Cord(absl::StrCat(line, " ", type.size(), " ",
-                                                                      Absl(type), Absl(reason))));
+  const std::string payload = absl::StrCat(line, " ", type.size(), " ", Absl(type), Absl(reason));
+  status.SetPayload(Absl(kTableViolationUrl), absl::Cord(absl::string_view(payload)));
   return status;
 }
 

@@ -6,11 +6,8 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <cstdlib>
 #include <map>
 #include <memory>
-#include <random>
-#include <set>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -135,15 +132,6 @@ class TestBackings final : public BackingSource {
   std::map<std::string, std::shared_ptr<TestDisk>> disks_;
   std::map<std::string, bool> opened_read_only_;
 };
-
-// The seed of a random test, printed so that a failure can be had again.
-inline uint64_t TestSeed() {
-  const char* given = std::getenv("SECTORMAP_SEED");
-  const uint64_t seed =
-      given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device()();
-  std::printf("SECTORMAP_SEED=%llu\n", static_cast<unsigned long long>(seed));
-  return seed;
-}
 
 class MapFixture : public testing::Test {
  protected:
