@@ -10,10 +10,13 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "core/async/byte_stream.h"
@@ -67,8 +70,7 @@ class ConnectionHandle final : public SessionControl,
   void OnLunsChanged(absl::AnyInvocable<void()> released) override;
   Task<void> AbortTasks(uint64_t lun_number) override;
 
-  // Calls `ended` on the connection's reactor when it has ended, or at once if it has.
-  void WhenEnded(absl::AnyInvocable<void()> ended);
+  void WhenEnded(absl::AnyInvocable<void()> ended) override;
 
   Reactor& reactor() const { return reactor_; }
 
@@ -107,22 +109,27 @@ class Connection {
   Task<void> Run();
   Task<void> FullFeature();
   Task<void> End();
-  void Drop(DropReason reason);  // the first reason counts
+  // Ends both directions now. The first reason counts.
+  void Drop(DropReason reason);
+  // Ends after what is queued has been sent: for the reader, which stops then.
+  void FinishWith(DropReason reason);
+  Task<void> FlushForAWhile();
   void AskLogout(DropReason reason);
-  void KeepAlive();
+  void StartKeepAlive();
+  void LookForLife();
   Task<void> AbortTasks(uint64_t lun_number);
 
   // --- The login phase (connection_login.cc) ---
-  // True: full feature phase; `login_` is set, and `session_` for a normal session.
+  // True: full feature phase.
   Task<bool> Login();
   Task<bool> LoginSteps(LoginNegotiator& negotiator);
-  Task<bool> SendLoginReply(LoginNegotiator::Reply& reply, uint32_t cmd_sn);
-  // Takes its place among the target's sessions. Not OK: the status to answer.
+  Task<bool> SendLoginReply(const LoginNegotiator::Reply& reply);
+  // Takes the session's place at its target; kSuccess, or the status to answer.
   Task<LoginStatus> Register();
   SessionInfo DescribeSession() const;
   void EnterFullFeature();
 
-  // --- PDUs (connection_pdus.cc): false ends the connection ---
+  // --- PDUs (connection_pdus.cc): false ends the reading ---
   Task<bool> OnPdu();
   Task<bool> OnScsiCommand();
   Task<bool> OnDataOut();
@@ -130,10 +137,14 @@ class Connection {
   Task<bool> OnText();
   Task<bool> OnTaskManagement();
   Task<bool> OnLogout();
-  Task<bool> Refuse(RejectReason reason);  // skips the data, sends a Reject
-  void Reject(RejectReason reason, const BasicHeader& header);
-  // True if reading may go on; counts what is wrong.
-  bool MayGoOn(PduError error);
+  // Gives the data up and sends a Reject.
+  Task<bool> Refuse(RejectReason reason);
+  Task<bool> SkipData();
+  // The data segment, for answers that belong to no command. Waits until the writer has room.
+  Task<PduError> ReadOwned(std::vector<std::byte>& data);
+  void SendReject(RejectReason reason, const BasicHeader& header);
+  // True if reading may go on; counts and answers what is wrong.
+  bool MayGoOn(PduError error, const BasicHeader& header);
 
   void AnswerNop(const NopOutHeader& request, std::span<const std::byte> data);
   void AnswerText(const TextRequestHeader& request, std::span<const std::byte> data);
@@ -142,12 +153,16 @@ class Connection {
 
   // What becomes of a PDU by its CmdSN (RFC 7143 §4.2.2.1).
   enum class Turn { kNow, kLater, kNever };
-  Turn TurnOf(uint32_t cmd_sn, bool immediate) const;
-  // Runs `action` now or when its turn comes. False: too much waits.
-  template <typename Action>
-  bool Deliver(Turn turn, uint32_t cmd_sn, size_t bytes, Action action);
-  bool Hold(uint32_t cmd_sn, size_t bytes, absl::AnyInvocable<void()> action);
+  template <typename Header>
+  Turn TurnOf(const Header& header) const;
+  // Calls `act(true)` now or when its turn comes; `act(false)` if it never does. False: too much
+  // waits already.
+  template <typename Header, typename Act>
+  bool Deliver(Turn turn, const Header& header, size_t bytes, Act act);
+  bool Hold(uint32_t cmd_sn, size_t bytes, absl::AnyInvocable<void(bool)> act);
+  void Advance();
   void DeliverHeld();
+  void DiscardHeld();
   bool SkipCommand(uint32_t cmd_sn);
 
   const Context context_;
@@ -170,7 +185,7 @@ class Connection {
 
   struct HeldPdu {
     size_t bytes;
-    absl::AnyInvocable<void()> action;
+    absl::AnyInvocable<void(bool)> act;
   };
   struct SerialOrder {
     bool operator()(uint32_t a, uint32_t b) const { return SerialLess(a, b); }
@@ -179,8 +194,9 @@ class Connection {
   size_t held_bytes_ = 0;
 
   std::optional<DropReason> drop_reason_;
-  bool logging_out_ = false;
-  bool heard_ = true;      // from the peer since the last look
+  bool in_full_feature_ = false;
+  bool finishing_ = false;  // the reader stops, what is queued is sent
+  bool heard_ = true;       // from the peer since the last look
   int silent_looks_ = 0;
   std::optional<Reactor::TimerId> keep_alive_timer_;
   std::optional<Reactor::TimerId> drop_timer_;

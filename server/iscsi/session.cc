@@ -48,6 +48,9 @@ Session::Received Session::Receive(const ScsiCommandHeader& header, const Additi
     Decide(task, scsi::CheckCondition(scsi::kInvalidFieldInInformationUnit,
                                       scsi::SenseFormat::kFixed));
   }
+  if (data_bytes != 0 && !header.write()) {
+    Decide(task, ResultFor(DataFault::kUnexpectedUnsolicited));
+  }
   if (live_.size() > kMaxSessionTasks) Decide(task, scsi::ScsiStatus::kTaskSetFull);
   if (header.write()) PrepareDataOut(task, data_bytes);
   return {&task, {}};
@@ -202,12 +205,16 @@ void Session::LeaveTable(ScsiTask& task) {
   table_.erase(task.tag());
   if (task.numbered) {
     context_.window.End();
-    context_.window.Update(context_.memory.is_short() && context_.window.at_work() != 0
-                               ? CommandWindow::Growth::kClosed
-                               : CommandWindow::Growth::kOpen);
+    UpdateWindow();
   } else {
     ReleaseImmediatePlace();
   }
+}
+
+void Session::UpdateWindow() {
+  // While a command is at work its answer will tell the window anew, so nobody is left waiting.
+  const bool closed = context_.memory.is_short() && context_.window.at_work() != 0;
+  context_.window.Update(closed ? CommandWindow::Growth::kClosed : CommandWindow::Growth::kOpen);
 }
 
 void Session::Finish(ScsiTask& task) {

@@ -117,6 +117,9 @@ class Session {
   // Drops units that left the target. `released` is called when nothing uses those any more.
   void OnLunsChanged(absl::AnyInvocable<void()> released);
 
+  // Tells the initiator of places that have become free, unless memory is short.
+  void UpdateWindow();
+
   // The connection ends: all tasks are aborted, whoever waits goes on.
   void Close();
   bool closed() const { return closed_; }

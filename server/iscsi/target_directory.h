@@ -112,6 +112,8 @@ class SessionControl {
   // The target's LUN map changed. `released` is called (on any thread) when the session no longer
   // uses what left the map, or when the session ends.
   virtual void OnLunsChanged(absl::AnyInvocable<void()> released) = 0;
+  // Calls `ended` (on any thread) when the session has ended, also if that was long ago.
+  virtual void WhenEnded(absl::AnyInvocable<void()> ended) = 0;
 };
 
 // What makes two sessions the same one (RFC 7143 §4.4.3.1): an initiator port at a target.
