@@ -57,7 +57,11 @@ class ReactorPool {
 inline void ReactorPool::RunOn(int index, Task<void> task) {
   absl::Notification done;
   (*this)[index].Spawn([](Task<void> owned, absl::Notification& end) -> Task<void> {
-    co_await owned;
+    {
+      // What the task holds is gone when the caller goes on.
+      Task<void> running = std::move(owned);
+      co_await running;
+    }
     end.Notify();
   }(std::move(task), done));
   done.WaitForNotification();
