@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# shellcheck shell=bash disable=SC1091
+# shellcheck shell=bash disable=SC1091,SC2154
 # What Debian's kernel and open-iscsi do with a LUN, twice in one boot. Runs in the guest.
 # Environment: IQN, PORTAL, SIZE_MIB (the volume's), GROWTH_MIB (what `host grow` adds each time).
 . /lib/guest.sh
