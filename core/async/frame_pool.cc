@@ -22,9 +22,10 @@ void FreeFrame(void* frame, size_t) noexcept { ::operator delete(frame); }
 
 namespace {
 
-constexpr size_t kClassBytes = 64;      // a cache line
-constexpr size_t kClassCount = 32;      // frames above 2 KiB are rare: login, control
-constexpr size_t kFreeFramesMax = 512;  // per class and thread: at most 32 MiB in all, far less in use
+constexpr size_t kClassBytes = 64;  // a cache line
+constexpr size_t kClassCount = 32;  // frames above 2 KiB are rare: login, control
+constexpr size_t kFreeFramesMax =
+    512;  // per class and thread: at most 32 MiB in all, far less in use
 
 struct FreeFrameNode {
   FreeFrameNode* next;

@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -20,13 +21,14 @@ absl::Status RingError(int error) {
   std::string reason = absl::StrCat("io_uring is not usable: ", std::strerror(error), ". ");
   switch (error) {
     case ENOSYS:
-      absl::StrAppend(&reason, "The kernel was built without it; Linux 5.11 or newer is needed.");
+      absl::StrAppend(&reason, "Linux 5.11 or newer, built with CONFIG_IO_URING, is needed.");
       break;
     case EPERM:
     case EACCES:
-      absl::StrAppend(&reason,
-                      "Set the sysctl kernel.io_uring_disabled to 0, or in a container use a seccomp "
-                      "profile that allows io_uring_setup, io_uring_enter and io_uring_register.");
+      absl::StrAppend(
+          &reason,
+          "Set the sysctl kernel.io_uring_disabled to 0, or in a container use a seccomp "
+          "profile that allows io_uring_setup, io_uring_enter and io_uring_register.");
       break;
     case ENOMEM:
       absl::StrAppend(&reason, "Raise the limit of locked memory (ulimit -l, LimitMEMLOCK=).");
@@ -61,6 +63,8 @@ absl::StatusOr<std::unique_ptr<Reactor>> Reactor::Create(int index, const Clock&
     result = io_uring_queue_init_params(kRingEntries, &reactor->ring_, &params);
   }
   if (result < 0) return RingError(-result);
+  // Waiting with a time-out, without a request of its own for it.
+  if ((params.features & IORING_FEAT_EXT_ARG) == 0) return RingError(ENOSYS);
   reactor->wakeup_fd_ = eventfd(0, EFD_CLOEXEC);
   if (reactor->wakeup_fd_ < 0) return absl::ErrnoToStatus(errno, "eventfd");
   return reactor;
@@ -75,7 +79,8 @@ void Reactor::Run() {
   CHECK(current_reactor == nullptr);
   current_reactor = this;
   // liburing 2.3 declares io_uring_enable_rings() and does not export it.
-  CHECK(syscall(SYS_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0) == 0);
+  CHECK(syscall(SYS_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0) ==
+        0);
   ArmWakeup();
   MonotonicTime turn_start = clock_.Now();
   while (!stopped_) {
@@ -83,7 +88,8 @@ void Reactor::Run() {
     RunTimers();
     RunReady();
     RunTurnEnds();
-    const bool may_sleep = ready_.empty() && !stopped_;
+    RunDepartures();
+    const bool may_sleep = ready_.empty() && turn_ends_.empty() && !stopped_;
     const auto busy = clock_.Now() - turn_start;
     busy_ns_.store(busy_ns_.load(std::memory_order_relaxed) + static_cast<uint64_t>(busy.count()),
                    std::memory_order_relaxed);
@@ -124,6 +130,11 @@ void Reactor::AtTurnEnd(TurnEnd& call) {
   if (call.asked_) return;
   call.asked_ = true;
   turn_ends_.push_back(&call);
+}
+
+void Reactor::Forget(TurnEnd& call) {
+  std::ranges::replace(turn_ends_, &call, nullptr);
+  std::ranges::replace(running_turn_ends_, &call, nullptr);
 }
 
 Reactor::TimerId Reactor::CallAt(MonotonicTime when, absl::AnyInvocable<void()> call) {
@@ -169,23 +180,21 @@ void Reactor::ArmWakeup() {
 
 void Reactor::RunPosted() {
   if (!has_posted_.load(std::memory_order_acquire)) return;
-  std::vector<absl::AnyInvocable<void()>> calls;
   {
     absl::MutexLock lock(&mutex_);
-    calls.swap(posted_);
+    running_posted_.swap(posted_);
     has_posted_.store(false, std::memory_order_release);
   }
-  for (auto& call : calls) call();
+  for (auto& call : running_posted_) call();
+  running_posted_.clear();
 }
 
 void Reactor::RunReady() {
   // Only what was ready at the start: what these make ready waits for the next round, so a pair of
   // coroutines that wake each other cannot keep the ring from being entered.
-  for (size_t left = ready_.size(); left > 0; --left) {
-    std::coroutine_handle<> handle = ready_.front();
-    ready_.pop_front();
-    handle.resume();
-  }
+  running_.swap(ready_);
+  for (std::coroutine_handle<> handle : running_) handle.resume();
+  running_.clear();
 }
 
 void Reactor::RunTimers() {
@@ -198,43 +207,58 @@ void Reactor::RunTimers() {
 }
 
 void Reactor::RunTurnEnds() {
-  for (size_t i = 0; i < turn_ends_.size(); ++i) {
-    turn_ends_[i]->asked_ = false;
-    turn_ends_[i]->call_();
+  running_turn_ends_.swap(turn_ends_);
+  // By index: a call may destroy another one, which Forget() then replaces by null.
+  for (size_t i = 0; i < running_turn_ends_.size(); ++i) {
+    TurnEnd* call = running_turn_ends_[i];
+    if (call == nullptr) continue;
+    call->asked_ = false;
+    call->call_();
   }
-  turn_ends_.clear();
+  running_turn_ends_.clear();
+}
+
+void Reactor::RunDepartures() {
+  for (const Departure& departure : departures_) {
+    departure.to->Post([handle = departure.handle] { handle.resume(); });
+  }
+  departures_.clear();
+}
+
+void Reactor::Wait() {
+  if (timers_.empty()) {
+    io_uring_submit_and_wait(&ring_, 1);
+    return;
+  }
+  const nanoseconds wait =
+      std::max(timers_.begin()->first.first - clock_.Now(), nanoseconds::zero());
+  __kernel_timespec timeout{wait.count() / 1'000'000'000, wait.count() % 1'000'000'000};
+  io_uring_cqe* cqe = nullptr;
+  io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &timeout, nullptr);
 }
 
 void Reactor::EnterRing(bool may_sleep) {
   if (may_sleep && !has_posted_.load(std::memory_order_acquire)) {
-    if (timers_.empty()) {
-      io_uring_submit_and_wait(&ring_, 1);
-    } else {
-      nanoseconds wait = timers_.begin()->first.first - clock_.Now();
-      if (wait < nanoseconds::zero()) wait = nanoseconds::zero();
-      __kernel_timespec timeout{wait.count() / 1'000'000'000, wait.count() % 1'000'000'000};
-      io_uring_cqe* cqe = nullptr;
-      io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &timeout, nullptr);
-    }
+    Wait();
   } else {
     io_uring_submit_and_get_events(&ring_);
   }
   // Bounded by what is there now: completions that these produce wait for the next turn.
   io_uring_cqe* batch[kRingEntries];
   const unsigned count = io_uring_peek_batch_cqe(&ring_, batch, kRingEntries);
-  std::vector<std::pair<Completion*, int>> done;
-  done.reserve(count);
   for (unsigned i = 0; i < count; ++i) {
-    done.emplace_back(static_cast<Completion*>(io_uring_cqe_get_data(batch[i])), batch[i]->res);
+    completed_.push_back(
+        {static_cast<Completion*>(io_uring_cqe_get_data(batch[i])), batch[i]->res});
   }
   io_uring_cq_advance(&ring_, count);
-  for (auto [completion, result] : done) {
+  for (const auto& [completion, result] : completed_) {
     if (completion != nullptr) {
       completion->OnComplete(result);
     } else {
       ArmWakeup();
     }
   }
+  completed_.clear();
 }
 
 }  // namespace sectormap

@@ -3,8 +3,8 @@
 // to its next suspension without being interrupted, so what belongs to one reactor needs no lock.
 //
 // A turn of the loop: posted calls and ready coroutines, then the calls asked for with AtTurnEnd
-// (one gathered send for all replies of the turn), then one io_uring_enter that submits everything
-// and waits.
+// (one gathered send for all replies of the turn), then those that switch to another reactor are
+// sent off, then one io_uring_enter that submits everything and waits.
 #pragma once
 
 #include <liburing.h>
@@ -12,7 +12,6 @@
 #include <atomic>
 #include <coroutine>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -32,8 +31,8 @@ namespace sectormap {
 // More threads than this help nobody; sharded objects have one slot for each.
 inline constexpr int kMaxReactors = 64;
 
-// Submission queue entries of a ring. A full queue is submitted early, so this bounds the batch, not
-// the operations in flight.
+// Submission queue entries of a ring. A full queue is submitted early, so this bounds the batch,
+// not the operations in flight.
 inline constexpr unsigned kRingEntries = 1024;
 
 class Reactor {
@@ -75,22 +74,26 @@ class Reactor {
     explicit TurnEnd(std::function<void()> call) : call_(std::move(call)) {}
     TurnEnd(const TurnEnd&) = delete;
     TurnEnd& operator=(const TurnEnd&) = delete;
+    // What was asked for and has not run is forgotten.
+    ~TurnEnd() {
+      if (asked_) Current().Forget(*this);
+    }
 
    private:
     friend class Reactor;
     std::function<void()> call_;
     bool asked_ = false;
   };
+  // A call that asks again while it runs has its turn in the next one.
   void AtTurnEnd(TurnEnd& call);
 
   // co_await reactor.Switch(): goes on on that reactor's thread (at once, if it is this one).
+  // REQUIRES: on a reactor's thread; another thread uses Spawn.
   class SwitchAwaiter {
    public:
     explicit SwitchAwaiter(Reactor& to) : to_(to) {}
     bool await_ready() const noexcept { return CurrentOrNull() == &to_; }
-    void await_suspend(std::coroutine_handle<> handle) {
-      to_.Post([handle] { handle.resume(); });
-    }
+    void await_suspend(std::coroutine_handle<> handle) { Current().Depart(to_, handle); }
     void await_resume() noexcept {}
 
    private:
@@ -158,22 +161,45 @@ class Reactor {
  private:
   Reactor(int index, const Clock& clock) : index_(index), clock_(clock) {}
 
+  // At the end of this turn `handle` goes on on `to`. Not at once: the coroutines that await it are
+  // still on this thread's stack and have not yet noted that they wait (Task::await_suspend), and
+  // the other thread could reach its end before they have.
+  void Depart(Reactor& to, std::coroutine_handle<> handle) { departures_.push_back({&to, handle}); }
+  void Forget(TurnEnd& call);
+
   io_uring_sqe* NextSqe();
   void ArmWakeup();
   void RunPosted();
   void RunReady();
   void RunTimers();
   void RunTurnEnds();
+  void RunDepartures();
   void EnterRing(bool may_sleep);
+  void Wait();
 
   const int index_;
   const Clock& clock_;
 
-  // Touched by the reactor's thread only.
+  struct Departure {
+    Reactor* to;
+    std::coroutine_handle<> handle;
+  };
+  struct Completed {
+    Completion* completion;
+    int result;
+  };
+
+  // Touched by the reactor's thread only. Each list has a twin that is being run while the first is
+  // filled again, so that a turn allocates nothing once both have grown.
   io_uring ring_{};
   bool stopped_ = false;
-  std::deque<std::coroutine_handle<>> ready_;
+  std::vector<std::coroutine_handle<>> ready_;
+  std::vector<std::coroutine_handle<>> running_;
   std::vector<TurnEnd*> turn_ends_;
+  std::vector<TurnEnd*> running_turn_ends_;
+  std::vector<Departure> departures_;
+  std::vector<Completed> completed_;
+  std::vector<absl::AnyInvocable<void()>> running_posted_;
   std::map<TimerId, absl::AnyInvocable<void()>> timers_;
   uint64_t next_timer_ = 0;
   uint64_t wakeup_value_ = 0;

@@ -8,8 +8,9 @@
 // tell.
 //
 // Thread: a Task belongs to the thread that awaits it; it may move to another reactor by
-// Reactor::Switch. Never destroy a Task that is suspended in the middle: drain through a Gate.
-// Exceptions: none of ours; one that escapes ends the process.
+// Reactor::Switch only, and its parent then goes on there too: who was called on one reactor goes
+// back to it before it ends. Never destroy a Task that is suspended in the middle: drain through a
+// Gate. Exceptions: none of ours; one that escapes ends the process.
 #pragma once
 
 #include <coroutine>
@@ -52,7 +53,7 @@ template <typename T>
 struct Promise : PromiseBase {
   std::optional<T> value;
   Task<T> get_return_object();
-  template <typename U>
+  template <typename U = T>
   void return_value(U&& result) {
     value.emplace(std::forward<U>(result));
   }
@@ -97,9 +98,7 @@ class [[nodiscard]] Task {
   bool await_suspend(std::coroutine_handle<> parent) {
     return internal::RunOrSuspend(handle_, parent);
   }
-  T await_resume() {
-    return handle_ ? *std::move(handle_.promise().value) : *std::move(value_);
-  }
+  T await_resume() { return handle_ ? *std::move(handle_.promise().value) : *std::move(value_); }
 
  private:
   Handle handle_;

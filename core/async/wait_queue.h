@@ -34,7 +34,8 @@ class WaitQueue {
     Awaiter* next_ = nullptr;
   };
 
-  // co_await queue.Wait(): suspends until woken. What was true before may no longer be: check again.
+  // co_await queue.Wait(): suspends until woken. What was true before may no longer be: check
+  // again.
   Awaiter Wait() { return Awaiter(*this); }
 
   bool empty() const { return head_ == nullptr; }

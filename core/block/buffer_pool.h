@@ -4,10 +4,12 @@
 // only when used, so an idle daemon costs nothing.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "core/async/task.h"
 
@@ -37,21 +39,60 @@ class IoBuffer {
 };
 
 // For one reactor. REQUIRES: every buffer has come back before it goes.
+//
+// A buddy allocator: a block is a power of two of kBufferAlignment, aligned to its own size within
+// the region; a free block joins its free neighbour. So any mix of sizes that came back leaves
+// whole largest blocks again.
 class BufferPool {
  public:
-  // `capacity` is rounded up to whole largest buffers of `largest` bytes (a power of two).
+  // `capacity` is rounded up to whole largest buffers of `largest` bytes (a power of two, at least
+  // kBufferAlignment).
   BufferPool(size_t capacity, size_t largest);
   ~BufferPool();
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
 
-  // REQUIRES: 0 < bytes <= largest. Waits, first come first served, until there is room.
+  // REQUIRES: 0 < bytes <= largest; on a reactor's thread. Waits, first come first served, until
+  // there is room: a large one that waits is not passed by small ones.
   Task<IoBuffer> Take(size_t bytes);
   // Empty if there is no room, or somebody is waiting for it.
   std::optional<IoBuffer> TryTake(size_t bytes);
 
-  size_t capacity() const;
-  size_t used() const;
+  size_t capacity() const { return capacity_; }
+  size_t largest() const { return kBufferAlignment << (class_count_ - 1); }
+  // Counts whole blocks, as they are held.
+  size_t used() const { return used_; }
+
+ private:
+  friend class IoBuffer;
+  using Unit = uint32_t;  // a place in the region, in units of kBufferAlignment
+  static constexpr Unit kNone = ~Unit{0};
+  static constexpr uint8_t kNotFree = 0xff;
+  static constexpr int kClassesMax = 20;  // largest blocks up to 2 GiB
+
+  // Where a free block begins; kept outside the region, whose pages stay untouched.
+  struct Head {
+    Unit next = kNone;
+    Unit previous = kNone;
+    uint8_t free_class = kNotFree;
+  };
+  struct Waiter;
+
+  Task<IoBuffer> WaitFor(size_t bytes);
+  IoBuffer TakeBlock(size_t bytes);
+  void Give(std::span<std::byte> bytes, uint8_t size_class);
+  void ServeWaiters();
+  void Link(Unit unit, int size_class);
+  void Unlink(Unit unit);
+
+  const int class_count_;
+  const size_t capacity_;
+  std::byte* const region_;
+  std::vector<Head> heads_;
+  std::array<Unit, kClassesMax> free_;
+  size_t used_ = 0;
+  Waiter* first_waiter_ = nullptr;
+  Waiter** last_waiter_ = &first_waiter_;
 };
 
 }  // namespace sectormap

@@ -3,31 +3,29 @@
 // verbs of dmsetup, without durability (server/volumes adds that).
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <thread>
+#include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "core/block/backing_source.h"
+#include "core/map/device_graph.h"
 #include "core/map/mapped_device.h"
 
 namespace sectormap {
 
-// Opens what is not a mapped device: files and block devices below --device-root, and mem:SIZE.
-// Implemented by core/block/backing_opener.h. The same file opened twice is the same device.
-class BackingSource {
- public:
-  virtual ~BackingSource() = default;
-  virtual absl::StatusOr<std::shared_ptr<BlockDevice>> Open(std::string_view name,
-                                                            bool read_only) = 0;
-};
-
 struct CreateOptions {
   std::string uuid;      // dmsetup's; may be empty
-  std::string identity;  // empty: derived from uuid, or random without one
+  std::string identity;  // empty: derived from uuid, or random without one; 32 hex digits
 };
 
 struct RemoveOptions {
@@ -35,39 +33,49 @@ struct RemoveOptions {
   bool deferred = false;  // if open: remove when the last opener closes
 };
 
-// Any control thread; verbs on different devices run side by side. Codes: NotFound (`Device does not
-// exist.`), AlreadyExists (name or uuid taken), FailedPrecondition (`Device or resource busy`, with
-// who holds it), InvalidArgument (names, uuids, tables).
+// Any control thread; verbs on different devices run side by side, those on one device one after
+// the other. Info, List, Table, Status, Dependencies and WaitEvent never wait for a verb. Codes:
+// NotFound (`Device does not exist.`), AlreadyExists (name or uuid taken), FailedPrecondition
+// (`Device or resource busy`, with who holds it), InvalidArgument (names, uuids, tables).
 class DeviceRegistry {
  public:
   // All outlive it.
   DeviceRegistry(ReactorPool& reactors, const TargetRegistry& types, BackingSource& backings);
+  // REQUIRES: no hold is left and no I/O is under way.
   ~DeviceRegistry();
 
-  // Names: 1..127 bytes, no '/', not `control`, `.` or `..`. UUIDs: at most 128 bytes.
+  // Names: 1..127 bytes, no '/' or control character, not `control`, `.` or `..`. UUIDs: at most
+  // 128 bytes.
   absl::Status Create(std::string_view name, const CreateOptions& options);
   // Refuses a table that would make the graph of devices cyclic.
   absl::Status Load(std::string_view name, const TableSpec& spec, bool read_only);
   absl::Status Clear(std::string_view name);
   absl::Status Suspend(std::string_view name, SuspendMode mode);
-  // Builds the live table again first, if it could not be built at start.
-  absl::Status Resume(std::string_view name);
+  // Builds a table first that could not be built at start. If a device below has become too small
+  // for the inactive table, drops that table and leaves the device suspended with the old one, as
+  // the kernel does. `mode` is how it suspends, if it has to.
+  absl::Status Resume(std::string_view name, SuspendMode mode = SuspendMode::kFlush);
+  // OK with `deferred` may mean that the device is still there: Info().deferred_remove.
   absl::Status Remove(std::string_view name, RemoveOptions options);
+  // Refused while another device's table names it.
   absl::Status Rename(std::string_view name, std::string_view new_name);
   // Once only: `Unable to change uuid of mapped device NAME because uuid is already set to U`.
   absl::Status SetUuid(std::string_view name, std::string_view uuid);
 
   absl::StatusOr<DeviceInfo> Info(std::string_view name) const;
   std::vector<DeviceInfo> List() const;  // by name
+  // One line per row; empty without a table.
   absl::StatusOr<std::string> Table(std::string_view name, TableSlot slot) const;
   absl::StatusOr<std::string> Status(std::string_view name, TableSlot slot) const;
   absl::StatusOr<std::vector<DeviceRef>> Dependencies(std::string_view name, TableSlot slot) const;
+  // `@cancel_deferred_remove` is the device's own; all else goes to the live table.
   absl::StatusOr<std::string> Message(std::string_view name, Sector sector, std::string_view text);
   absl::StatusOr<uint32_t> WaitEvent(std::string_view name, uint32_t seen,
                                      const std::function<bool()>& cancelled);
 
-  // Holds a device open, as a LUN does. The hold's last copy may be dropped on any thread.
-  absl::StatusOr<DeviceRef> Open(std::string_view name);
+  // Holds a device open, as a LUN does; `holder` is how `Device or resource busy` names it. The
+  // hold's last copy may be dropped on any thread.
+  absl::StatusOr<DeviceRef> Open(std::string_view name, std::string_view holder = "an export");
   std::shared_ptr<MappedDevice> Find(std::string_view name) const;
 
   // At start: a device as it was. A live table that cannot be built (a file has gone) makes the
@@ -78,12 +86,60 @@ class DeviceRegistry {
     bool live_read_only = false, inactive_read_only = false, suspended = false;
     bool deferred_remove = false;
   };
-  absl::Status Restore(const Saved& saved);
-  // What Restore needs; the tables as text.
+  // In any order: devices are built after those that their tables name. Goes on after a device that
+  // cannot be had at all (a bad or doubled name); the first such refusal is the answer.
+  absl::Status RestoreAll(std::vector<Saved> all);
+  // What RestoreAll needs; the tables as text.
   absl::StatusOr<Saved> Snapshot(std::string_view name) const;
+  // After the exports are attached: removes devices marked for removal that nobody holds any more.
+  void RemoveDeferred();
 
-  // Told, on a control thread, that a deferred removal has happened.
+  // Told, on a control thread, that a deferred removal has happened. Set once, before the first.
   void OnDeferredRemoval(std::function<void(const std::string& name)> call);
+
+  // Watching: called on a control thread after each verb that changed something, in order for one
+  // device, not for open counts. The call is cheap, does not change devices and does not
+  // (un)subscribe. After Unsubscribe it is not called any more.
+  enum class Change { kCreated, kChanged, kRemoved };
+  using Watcher = std::function<void(Change change, const DeviceInfo& info)>;
+  uint64_t Subscribe(Watcher watcher);
+  void Unsubscribe(uint64_t id);
+
+ private:
+  using NodePtr = DeviceGraph::NodePtr;
+  class TableDevices;
+  class TurnHolder;
+
+  absl::StatusOr<std::shared_ptr<const MappingTable>> Build(DeviceNode& node, std::string_view text,
+                                                            bool read_only);
+  absl::Status BuildUnbuilt(DeviceNode& node, TableSlot slot);
+  absl::Status BuildAgainIfShrunk(DeviceNode& node, SuspendMode mode);
+  absl::Status ReplaceByErrors(DeviceNode& node);
+  absl::StatusOr<TurnHolder> TakeTurn(std::string_view name, std::string_view verb) const;
+  template <typename Call>
+  absl::Status ChangeDevice(std::string_view name, std::string_view verb, Call call);
+  DeviceInfo InfoOf(const DeviceNode& node) const;
+  void FinishRemoval(DeviceNode& node);
+  void Tell(Change change, const DeviceNode& node) const;
+  bool RestoreLive(const Saved& saved);
+  void RestoreInactive(const Saved& saved);
+  void RunReaper();
+
+  ReactorPool& reactors_;
+  const TargetRegistry& types_;
+  BackingSource& backings_;
+  const std::shared_ptr<DeviceGraph> graph_;
+
+  mutable absl::Mutex watchers_mutex_;
+  std::vector<std::pair<uint64_t, Watcher>> watchers_ ABSL_GUARDED_BY(watchers_mutex_);
+  uint64_t next_watcher_ ABSL_GUARDED_BY(watchers_mutex_) = 1;
+
+  // Deferred removals, on a thread of their own: the last hold may drop on a reactor.
+  absl::Mutex reaper_mutex_;
+  std::deque<NodePtr> idle_ ABSL_GUARDED_BY(reaper_mutex_);
+  bool stopping_ ABSL_GUARDED_BY(reaper_mutex_) = false;
+  std::function<void(const std::string&)> on_deferred_removal_ ABSL_GUARDED_BY(reaper_mutex_);
+  std::thread reaper_;
 };
 
 }  // namespace sectormap

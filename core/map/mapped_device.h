@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// MappedDevice: a named BlockDevice that sends each sector range to the target its live table names.
-// It is the only place that splits requests: at row ends and at a target's io_boundary().
+// MappedDevice: a named BlockDevice that sends each sector range to the target its live table
+// names. It is the only place that splits requests: at row ends and at a target's io_boundary().
 //
 // A table is changed as in the kernel: load it into the inactive slot, then resume; the device is
 // suspended (gate closed, nothing in flight), the tables swapped, the gate opened. Requests that
@@ -12,18 +12,20 @@
 
 #include <array>
 #include <atomic>
-#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/mutex.h"
 #include "core/async/reactor_pool.h"
+#include "core/async/wait_queue.h"
 #include "core/block/block_device.h"
 #include "core/block/io_counters.h"
 #include "core/map/mapping_table.h"
@@ -53,7 +55,8 @@ struct DeviceInfo {
   SectorCount size;
 };
 
-// Told of changes that initiators must hear of. Called on a control thread, before I/O goes on.
+// Told of changes that initiators must hear of. Called on a control thread, before I/O goes on;
+// posts what it has to do and returns without waiting.
 class DeviceObserver {
  public:
   virtual ~DeviceObserver() = default;
@@ -64,47 +67,127 @@ class DeviceObserver {
 class MappedDevice final : public BlockDevice {
  public:
   MappedDevice(std::string name, std::string uuid, std::string identity, ReactorPool& reactors);
+  // REQUIRES: no request is inside or waiting.
   ~MappedDevice() override;
 
-  // --- BlockDevice: on a reactor ---
-  SectorCount size() const override;   // of the live table; 0 without one
+  // --- BlockDevice: on a reactor. A task ends on the reactor that it was submitted on. ---
+  SectorCount size() const override;  // of the live table; 0 without one
   BlockLimits limits() const override;
-  // kUnavailable without a live table; kReadOnly for a write to a read-only table.
+  // kUnavailable without a live table; kReadOnly for a write to a read-only table; kOutOfRange past
+  // an end that a swap may just have moved. If pieces fail, one of their failures is the answer and
+  // the others have run.
   Task<IoStatus> Submit(IoRequest request) override;
   Task<Extent> ExtentAt(Sector first) override;
 
-  bool read_only() const;
+  bool read_only() const { return read_only_.load(std::memory_order_relaxed); }
   const std::string& identity() const { return identity_; }
   const IoCounters& counters() const { return counters_; }
 
-  // An observer is removed before it goes away. Any thread.
+  // An observer is removed before it goes away, and not from its own call. Any thread.
   void AddObserver(DeviceObserver* observer);
   void RemoveObserver(DeviceObserver* observer);
 
-  // --- Control threads only: these block. Calls on one device are serialised here. ---
+  // --- Control threads only: these block. ---
 
-  // Puts a built table into the inactive slot, in place of one that is there.
+  // Puts a built table into the inactive slot, in place of one that is there. Never waits for I/O.
   void Load(std::shared_ptr<const MappingTable> table);
-  // OK if there is none.
+  // OK if there is none. Never waits for I/O.
   void Clear();
-  // OK if suspended already.
+  // OK if suspended already. Internal: a flush failed, and I/O goes on as before. Suspend and
+  // Resume of one device are serialised here.
   absl::Status Suspend(SuspendMode mode);
-  // Swaps the inactive table in, if there is one, after suspending if need be; then lets I/O go on.
-  // FailedPrecondition: suspended without any table.
-  absl::Status Resume();
+  // Swaps the inactive table in, if there is one, after suspending with `mode` if need be; then
+  // lets I/O go on. FailedPrecondition: suspended without any table. If the suspend fails, the new
+  // table stays in the inactive slot and the old one serves.
+  absl::Status Resume(SuspendMode mode = SuspendMode::kFlush);
+  // Waits for what is in flight and lets both tables go, for good; what comes later is
+  // kUnavailable.
+  void Retire();
 
+  // A live table that could not be built when the daemon started. Until a table is swapped in,
+  // size() and info() are as it says and I/O is kUnavailable. REQUIRES: no live table.
+  struct UnbuiltTable {
+    std::string text;
+    bool read_only = false;
+    SectorCount size;
+    size_t rows = 0;
+    std::string error;
+  };
+  void SetUnbuilt(TableSlot slot, UnbuiltTable table);
+  std::optional<UnbuiltTable> unbuilt(TableSlot slot) const;
+
+  void SetName(std::string name);
+  void SetUuid(std::string uuid);
+
+  // The following never wait for I/O.
   DeviceInfo info() const;  // but for open_count and deferred_remove, which the registry knows
   std::shared_ptr<const MappingTable> table(TableSlot slot) const;
 
-  // Counted events (dm's event_nr): target events, rename, removal.
+  // Counted events (dm's event_nr): target events, rename, removal. Any thread.
   void RaiseEvent();
   // Returns the event number as soon as it differs from `seen`; DeadlineExceeded when `cancelled`
-  // (asked now and then) says true.
+  // (asked ten times a second) says true.
   absl::StatusOr<uint32_t> WaitEvent(uint32_t seen, const std::function<bool()>& cancelled);
 
  private:
+  // What one reactor knows. Touched on its thread only.
+  struct alignas(64) Shard {
+    int reactor = 0;
+    bool open = true;
+    uint64_t in_flight = 0;
+    const MappingTable* table = nullptr;
+    absl::BlockingCounter* drained = nullptr;  // a suspend waits for in_flight == 0
+    WaitQueue waiters;
+
+    void Leave() {
+      if (--in_flight == 0 && drained != nullptr) [[unlikely]] {
+        std::exchange(drained, nullptr)->DecrementCount();
+      }
+    }
+  };
+  class Pass;
+
+  Shard& ThisShard() { return shards_[Reactor::Current().index()]; }
+  Task<IoStatus> SubmitWhenOpen(Shard& shard, IoRequest request);
+  Task<IoStatus> SubmitTo(BlockDevice& lower, Shard& shard, IoRequest request, IoRequest piece);
+  Task<IoStatus> SubmitFlush(Shard& shard, IoRequest request);
+  Task<IoStatus> Finish(Pass pass, IoRequest request, Task<IoStatus> task);
+  IoStatus Counted(const IoRequest& request, IoStatus status) {
+    counters_.Count(request, status);
+    return status;
+  }
+
+  void CloseAndDrain();
+  void OpenAll(const MappingTable* table);
+  absl::Status SuspendLocked(SuspendMode mode) ABSL_EXCLUSIVE_LOCKS_REQUIRED(verb_mutex_);
+  void TellObservers(bool size_changed, bool read_only_changed);
+
   const std::string identity_;
+  ReactorPool& reactors_;
+  std::array<Shard, kMaxReactors> shards_;
   IoCounters counters_;
+
+  std::atomic<uint64_t> size_{0};
+  std::atomic<bool> read_only_{false};
+
+  // Held by Suspend, Resume and Retire while they wait for I/O; never taken by anything else.
+  absl::Mutex verb_mutex_;
+
+  // Held for moments only, and never while a table is destroyed.
+  mutable absl::Mutex state_mutex_ ABSL_ACQUIRED_AFTER(verb_mutex_);
+  std::string name_ ABSL_GUARDED_BY(state_mutex_);
+  std::string uuid_ ABSL_GUARDED_BY(state_mutex_);
+  bool suspended_ ABSL_GUARDED_BY(state_mutex_) = false;
+  std::shared_ptr<const MappingTable> live_ ABSL_GUARDED_BY(state_mutex_);
+  std::shared_ptr<const MappingTable> inactive_ ABSL_GUARDED_BY(state_mutex_);
+  std::optional<UnbuiltTable> unbuilt_live_ ABSL_GUARDED_BY(state_mutex_);
+  std::optional<UnbuiltTable> unbuilt_inactive_ ABSL_GUARDED_BY(state_mutex_);
+
+  mutable absl::Mutex event_mutex_;
+  uint32_t event_number_ ABSL_GUARDED_BY(event_mutex_) = 0;
+
+  absl::Mutex observers_mutex_ ABSL_ACQUIRED_AFTER(verb_mutex_);
+  std::vector<DeviceObserver*> observers_ ABSL_GUARDED_BY(observers_mutex_);
 };
 
 }  // namespace sectormap

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "core/map/btree_index.h"
 #include "core/map/device_resolver.h"
 #include "core/map/table_spec.h"
@@ -24,11 +25,13 @@ class MappingTable {
     SectorCount length;
     const TargetType* type;
     std::unique_ptr<Target> target;
+
+    Sector end() const { return start + length; }
   };
 
   // Opens every device and validates everything. Fails with `line N: <type>: <reason>` and what to
-  // do about it; the code is InvalidArgument, NotFound (a device) or PermissionDenied. Control
-  // threads only.
+  // do about it (a TableError); the code is InvalidArgument, NotFound (a device) or
+  // PermissionDenied. Control threads only.
   static absl::StatusOr<std::shared_ptr<const MappingTable>> Build(const TableSpec& spec,
                                                                    bool read_only,
                                                                    const TargetRegistry& types,
@@ -48,18 +51,33 @@ class MappingTable {
   // itself.
   std::span<BlockDevice* const> flush_set() const { return flush_set_; }
 
-  // `table` and `status` text, one line per row.
+  // True if a device below has become smaller since the table was built: it has to be built again
+  // before it goes live. Control threads.
+  bool BackingShrank() const;
+
+  // `table` and `status` text, one line per row, as TableSpec::Parse reads it. Control threads; may
+  // wait for a message to the same table.
   std::string TableText() const;
   std::string StatusText() const;
 
   // Every distinct device used, in the order of first use.
   std::vector<DeviceRef> Dependencies() const;
 
-  // The message goes to the row that holds `sector`.
+  // The message goes to the row that holds `sector`. Control threads.
   absl::StatusOr<std::string> Message(Sector sector, std::string_view text) const;
 
  private:
   MappingTable() = default;
+
+  void StackLimits();
+  absl::Status CheckRowsKeepBlocksWhole(const TableSpec& spec) const;
+  void CollectDevices();
+  std::string Text(std::string (*row_text)(const Row& row)) const;
+
+  struct SeenSize {
+    const BlockDevice* device;
+    SectorCount size;
+  };
 
   std::vector<Row> rows_;
   BtreeIndex index_;
@@ -67,6 +85,10 @@ class MappingTable {
   bool read_only_ = false;
   BlockLimits limits_;
   std::vector<BlockDevice*> flush_set_;
+  std::vector<SeenSize> sizes_at_build_;
+
+  // A target's control calls come one at a time (target.h).
+  mutable absl::Mutex control_mutex_;
 };
 
 }  // namespace sectormap

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/map/table_error.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "core/base/text.h"
 
 namespace sectormap {
 namespace {
-
-// Debian's absl has a string_view of its own.
-absl::string_view Absl(std::string_view text) { return {text.data(), text.size()}; }
 
 // Takes `<number> ` off the front of `text`.
 template <typename Number>
@@ -33,9 +32,21 @@ absl::Status TableError(int line, std::string_view type, std::string_view reason
   absl::StrAppend(&message, Absl(reason));
   if (!advice.empty()) absl::StrAppend(&message, "; ", Absl(advice));
   absl::Status status(code, message);
-  status.SetPayload(Absl(kTableViolationUrl), absl::Cord(absl::StrCat(line, " ", type.size(), " ",
-                                                                      Absl(type), Absl(reason))));
+  const std::string payload = absl::StrCat(line, " ", type.size(), " ", Absl(type), Absl(reason));
+  status.SetPayload(Absl(kTableViolationUrl), absl::Cord(absl::string_view(payload)));
   return status;
+}
+
+absl::Status TableErrorAt(int line, std::string_view type, const absl::Status& refusal,
+                          std::string_view advice) {
+  const std::string_view message(refusal.message().data(), refusal.message().size());
+  const std::optional<TableViolation> own = TableViolationIn(refusal);
+  if (!own) return TableError(line, type, message, advice, refusal.code());
+  // Made without a line or type, so the message is the reason and perhaps "; advice".
+  std::string_view own_advice = message.substr(std::min(own->reason.size(), message.size()));
+  if (own_advice.substr(0, 2) == "; ") own_advice.remove_prefix(2);
+  return TableError(line, type, own->reason, own_advice.empty() ? advice : own_advice,
+                    refusal.code());
 }
 
 std::optional<TableViolation> TableViolationIn(const absl::Status& status) {

@@ -26,6 +26,11 @@ absl::Status TableError(int line, std::string_view type, std::string_view reason
                         std::string_view advice = {},
                         absl::StatusCode code = absl::StatusCode::kInvalidArgument);
 
+// `refusal`, said by a target of its own words, put into its row. `advice` stands in if the refusal
+// brings none of its own.
+absl::Status TableErrorAt(int line, std::string_view type, const absl::Status& refusal,
+                          std::string_view advice);
+
 // Nothing if the status was not made by TableError().
 std::optional<TableViolation> TableViolationIn(const absl::Status& status);
 

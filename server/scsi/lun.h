@@ -6,7 +6,8 @@
 //   1. Plan(): decodes the CDB far enough to say which way data goes and how many bytes the command
 //      moves at most. The transport takes a buffer of that size and, for data-out, fills it with as
 //      many bytes as the initiator said it will send (which may be fewer).
-//   2. Execute(): does it. The result's data_in_bytes of the buffer go to the initiator, cut to what
+//   2. Execute(): does it. The result's data_in_bytes of the buffer go to the initiator, cut to
+//   what
 //      it expects; the transport works out residuals from Plan().bytes, data_in_bytes and its own
 //      expected length.
 #pragma once
@@ -31,15 +32,16 @@ inline constexpr uint32_t kMaxTransferBytes = 4 * 1024 * 1024;
 
 // Who is at the other end, as the unit has to tell initiators apart.
 struct NexusIdentity {
-  std::string initiator_name;   // iSCSI name
-  std::string initiator_port;   // name + ",i,0x" + ISID: SPC-4's initiator port of a TransportID
-  std::string target_port;      // target name + ",t,0x" + portal group tag
+  std::string initiator_name;  // iSCSI name
+  std::string initiator_port;  // name + ",i,0x" + ISID: SPC-4's initiator port of a TransportID
+  std::string target_port;     // target name + ",t,0x" + portal group tag
   uint16_t relative_target_port = 1;
 };
 
 // Ends tasks of other nexuses for LUN RESET, CLEAR TASK SET and PREEMPT AND ABORT. Implemented by
-// the session; called on any reactor; returns when none of the nexus's tasks for that LUN can touch
-// the medium or answer any more.
+// the session; returns when none of the nexus's tasks for that LUN can touch the medium or answer
+// any more. Called on the reactor on which the nexus was attached, and only while the nexus exists;
+// a session that ends on that reactor waits (by its Gate) for calls that have begun.
 class NexusTasks {
  public:
   virtual ~NexusTasks() = default;
@@ -61,6 +63,10 @@ struct CommandPlan {
   // or parameter list length. At most kMaxTransferBytes; the unit refuses what is larger, and then
   // says 0 here.
   uint32_t bytes = 0;
+  // Data-out of any other length than `bytes` is refused, not cut (COMPARE AND WRITE, WRITE SAME).
+  // The unit sees what is too short; what is too long only the transport sees: it then answers
+  // WrongDataLength() instead of calling Execute.
+  bool exact = false;
 };
 
 // Persistent reservations that survive a restart (APTPL). Joined to the state store in main.cc.
@@ -72,10 +78,10 @@ class ReservationStore {
 };
 
 struct LunOptions {
-  std::string vendor = "SECTRMAP";    // T10 vendor identification, 8 characters
+  std::string vendor = "SECTRMAP";         // T10 vendor identification, 8 characters
   std::string product = "LOGICAL VOLUME";  // 16 characters at most
   std::string revision = "0001";
-  std::string reservation_record;     // as last saved; empty if none
+  std::string reservation_record;                 // as last saved; empty if none
   ReservationStore* reservation_store = nullptr;  // null: APTPL is refused
 };
 
@@ -94,16 +100,18 @@ class Lun {
   virtual LunNexusPtr Attach(NexusIdentity identity, uint64_t lun_number, bool read_only,
                              NexusTasks* tasks) = 0;
 
-  // Pure; any thread. Never fails: a CDB that cannot be decoded plans no data and Execute refuses it.
+  // Pure; any thread. Never fails: a CDB that cannot be decoded plans no data and Execute refuses
+  // it.
   virtual CommandPlan Plan(std::span<const uint8_t, kCdbBytes> cdb) const = 0;
 
-  // On a reactor. `buffer` has Plan().bytes for data-in, and what the initiator sent, at most
-  // Plan().bytes, for data-out; it stays until the task ends.
+  // On a reactor; the task is awaited at once. `buffer` has Plan().bytes for data-in, and what the
+  // initiator sent, at most Plan().bytes, for data-out; it stays until the task ends.
   virtual Task<ScsiResult> Execute(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
                                    std::span<std::byte> buffer) = 0;
 
   // Task management, after the transport has dealt with the asking nexus's own tasks.
-  // Reset: ends other nexuses' tasks, drops RESERVE(6), tells every nexus 29h/03h (bus device reset).
+  // Reset: ends other nexuses' tasks, drops RESERVE(6), tells every nexus 29h/03h (bus device
+  // reset).
   virtual Task<void> Reset(LunNexus& from) = 0;
   // CLEAR TASK SET: ends other nexuses' tasks, tells them COMMANDS CLEARED BY ANOTHER INITIATOR.
   virtual Task<void> ClearTaskSet(LunNexus& from) = 0;
@@ -111,6 +119,9 @@ class Lun {
   // Unit attention REPORTED LUNS DATA HAS CHANGED (3Fh/0Eh) for one nexus. Any thread.
   virtual void TellLunsChanged(LunNexus& nexus) = 0;
 };
+
+// INVALID FIELD IN COMMAND INFORMATION UNIT (05h/0Eh/03h), for a plan that is exact.
+ScsiResult WrongDataLength();
 
 // What a target answers for a LUN number that has no logical unit: INQUIRY (qualifier 011b, type
 // 1Fh), REQUEST SENSE and REPORT LUNS as SPC-4 says, LOGICAL UNIT NOT SUPPORTED (05h/25h/00h) else.

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// TcpStream: a ByteStream over a connected TCP socket. Listener: where they come from.
+//
+// Both try the system call without waiting first and go to the ring only for what is left, so a
+// stream that keeps up costs one system call per direction and turn.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/async/byte_stream.h"
+#include "core/async/task.h"
+
+namespace sectormap {
+
+// For one reactor at a time: it may be handed to another one before its first use there.
+class TcpStream final : public ByteStream {
+ public:
+  // Owns `fd`, a connected blocking TCP socket, and turns Nagle's delay off.
+  explicit TcpStream(int fd);
+  // REQUIRES: nobody reads or writes; Shutdown() ends them.
+  ~TcpStream() override;
+  TcpStream(const TcpStream&) = delete;
+  TcpStream& operator=(const TcpStream&) = delete;
+
+  // For clients: tests, benchmarks, the load generator. `address` as for Listener::Bind.
+  static Task<absl::StatusOr<std::unique_ptr<TcpStream>>> Connect(std::string address);
+
+  Task<int> ReadSome(std::span<std::byte> buffer) override;
+  Task<int> WriteAll(std::span<iovec> pieces) override;
+  void Shutdown() override;
+
+  // As they were when the connection was made.
+  std::string local_address() const override { return local_address_; }
+  std::string peer_address() const override { return peer_address_; }
+
+ private:
+  // A peer that sends without pause must not keep the others of its reactor from their turn: this
+  // much is read at once in one turn, the rest through the ring. 64 reads of 48-byte headers, or
+  // the bytes that take about as long to copy as a few turns to run.
+  static constexpr int kReadsPerTurnMax = 64;
+  static constexpr size_t kBytesPerTurnMax = size_t{1} << 20;
+
+  bool MayReadNow();
+  Task<int> ReadByRing(std::span<std::byte> buffer);
+  Task<int> WriteByRing(std::span<iovec> pieces);
+
+  const int fd_;
+  const std::string local_address_;
+  const std::string peer_address_;
+  bool shut_down_ = false;
+  bool reading_ = false;
+  bool writing_ = false;
+  uint64_t turn_ = 0;  // the turn in which the two below were counted
+  int reads_in_turn_ = 0;
+  size_t bytes_in_turn_ = 0;
+};
+
+class Listener {
+ public:
+  // `address` is ADDR:PORT with a numeric address, IPv6 in brackets; port 0 takes a free one. An
+  // IPv6 address takes IPv6 connections only, so [::] and 0.0.0.0 can be had side by side.
+  // InvalidArgument: not such an address. AlreadyExists: in use. PermissionDenied, Unavailable: the
+  // system's reason and what to do. `option` is what the user can change, as "--listen". Any
+  // thread.
+  static absl::StatusOr<std::unique_ptr<Listener>> Bind(const std::string& address,
+                                                        const std::string& option);
+  // REQUIRES: nobody is in Accept().
+  ~Listener();
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
+
+  // The address with the port that was bound.
+  const std::string& address() const { return address_; }
+
+  // On one reactor, one at a time. The stream may be handed to another reactor. Cancelled: Close()
+  // was called. ResourceExhausted: out of descriptors or memory; the caller waits before it tries
+  // again. A connection that its peer gave up meanwhile is passed over.
+  Task<absl::StatusOr<std::unique_ptr<TcpStream>>> Accept();
+
+  // Lets the port go and wakes Accept(). On the reactor that accepts, or any thread if none does.
+  // Idempotent.
+  void Close();
+
+ private:
+  // Connections the kernel holds until they are accepted; it clips this to net.core.somaxconn.
+  static constexpr int kBacklog = 1024;
+
+  Listener(int fd, std::string address) : fd_(fd), address_(std::move(address)) {}
+
+  const int fd_;
+  const std::string address_;
+  bool closed_ = false;
+  bool accepting_ = false;
+};
+
+}  // namespace sectormap

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// DeviceRegistry's memory: what a device was as text, and all devices from that again.
+#include <deque>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "core/base/status_macros.h"
+#include "core/map/device_registry.h"
+
+namespace sectormap {
+namespace {
+
+using Saved = DeviceRegistry::Saved;
+
+// The order in which every device comes after those that its tables name. Any word of a row that is
+// a device's name counts: which words are devices, only a target knows. If words make a loop that
+// way, its members come last, in any order.
+std::vector<size_t> BuildOrder(const std::vector<Saved>& all) {
+  std::unordered_map<std::string_view, size_t> index;
+  for (size_t i = 0; i < all.size(); ++i) index[all[i].name] = i;
+  std::vector<std::vector<size_t>> users(all.size());
+  std::vector<size_t> waits_for(all.size());
+  for (size_t i = 0; i < all.size(); ++i) {
+    const absl::StatusOr<TableSpec> spec = TableSpec::Parse(all[i].live_table.value_or(""));
+    if (!spec.ok()) continue;
+    std::unordered_set<size_t> lower;
+    for (const TableRow& row : spec->rows()) {
+      for (const std::string& word : row.args) {
+        const auto found = index.find(MappedDeviceName(word));
+        if (found != index.end() && found->second != i) lower.insert(found->second);
+      }
+    }
+    waits_for[i] = lower.size();
+    for (const size_t j : lower) users[j].push_back(i);
+  }
+  std::vector<size_t> order;
+  std::vector<bool> placed(all.size());
+  const auto place = [&](size_t i) {
+    placed[i] = true;
+    order.push_back(i);
+  };
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (waits_for[i] == 0) place(i);
+  }
+  for (size_t next = 0; next < order.size(); ++next) {
+    for (const size_t user : users[order[next]]) {
+      if (--waits_for[user] == 0) place(user);
+    }
+  }
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (!placed[i]) place(i);
+  }
+  return order;
+}
+
+MappedDevice::UnbuiltTable Unbuilt(const std::string& text, bool read_only) {
+  MappedDevice::UnbuiltTable table;
+  table.text = text;
+  table.read_only = read_only;
+  table.error = "the table has not been built yet";
+  const absl::StatusOr<TableSpec> spec = TableSpec::Parse(text);
+  if (spec.ok()) {
+    table.size = spec->size();
+    table.rows = spec->rows().size();
+  }
+  return table;
+}
+
+}  // namespace
+
+// True if there was none, or it lives now.
+bool DeviceRegistry::RestoreLive(const Saved& saved) {
+  const absl::StatusOr<NodePtr> node = graph_->Find(saved.name);
+  if (!saved.live_table.has_value() || !node.ok()) return true;
+  if (!BuildUnbuilt(**node, TableSlot::kLive).ok()) return false;
+  return (*node)->device->Resume().ok();
+}
+
+void DeviceRegistry::RestoreInactive(const Saved& saved) {
+  const absl::StatusOr<NodePtr> node = graph_->Find(saved.name);
+  if (!saved.inactive_table.has_value() || !node.ok()) return;
+  (*node)->device->SetUnbuilt(TableSlot::kInactive,
+                              Unbuilt(*saved.inactive_table, saved.inactive_read_only));
+  // A failure is told by Resume, which tries again; the text is kept until then.
+  static_cast<void>(BuildUnbuilt(**node, TableSlot::kInactive));
+}
+
+absl::Status DeviceRegistry::RestoreAll(std::vector<Saved> all) {
+  absl::Status first_refusal;
+  std::vector<Saved> restored;
+  for (Saved& saved : all) {
+    absl::Status status =
+        Create(saved.name, CreateOptions{.uuid = saved.uuid, .identity = saved.identity});
+    if (!status.ok()) {
+      first_refusal.Update(status);
+      continue;
+    }
+    const NodePtr node = *graph_->Find(saved.name);
+    graph_->SetDeferredRemove(*node, saved.deferred_remove);
+    // Every size is known before the first table is built on it.
+    if (saved.live_table.has_value()) {
+      node->device->SetUnbuilt(TableSlot::kLive, Unbuilt(*saved.live_table, saved.live_read_only));
+    }
+    restored.push_back(std::move(saved));
+  }
+  std::vector<size_t> to_build = BuildOrder(restored);
+  // A round more as long as one helps: see BuildOrder.
+  for (size_t before = to_build.size() + 1; to_build.size() < before && !to_build.empty();) {
+    before = to_build.size();
+    std::erase_if(to_build, [&](size_t i) { return RestoreLive(restored[i]); });
+  }
+  for (const Saved& saved : restored) RestoreInactive(saved);
+  for (const Saved& saved : restored) {
+    const NodePtr node = *graph_->Find(saved.name);
+    if (saved.suspended) {
+      // Cannot fail: nothing is in flight yet and nothing is flushed.
+      static_cast<void>(node->device->Suspend(SuspendMode::kNoFlush));
+    }
+    Tell(Change::kChanged, *node);
+  }
+  return first_refusal;
+}
+
+absl::StatusOr<DeviceRegistry::Saved> DeviceRegistry::Snapshot(std::string_view name) const {
+  ASSIGN_OR_RETURN(const NodePtr node, graph_->Find(name));
+  const DeviceInfo info = InfoOf(*node);
+  Saved saved;
+  saved.name = info.name;
+  saved.uuid = info.uuid;
+  saved.identity = info.identity;
+  saved.suspended = info.suspended;
+  saved.deferred_remove = info.deferred_remove;
+  const auto save = [&](TableSlot slot, std::optional<std::string>& text, bool& read_only) {
+    if (const auto table = node->device->table(slot)) {
+      text = table->TableText();
+      read_only = table->read_only();
+    } else if (const auto unbuilt = node->device->unbuilt(slot)) {
+      text = unbuilt->text;
+      read_only = unbuilt->read_only;
+    }
+  };
+  save(TableSlot::kLive, saved.live_table, saved.live_read_only);
+  save(TableSlot::kInactive, saved.inactive_table, saved.inactive_read_only);
+  return saved;
+}
+
+}  // namespace sectormap

@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/map/mapped_device.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "core/async/when_all.h"
+#include "core/base/check.h"
+#include "core/base/status_macros.h"
+#include "core/base/text.h"
+
+namespace sectormap {
+namespace {
+
+// Pieces of one request, or members of a flush set, under way at once: a request over thousands of
+// rows takes a bounded share of the reactor's memory and of the queues below.
+constexpr size_t kPiecesAtOnceMax = 64;
+
+// How often a waiter for an event looks whether its caller has gone.
+constexpr absl::Duration kCancelPoll = absl::Milliseconds(100);
+
+// Lets the reactor do something else between two batches of pieces that may all be ready at once.
+struct NextTurn {
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> handle) { Reactor::Current().Ready(handle); }
+  void await_resume() noexcept {}
+};
+
+// Runs pieces side by side in batches. All run, whatever fails; the answer is one of the failures.
+class Pieces {
+ public:
+  // True: Join() has to be awaited before the next Add().
+  bool Add(Task<IoStatus> piece) {
+    if (piece.immediate()) {
+      Note(piece.await_resume());
+    } else {
+      under_way_.push_back(std::move(piece));
+    }
+    return ++added_ % kPiecesAtOnceMax == 0;
+  }
+  Task<IoStatus> Join() {
+    std::vector<Task<IoStatus>> batch = std::exchange(under_way_, {});
+    if (batch.size() == 1) {
+      const IoStatus status = co_await batch.front();
+      Note(status);
+    } else if (!batch.empty()) {
+      const IoStatus status = co_await WhenAll(std::move(batch));
+      Note(status);
+    }
+    co_return result_;
+  }
+
+ private:
+  void Note(IoStatus status) {
+    if (result_ == IoStatus::kOk) result_ = status;
+  }
+
+  std::vector<Task<IoStatus>> under_way_;
+  size_t added_ = 0;
+  IoStatus result_ = IoStatus::kOk;
+};
+
+// The first piece of `request`: what of it lies in `row`, relative to the row, not crossing the
+// target's boundary. Discards and write-zeroes are cut at row ends only (target.h).
+IoRequest FirstPiece(const MappingTable::Row& row, const IoRequest& request) {
+  const SectorCount offset = request.first - row.start;
+  SectorCount length = std::min(request.count, row.length - offset);
+  const uint64_t boundary = row.target->io_boundary().value();
+  if (boundary != 0 && request.has_data()) {
+    length = std::min(length, SectorCount(boundary - offset.value() % boundary));
+  }
+  IoRequest piece = request.Part(SectorCount(0), length);
+  piece.first = Sector(offset.value());
+  return piece;
+}
+
+Task<IoStatus> SubmitPieces(const MappingTable& table, IoRequest request) {
+  Pieces pieces;
+  SectorCount done;
+  while (done < request.count) {
+    const IoRequest rest = request.Part(done, request.count - done);
+    const MappingTable::Row& row = table.Find(rest.first);
+    const IoRequest piece = FirstPiece(row, rest);
+    done += piece.count;
+    if (pieces.Add(row.target->Submit(piece))) {
+      co_await pieces.Join();
+      co_await NextTurn();
+    }
+  }
+  co_return co_await pieces.Join();
+}
+
+Task<IoStatus> FlushMembers(const MappingTable& table) {
+  Pieces pieces;
+  for (BlockDevice* member : table.flush_set()) {
+    if (pieces.Add(member->Submit(IoRequest::Flush()))) {
+      co_await pieces.Join();
+      co_await NextTurn();
+    }
+  }
+  co_return co_await pieces.Join();
+}
+
+// What a request meets before any target sees it.
+IoStatus Refusal(const MappingTable* table, const IoRequest& request) {
+  if (table == nullptr) return IoStatus::kUnavailable;
+  if (request.op == IoOp::kFlush) return IoStatus::kOk;
+  if (!RangeFits(request.first, request.count, table->size())) return IoStatus::kOutOfRange;
+  if (request.op == IoOp::kRead) return IoStatus::kOk;
+  if (table->read_only()) return IoStatus::kReadOnly;
+  const BlockLimits& limits = table->limits();
+  const bool able = (request.op != IoOp::kDiscard || limits.can_discard) &&
+                    (request.op != IoOp::kWriteZeroes || limits.can_write_zeroes);
+  return able ? IoStatus::kOk : IoStatus::kNotSupported;
+}
+
+}  // namespace
+
+// One request inside the gate. Taken when Submit is called, not when its task is awaited: the task
+// already points into the table.
+class MappedDevice::Pass {
+ public:
+  explicit Pass(Shard& shard) : shard_(&shard) { ++shard.in_flight; }
+  Pass(Pass&& other) noexcept : shard_(std::exchange(other.shard_, nullptr)) {}
+  Pass& operator=(Pass&&) = delete;
+  ~Pass() {
+    if (shard_ != nullptr) Leave();
+  }
+  void Leave() {
+    CHECK(Reactor::Current().index() == shard_->reactor);
+    std::exchange(shard_, nullptr)->Leave();
+  }
+
+ private:
+  Shard* shard_;
+};
+
+MappedDevice::MappedDevice(std::string name, std::string uuid, std::string identity,
+                           ReactorPool& reactors)
+    : identity_(std::move(identity)),
+      reactors_(reactors),
+      name_(std::move(name)),
+      uuid_(std::move(uuid)) {
+  for (int i = 0; i < kMaxReactors; ++i) shards_[i].reactor = i;
+}
+
+MappedDevice::~MappedDevice() {
+  for (const Shard& shard : shards_) CHECK(shard.in_flight == 0);
+}
+
+SectorCount MappedDevice::size() const {
+  return SectorCount(size_.load(std::memory_order_relaxed));
+}
+
+BlockLimits MappedDevice::limits() const {
+  if (const Reactor* reactor = Reactor::CurrentOrNull()) {
+    const MappingTable* table = shards_[reactor->index()].table;
+    return table != nullptr ? table->limits() : BlockLimits();
+  }
+  const std::shared_ptr<const MappingTable> live = table(TableSlot::kLive);
+  return live != nullptr ? live->limits() : BlockLimits();
+}
+
+Task<IoStatus> MappedDevice::Submit(IoRequest request) {
+  Shard& shard = ThisShard();
+  if (!shard.open) [[unlikely]] {
+    return SubmitWhenOpen(shard, request);
+  }
+  const IoStatus refusal = Refusal(shard.table, request);
+  if (refusal != IoStatus::kOk) [[unlikely]] {
+    return Counted(request, refusal);
+  }
+  if (request.op == IoOp::kFlush) return SubmitFlush(shard, request);
+  const MappingTable::Row& row = shard.table->Find(request.first);
+  const IoRequest piece = FirstPiece(row, request);
+  if (piece.count == request.count) return SubmitTo(*row.target, shard, request, piece);
+  Pass pass(shard);
+  return Finish(std::move(pass), request, SubmitPieces(*shard.table, request));
+}
+
+Task<IoStatus> MappedDevice::SubmitFlush(Shard& shard, IoRequest request) {
+  const std::span<BlockDevice* const> members = shard.table->flush_set();
+  if (members.empty()) return Counted(request, IoStatus::kOk);
+  if (members.size() == 1) return SubmitTo(*members.front(), shard, request, request);
+  Pass pass(shard);
+  return Finish(std::move(pass), request, FlushMembers(*shard.table));
+}
+
+// The way of nearly every request: one piece, and no frame of our own if the answer is there.
+Task<IoStatus> MappedDevice::SubmitTo(BlockDevice& lower, Shard& shard, IoRequest request,
+                                      IoRequest piece) {
+  Pass pass(shard);
+  Task<IoStatus> task = lower.Submit(piece);
+  if (task.immediate()) return Counted(request, task.await_resume());
+  return Finish(std::move(pass), request, std::move(task));
+}
+
+Task<IoStatus> MappedDevice::Finish(Pass pass, IoRequest request, Task<IoStatus> task) {
+  IoStatus status;
+  {
+    // Its frame goes before the gate is left: after that the table may go.
+    Task<IoStatus> owned = std::move(task);
+    status = co_await owned;
+  }
+  pass.Leave();
+  co_return Counted(request, status);
+}
+
+Task<IoStatus> MappedDevice::SubmitWhenOpen(Shard& shard, IoRequest request) {
+  while (!shard.open) co_await shard.waiters.Wait();
+  co_return co_await Submit(request);
+}
+
+Task<Extent> MappedDevice::ExtentAt(Sector first) {
+  Shard& shard = ThisShard();
+  while (!shard.open) co_await shard.waiters.Wait();
+  if (shard.table == nullptr) co_return Extent{IoStatus::kUnavailable, true, SectorCount(0)};
+  if (first.offset() >= shard.table->size()) {
+    co_return Extent{IoStatus::kOutOfRange, true, SectorCount(0)};
+  }
+  Pass pass(shard);
+  const MappingTable::Row& row = shard.table->Find(first);
+  Extent extent = co_await row.target->ExtentAt(Sector((first - row.start).value()));
+  extent.count = std::min(extent.count, row.end() - first);
+  pass.Leave();
+  co_return extent;
+}
+
+void MappedDevice::AddObserver(DeviceObserver* observer) {
+  absl::MutexLock lock(&observers_mutex_);
+  observers_.push_back(observer);
+}
+
+void MappedDevice::RemoveObserver(DeviceObserver* observer) {
+  absl::MutexLock lock(&observers_mutex_);
+  std::erase(observers_, observer);
+}
+
+void MappedDevice::TellObservers(bool size_changed, bool read_only_changed) {
+  absl::MutexLock lock(&observers_mutex_);
+  for (DeviceObserver* observer : observers_) {
+    if (size_changed) observer->OnSizeChanged();
+    if (read_only_changed) observer->OnReadOnlyChanged();
+  }
+}
+
+// --- Control. A table is let go outside of state_mutex_: that may close devices below. ---
+
+void MappedDevice::Load(std::shared_ptr<const MappingTable> table) {
+  absl::MutexLock lock(&state_mutex_);
+  inactive_.swap(table);
+  unbuilt_inactive_.reset();
+}
+
+void MappedDevice::Clear() { Load(nullptr); }
+
+void MappedDevice::CloseAndDrain() {
+  absl::BlockingCounter left(reactors_.size());
+  for (int i = 0; i < reactors_.size(); ++i) {
+    reactors_[i].Post([&shard = shards_[i], &left] {
+      shard.open = false;
+      if (shard.in_flight == 0) {
+        left.DecrementCount();
+      } else {
+        shard.drained = &left;
+      }
+    });
+  }
+  left.Wait();
+}
+
+void MappedDevice::OpenAll(const MappingTable* table) {
+  reactors_.OnEach([this, table](Reactor& reactor) {
+    Shard& shard = shards_[reactor.index()];
+    shard.table = table;
+    shard.open = true;
+    shard.waiters.WakeAll();
+  });
+}
+
+absl::Status MappedDevice::SuspendLocked(SuspendMode mode) {
+  std::shared_ptr<const MappingTable> live;
+  {
+    absl::MutexLock lock(&state_mutex_);
+    if (suspended_) return absl::OkStatus();
+    live = live_;
+  }
+  CloseAndDrain();
+  if (mode == SuspendMode::kFlush && live != nullptr) {
+    const IoStatus flushed = reactors_.RunOn(0, FlushMembers(*live));
+    if (flushed != IoStatus::kOk) {
+      OpenAll(live.get());
+      return absl::InternalError(absl::StrCat("a flush of the backing devices failed (",
+                                              Absl(ToString(flushed)),
+                                              "), so the device was not suspended and I/O goes on; "
+                                              "suspend without a flush (noflush) if "
+                                              "what was written last may be lost"));
+    }
+  }
+  absl::MutexLock lock(&state_mutex_);
+  suspended_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status MappedDevice::Suspend(SuspendMode mode) {
+  absl::MutexLock lock(&verb_mutex_);
+  return SuspendLocked(mode);
+}
+
+absl::Status MappedDevice::Resume(SuspendMode mode) {
+  absl::MutexLock verb_lock(&verb_mutex_);
+  {
+    absl::MutexLock lock(&state_mutex_);
+    if (inactive_ == nullptr && !suspended_) return absl::OkStatus();
+    if (inactive_ == nullptr && live_ == nullptr) {
+      return absl::FailedPreconditionError(
+          "the device is suspended and has no table; load one, then resume");
+    }
+  }
+  RETURN_IF_ERROR(SuspendLocked(mode));
+  std::shared_ptr<const MappingTable> next;
+  std::shared_ptr<const MappingTable> old;
+  {
+    absl::MutexLock lock(&state_mutex_);
+    suspended_ = false;
+    old = live_;
+    next = inactive_ != nullptr ? std::exchange(inactive_, nullptr) : live_;
+    if (next != live_) unbuilt_live_.reset();
+    live_ = next;
+  }
+  const uint64_t size = next != nullptr ? next->size().value() : 0;
+  const bool read_only = next != nullptr && next->read_only();
+  if (next != old) {
+    const bool size_changed = size_.exchange(size, std::memory_order_relaxed) != size;
+    const bool read_only_changed =
+        read_only_.exchange(read_only, std::memory_order_relaxed) != read_only;
+    TellObservers(size_changed, read_only_changed);
+  }
+  OpenAll(next.get());
+  return absl::OkStatus();
+}
+
+void MappedDevice::Retire() {
+  absl::MutexLock verb_lock(&verb_mutex_);
+  static_cast<void>(SuspendLocked(SuspendMode::kNoFlush));  // cannot fail
+  std::shared_ptr<const MappingTable> live;
+  std::shared_ptr<const MappingTable> inactive;
+  {
+    absl::MutexLock lock(&state_mutex_);
+    live.swap(live_);
+    inactive.swap(inactive_);
+    unbuilt_live_.reset();
+    unbuilt_inactive_.reset();
+    suspended_ = false;
+  }
+  size_.store(0, std::memory_order_relaxed);
+  OpenAll(nullptr);
+}
+
+void MappedDevice::SetUnbuilt(TableSlot slot, UnbuiltTable table) {
+  absl::MutexLock lock(&state_mutex_);
+  if (slot == TableSlot::kInactive) {
+    CHECK(inactive_ == nullptr);
+    unbuilt_inactive_ = std::move(table);
+    return;
+  }
+  CHECK(live_ == nullptr);
+  size_.store(table.size.value(), std::memory_order_relaxed);
+  read_only_.store(table.read_only, std::memory_order_relaxed);
+  unbuilt_live_ = std::move(table);
+}
+
+std::optional<MappedDevice::UnbuiltTable> MappedDevice::unbuilt(TableSlot slot) const {
+  absl::MutexLock lock(&state_mutex_);
+  return slot == TableSlot::kLive ? unbuilt_live_ : unbuilt_inactive_;
+}
+
+void MappedDevice::SetName(std::string name) {
+  absl::MutexLock lock(&state_mutex_);
+  name_ = std::move(name);
+}
+
+void MappedDevice::SetUuid(std::string uuid) {
+  absl::MutexLock lock(&state_mutex_);
+  uuid_ = std::move(uuid);
+}
+
+DeviceInfo MappedDevice::info() const {
+  DeviceInfo info;
+  info.identity = identity_;
+  info.size = size();
+  info.read_only = read_only();
+  {
+    absl::MutexLock lock(&event_mutex_);
+    info.event_number = event_number_;
+  }
+  absl::MutexLock lock(&state_mutex_);
+  info.name = name_;
+  info.uuid = uuid_;
+  info.suspended = suspended_;
+  info.has_inactive_table = inactive_ != nullptr || unbuilt_inactive_.has_value();
+  info.has_live_table = live_ != nullptr || unbuilt_live_.has_value();
+  if (live_ != nullptr) info.target_count = live_->rows().size();
+  if (unbuilt_live_.has_value()) {
+    info.target_count = unbuilt_live_->rows;
+    info.error = unbuilt_live_->error;
+  }
+  return info;
+}
+
+std::shared_ptr<const MappingTable> MappedDevice::table(TableSlot slot) const {
+  absl::MutexLock lock(&state_mutex_);
+  return slot == TableSlot::kLive ? live_ : inactive_;
+}
+
+void MappedDevice::RaiseEvent() {
+  absl::MutexLock lock(&event_mutex_);
+  ++event_number_;
+}
+
+absl::StatusOr<uint32_t> MappedDevice::WaitEvent(uint32_t seen,
+                                                 const std::function<bool()>& cancelled) {
+  absl::MutexLock lock(&event_mutex_);
+  auto differs = [this, seen] {
+    event_mutex_.AssertHeld();
+    return event_number_ != seen;
+  };
+  while (!event_mutex_.AwaitWithTimeout(absl::Condition(&differs), kCancelPoll)) {
+    if (cancelled()) return absl::DeadlineExceededError("no event came before the wait ended");
+  }
+  return event_number_;
+}
+
+}  // namespace sectormap

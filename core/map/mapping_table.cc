@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/map/mapping_table.h"
+
+#include <algorithm>
+#include <numeric>
+#include <unordered_set>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/check.h"
+#include "core/base/status_macros.h"
+#include "core/base/text.h"
+#include "core/map/table_error.h"
+
+namespace sectormap {
+namespace {
+
+std::string KnownTypes(const TargetRegistry& types) {
+  std::vector<std::string_view> names;
+  for (const TargetType* type : types.all()) names.push_back(type->name);
+  std::sort(names.begin(), names.end());
+  std::string text = "known types:";
+  for (std::string_view name : names) text.append(" ").append(name);
+  return text;
+}
+
+absl::StatusOr<MappingTable::Row> BuildRow(const TableRow& row, bool read_only,
+                                           const TargetRegistry& types, DeviceResolver& devices) {
+  const TargetType* type = types.Find(row.type);
+  if (type == nullptr) {
+    return TableError(row.line, row.type, "unknown target type", KnownTypes(types));
+  }
+  TargetArgs args(row.args, row.length, read_only, devices);
+  absl::StatusOr<std::unique_ptr<Target>> target = type->create(args);
+  if (!target.ok()) {
+    const std::string usage = absl::StrCat("usage: <start> <length> ", Absl(type->name),
+                                           type->usage.empty() ? "" : " ", Absl(type->usage));
+    return TableErrorAt(row.line, row.type, target.status(), usage);
+  }
+  CHECK((*target)->size() == row.length);
+  return MappingTable::Row{row.start, row.length, type, *std::move(target)};
+}
+
+uint64_t BlockSectors(const BlockLimits& limits) {
+  return std::max<uint64_t>(WholeSectors(ByteCount(limits.logical_block_bytes)).value(), 1);
+}
+
+// Preferred sizes stack to what is good for both (block/blk-settings.c, blk_stack_limits); none if
+// that would be absurdly large.
+uint32_t CommonMultiple(uint32_t a, uint32_t b) {
+  if (a == 0 || b == 0) return std::max(a, b);
+  const uint64_t multiple = std::lcm(uint64_t{a}, uint64_t{b});
+  return multiple <= UINT32_MAX ? static_cast<uint32_t>(multiple) : 0;
+}
+
+// Words as in a table row: blanks part them, `\` quotes the next character (dm_split_args).
+std::vector<std::string> SplitWords(std::string_view text) {
+  std::vector<std::string> words;
+  bool in_word = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    char c = text[i];
+    if (c == ' ' || (c >= '\t' && c <= '\r')) {
+      in_word = false;
+      continue;
+    }
+    if (c == '\\' && i + 1 < text.size()) c = text[++i];
+    if (!in_word) words.emplace_back();
+    in_word = true;
+    words.back() += c;
+  }
+  return words;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const MappingTable>> MappingTable::Build(const TableSpec& spec,
+                                                                        bool read_only,
+                                                                        const TargetRegistry& types,
+                                                                        DeviceResolver& devices) {
+  if (spec.empty()) {
+    return TableError(0, "", "no targets specified", "a table needs at least one row");
+  }
+  std::shared_ptr<MappingTable> table(new MappingTable());
+  table->read_only_ = read_only;
+  table->rows_.reserve(spec.rows().size());
+  std::vector<uint64_t> ends;
+  ends.reserve(spec.rows().size());
+  for (const TableRow& row : spec.rows()) {
+    ASSIGN_OR_RETURN(Row built, BuildRow(row, read_only, types, devices));
+    ends.push_back(built.end().value());
+    table->rows_.push_back(std::move(built));
+  }
+  table->index_ = BtreeIndex(ends);
+  table->size_ = table->rows_.back().end().offset();
+  table->StackLimits();
+  RETURN_IF_ERROR(table->CheckRowsKeepBlocksWhole(spec));
+  table->CollectDevices();
+  return table;
+}
+
+void MappingTable::StackLimits() {
+  limits_ = rows_.front().target->limits();
+  for (const Row& row : std::span(rows_).subspan(1)) {
+    const BlockLimits limits = row.target->limits();
+    limits_.logical_block_bytes = std::max(limits_.logical_block_bytes, limits.logical_block_bytes);
+    limits_.physical_block_bytes =
+        std::max(limits_.physical_block_bytes, limits.physical_block_bytes);
+    limits_.io_min_bytes = std::max(limits_.io_min_bytes, limits.io_min_bytes);
+    limits_.io_opt_bytes = CommonMultiple(limits_.io_opt_bytes, limits.io_opt_bytes);
+    limits_.can_discard &= limits.can_discard;
+    limits_.discard_granularity_bytes =
+        std::max(limits_.discard_granularity_bytes, limits.discard_granularity_bytes);
+    limits_.discard_zeroes &= limits.discard_zeroes;
+    limits_.can_write_zeroes &= limits.can_write_zeroes;
+    limits_.has_volatile_cache |= limits.has_volatile_cache;
+  }
+  if (!limits_.can_discard) {
+    limits_.discard_granularity_bytes = 0;
+    limits_.discard_zeroes = false;
+  }
+}
+
+// A request aligned to the table's logical block must never be cut by a row's end into a piece that
+// the next row's medium cannot address (dm-table.c, validate_hardware_logical_block_alignment).
+absl::Status MappingTable::CheckRowsKeepBlocksWhole(const TableSpec& spec) const {
+  const uint64_t table_block = BlockSectors(limits_);
+  uint64_t remaining = 0;  // sectors of a table block that the rows so far leave to the next one
+  size_t last = 0;
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    const uint64_t length = rows_[i].length.value();
+    last = i;
+    if (remaining < length && remaining % BlockSectors(rows_[i].target->limits()) != 0) break;
+    remaining = (table_block - rows_[i].end().value() % table_block) % table_block;
+  }
+  if (remaining == 0) return absl::OkStatus();
+  const Row& row = rows_[last];
+  const int line = spec.rows()[last].line;
+  return TableError(line, row.type->name,
+                    absl::StrCat("table line ", line, " (start sect ", row.start.value(), " len ",
+                                 row.length.value(), ") not aligned to h/w logical block size ",
+                                 limits_.logical_block_bytes),
+                    absl::StrCat("let every row end at a multiple of ", table_block, " sectors"));
+}
+
+void MappingTable::CollectDevices() {
+  std::unordered_set<const BlockDevice*> flushed;
+  for (const DeviceRef& device : Dependencies()) {
+    sizes_at_build_.push_back({device.device.get(), device.device->size()});
+  }
+  for (const Row& row : rows_) {
+    if (!row.target->flush_is_for_backings()) continue;
+    for (const DeviceRef& backing : row.target->backings()) {
+      if (flushed.insert(backing.device.get()).second) flush_set_.push_back(backing.device.get());
+    }
+  }
+  for (const Row& row : rows_) {
+    if (!row.target->flush_is_for_backings()) flush_set_.push_back(row.target.get());
+  }
+}
+
+bool MappingTable::BackingShrank() const {
+  return std::any_of(sizes_at_build_.begin(), sizes_at_build_.end(),
+                     [](const SeenSize& seen) { return seen.device->size() < seen.size; });
+}
+
+std::string MappingTable::Text(std::string (*row_text)(const Row& row)) const {
+  absl::MutexLock lock(&control_mutex_);
+  std::string text;
+  for (const Row& row : rows_) {
+    text += FormatRow(row.start, row.length, row.type->name, row_text(row));
+    text += '\n';
+  }
+  return text;
+}
+
+std::string MappingTable::TableText() const {
+  return Text([](const Row& row) { return row.target->TableArgs(); });
+}
+
+std::string MappingTable::StatusText() const {
+  return Text([](const Row& row) { return row.target->StatusArgs(); });
+}
+
+std::vector<DeviceRef> MappingTable::Dependencies() const {
+  std::vector<DeviceRef> devices;
+  std::unordered_set<const BlockDevice*> seen;
+  for (const Row& row : rows_) {
+    for (const DeviceRef& backing : row.target->backings()) {
+      if (seen.insert(backing.device.get()).second) devices.push_back(backing);
+    }
+  }
+  return devices;
+}
+
+absl::StatusOr<std::string> MappingTable::Message(Sector sector, std::string_view text) const {
+  if (sector.offset() >= size_) {
+    return absl::InvalidArgumentError(absl::StrCat("sector ", sector.value(),
+                                                   " is outside of the table, which has ",
+                                                   size_.value(), " sectors"));
+  }
+  const std::vector<std::string> words = SplitWords(text);
+  if (words.empty()) return absl::InvalidArgumentError("the message is empty");
+  absl::MutexLock lock(&control_mutex_);
+  return Find(sector).target->Message(words);
+}
+
+}  // namespace sectormap

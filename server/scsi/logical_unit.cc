@@ -1,0 +1,468 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/scsi/logical_unit.h"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/check.h"
+#include "server/scsi/command_table.h"
+#include "server/scsi/parameter_limits.h"
+
+namespace sectormap::scsi {
+
+// One caller that waits for tasks of other nexuses to end.
+struct AbortWait {
+  size_t left = 0;
+  // The caller's own tasks are being ended, so it waits no more: else two sessions that preempt and
+  // abort each other would wait for each other for ever.
+  bool released = false;
+  WaitQueue done;
+};
+
+namespace {
+
+// Bits of a nexus's gates that stop a command with this access.
+uint8_t ConflictMask(Access access) {
+  switch (access) {
+    case Access::kAlways:
+    case Access::kSelfJudged:
+      return 0;
+    case Access::kStatus:
+      return kReservedByOther;
+    case Access::kRead:
+      return kReservedByOther | kReadsConflict;
+    case Access::kWrite:
+      return kReservedByOther | kWritesConflict;
+  }
+  return 0;
+}
+
+}  // namespace
+
+// --- Command ---
+
+ScsiResult Command::Fail(SenseCode code, SenseDetail detail) const {
+  return CheckCondition(code, unit->sense_format(), detail);
+}
+
+ScsiResult Command::RefuseField(uint16_t byte) const {
+  return Fail(kInvalidFieldInCdb, {.information = {}, .field_pointer = byte});
+}
+
+ScsiResult Command::RefuseParameter(size_t byte) const {
+  return Fail(kInvalidFieldInParameterList,
+              {.information = {}, .field_pointer = static_cast<uint16_t>(byte)});
+}
+
+ScsiResult Command::End(IoStatus status, IoOp op) const {
+  return status == IoStatus::kOk ? ScsiResult{} : Fail(SenseFor(status, op));
+}
+
+// --- Birth and death ---
+
+LunNexus::LunNexus(std::shared_ptr<LogicalUnit> its_unit, uint64_t its_id,
+                   NexusIdentity its_identity, uint64_t its_lun_number, bool is_read_only,
+                   NexusTasks* its_tasks)
+    : unit(std::move(its_unit)),
+      id(its_id),
+      identity(std::move(its_identity)),
+      lun_number(its_lun_number),
+      read_only(is_read_only),
+      tasks(its_tasks),
+      reactor(&Reactor::Current()) {}
+
+void LunNexusDeleter::operator()(LunNexus* nexus) const {
+  // The unit stays until the nexus is gone.
+  const std::shared_ptr<LogicalUnit> unit = nexus->unit;
+  unit->Detach(*nexus);
+  delete nexus;
+}
+
+LogicalUnit::LogicalUnit(UnitBacking backing, ReactorPool& reactors, LunOptions options)
+    : backing_(std::move(backing)),
+      reactors_(reactors),
+      options_(std::move(options)),
+      identity_(MakeUnitIdentity(backing_.identity)),
+      block_bytes_(backing_.device->limits().logical_block_bytes),
+      block_sector_shift_(std::countr_zero(block_bytes_) - kSectorShift),
+      home_(identity_.naa.back() % reactors.size()),
+      range_lock_(reactors, home_) {}
+
+absl::StatusOr<std::shared_ptr<LogicalUnit>> LogicalUnit::Create(UnitBacking backing,
+                                                                 ReactorPool& reactors,
+                                                                 LunOptions options) {
+  const uint32_t block_bytes = backing.device->limits().logical_block_bytes;
+  if (!std::has_single_bit(block_bytes) || block_bytes < kSectorBytes ||
+      block_bytes > kMaxTransferBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a logical block of ", block_bytes, " bytes cannot be exported"));
+  }
+  absl::StatusOr<Reservations> saved = Reservations::FromRecord(options.reservation_record);
+  if (!saved.ok()) return saved.status();
+  std::shared_ptr<LogicalUnit> unit(
+      new LogicalUnit(std::move(backing), reactors, std::move(options)));
+  {
+    absl::MutexLock lock(&unit->mutex_);
+    unit->reservations_ = *std::move(saved);
+  }
+  if (unit->backing_.add_observer) unit->backing_.add_observer(unit.get());
+  return unit;
+}
+
+LogicalUnit::~LogicalUnit() {
+  if (backing_.remove_observer) backing_.remove_observer(this);
+}
+
+const MappedDevice& LogicalUnit::device() const {
+  CHECK(backing_.mapped != nullptr);
+  return *backing_.mapped;
+}
+
+LunNexusPtr LogicalUnit::Attach(NexusIdentity identity, uint64_t lun_number, bool read_only,
+                                NexusTasks* tasks) {
+  absl::MutexLock lock(&mutex_);
+  LunNexusPtr nexus(new LunNexus(shared_from_this(), next_nexus_id_++, std::move(identity),
+                                 lun_number, read_only, tasks));
+  nexuses_.push_back(nexus.get());
+  nexus->attentions.Add(kPowerOn);
+  UpdateGates(*nexus);
+  return nexus;
+}
+
+void LogicalUnit::Detach(LunNexus& nexus) {
+  absl::MutexLock lock(&mutex_);
+  std::erase(nexuses_, &nexus);
+  if (reserved_by_ == &nexus) {
+    // SPC-2 §5.5.1: RESERVE(6) ends with the nexus; a persistent reservation does not.
+    reserved_by_ = nullptr;
+    UpdateAllGates();
+  }
+}
+
+// --- The way of a command ---
+
+CommandPlan LogicalUnit::Plan(std::span<const uint8_t, kCdbBytes> cdb) const {
+  CdbBytes copy;
+  std::copy(cdb.begin(), cdb.end(), copy.begin());
+  const CommandEntry* entry = FindCommand(copy);
+  if (entry == nullptr || !Has(*entry)) return {};
+  uint64_t bytes = entry->bytes(*entry, copy, block_bytes_);
+  if (entry->address == Address::kNone && entry->direction == DataDirection::kIn) {
+    bytes = std::min<uint64_t>(bytes, kMaxParameterDataBytes);
+  }
+  const uint64_t limit =
+      entry->address == Address::kNone ? kMaxParameterDataBytes : kMaxTransferBytes;
+  if (bytes > limit) bytes = 0;
+  if (bytes == 0 && entry->direction == DataDirection::kOut) return {};
+  return {entry->direction, static_cast<uint32_t>(bytes), entry->is_set(kExactLength)};
+}
+
+Task<ScsiResult> LogicalUnit::Execute(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
+                                      std::span<std::byte> buffer) {
+  Command command{this, &nexus, nullptr, {}, buffer, 0, 0};
+  std::copy(cdb.begin(), cdb.end(), command.cdb.begin());
+  command.entry = FindCommand(command.cdb);
+  if (std::optional<ScsiResult> stopped =
+          Stop(command, nexus.gates.load(std::memory_order_relaxed))) {
+    return *std::move(stopped);
+  }
+  return command.entry->run(command);
+}
+
+std::optional<ScsiResult> LogicalUnit::Stop(Command& command, uint8_t gates) {
+  const CommandEntry* entry = command.entry;
+  // SAM-5 §5.14.5: a unit attention comes before all but a few commands, also before those that do
+  // not exist.
+  if ((gates & kAttentionPending) != 0 && (entry == nullptr || !entry->is_set(kDespiteAttention))) {
+    if (std::optional<SenseCode> attention = TakeAttention(*command.nexus)) {
+      return Refuse(*attention);
+    }
+  }
+  if (entry == nullptr || !Has(*entry)) {
+    const bool other_action = entry == nullptr && FindOpcode(command.cdb[0]) != nullptr;
+    return other_action ? command.RefuseField(1) : Refuse(kInvalidOpcode);
+  }
+  if ((gates & ConflictMask(entry->access)) != 0) {
+    return ScsiResult{ScsiStatus::kReservationConflict, {}, 0};
+  }
+  if (const uint16_t byte = ReservedBitSet(*entry, command.cdb); byte != 0) {
+    return command.RefuseField(byte);
+  }
+  if (entry->is_set(kNeedsMedium)) {
+    const uint64_t capacity = capacity_blocks();
+    if (capacity == 0) return Refuse(kManualInterventionRequired);
+    const BlockRange range = RangeOf(*entry, command.cdb);
+    if (range.blocks > capacity || range.lba > capacity - range.blocks) {
+      return Refuse(kLbaOutOfRange);
+    }
+    command.lba = range.lba;
+    command.blocks = range.blocks;
+  }
+  if (entry->address != Address::kNone) {
+    const uint64_t bytes = entry->bytes(*entry, command.cdb, block_bytes_);
+    if (bytes > kMaxTransferBytes) return command.RefuseField(LengthFieldOf(*entry));
+    if (entry->is_set(kModifies) && (gates & kProtected) != 0) return Refuse(kWriteProtected);
+    if (entry->is_set(kExactLength) && command.buffer.size() != bytes) {
+      return Refuse(kInvalidFieldInInformationUnit);
+    }
+    if (entry->direction == DataDirection::kIn) CHECK(command.buffer.size() >= bytes);
+  } else if (entry->is_set(kModifies) && (gates & kProtected) != 0) {
+    return Refuse(kWriteProtected);
+  }
+  return std::nullopt;
+}
+
+// --- Gates and unit attentions ---
+
+void LogicalUnit::UpdateGates(LunNexus& nexus) {
+  uint8_t gates = 0;
+  if (!nexus.attentions.empty()) gates |= kAttentionPending;
+  switch (reservations_.HindranceOf(nexus.name())) {
+    case Hindrance::kNone:
+      break;
+    case Hindrance::kWrites:
+      gates |= kWritesConflict;
+      break;
+    case Hindrance::kReadsAndWrites:
+      gates |= kWritesConflict | kReadsConflict;
+      break;
+  }
+  if (reserved_by_ != nullptr && reserved_by_ != &nexus) gates |= kReservedByOther;
+  if (nexus.read_only || mode_.software_write_protect ||
+      (backing_.read_only && backing_.read_only())) {
+    gates |= kProtected;
+  }
+  nexus.gates.store(gates, std::memory_order_relaxed);
+}
+
+void LogicalUnit::UpdateAllGates() {
+  for (LunNexus* nexus : nexuses_) UpdateGates(*nexus);
+}
+
+void LogicalUnit::AddAttention(LunNexus& nexus, SenseCode code) {
+  nexus.attentions.Add(code);
+  nexus.gates.fetch_or(kAttentionPending, std::memory_order_relaxed);
+}
+
+std::optional<SenseCode> LogicalUnit::TakeAttention(LunNexus& nexus) {
+  absl::MutexLock lock(&mutex_);
+  const std::optional<SenseCode> code = nexus.attentions.Take();
+  if (nexus.attentions.empty()) {
+    nexus.gates.fetch_and(static_cast<uint8_t>(~kAttentionPending), std::memory_order_relaxed);
+  }
+  return code;
+}
+
+void LogicalUnit::TellLunsChanged(LunNexus& nexus) {
+  absl::MutexLock lock(&mutex_);
+  AddAttention(nexus, kReportedLunsChanged);
+}
+
+void LogicalUnit::OnSizeChanged() {
+  absl::MutexLock lock(&mutex_);
+  for (LunNexus* nexus : nexuses_) AddAttention(*nexus, kCapacityChanged);
+}
+
+void LogicalUnit::OnReadOnlyChanged() {
+  absl::MutexLock lock(&mutex_);
+  // The WP bit is a mode parameter (SBC-3 §6.5.1).
+  for (LunNexus* nexus : nexuses_) AddAttention(*nexus, kModeParametersChanged);
+  UpdateAllGates();
+}
+
+// --- Mode parameters ---
+
+ModeParameters LogicalUnit::mode_parameters() const {
+  absl::MutexLock lock(&mutex_);
+  return mode_;
+}
+
+void LogicalUnit::SetModeParameters(const LunNexus& from, ModeParameters parameters) {
+  absl::MutexLock lock(&mutex_);
+  if (parameters == mode_) return;
+  mode_ = parameters;
+  descriptor_sense_.store(mode_.descriptor_sense, std::memory_order_relaxed);
+  for (LunNexus* nexus : nexuses_) {
+    if (nexus != &from) AddAttention(*nexus, kModeParametersChanged);
+  }
+  UpdateAllGates();
+}
+
+bool LogicalUnit::IsWriteProtected(const LunNexus& nexus) const {
+  return (nexus.gates.load(std::memory_order_relaxed) & kProtected) != 0;
+}
+
+// --- Reservations ---
+
+// SPC-3 §5.6.3: RESERVE(6) and persistent reservations exclude each other.
+bool LogicalUnit::ReserveFor(LunNexus& nexus) {
+  absl::MutexLock lock(&mutex_);
+  if (reserved_by_ != nullptr && reserved_by_ != &nexus) return false;
+  if (!reservations_.registrations().empty()) return false;
+  reserved_by_ = &nexus;
+  UpdateAllGates();
+  return true;
+}
+
+void LogicalUnit::ReleaseFrom(LunNexus& nexus) {
+  absl::MutexLock lock(&mutex_);
+  if (reserved_by_ != &nexus) return;
+  reserved_by_ = nullptr;
+  UpdateAllGates();
+}
+
+bool LogicalUnit::IsReserved() const {
+  absl::MutexLock lock(&mutex_);
+  return reserved_by_ != nullptr;
+}
+
+Reservations LogicalUnit::reservations() const {
+  absl::MutexLock lock(&mutex_);
+  return reservations_;
+}
+
+std::vector<uint16_t> LogicalUnit::RelativePorts() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<uint16_t> ports;
+  for (const LunNexus* nexus : nexuses_) ports.push_back(nexus->identity.relative_target_port);
+  std::sort(ports.begin(), ports.end());
+  ports.erase(std::unique(ports.begin(), ports.end()), ports.end());
+  return ports;
+}
+
+void LogicalUnit::TellAttentions(const ReservationOutcome& outcome) {
+  for (const ReservationOutcome::Notice& notice : outcome.notices) {
+    for (LunNexus* nexus : nexuses_) {
+      if (nexus->name() == notice.nexus) AddAttention(*nexus, notice.attention);
+    }
+  }
+}
+
+Task<ReservationOutcome> LogicalUnit::ChangeReservations(LunNexus& nexus,
+                                                         ReservationRequest request) {
+  Reactor& origin = Reactor::Current();
+  co_await reactors_[home_].Switch();
+  while (changing_reservations_) co_await reservation_turn_.Wait();
+  changing_reservations_ = true;
+
+  // On a copy, which takes effect when it is durable.
+  Reservations next = reservations();
+  const std::string record_before = next.ToRecord();
+  ReservationOutcome outcome = next.Apply(nexus.name(), request);
+  if (outcome.changed) {
+    std::string record = next.ToRecord();
+    if (options_.reservation_store != nullptr && record != record_before) {
+      const absl::Status saved =
+          co_await options_.reservation_store->Save(backing_.identity, std::move(record));
+      if (!saved.ok()) {
+        outcome = {};
+        outcome.status = ScsiStatus::kCheckCondition;
+        outcome.sense = kInternalTargetFailure;
+      }
+    }
+  }
+  co_await reactors_[home_].Switch();
+  if (outcome.changed) {
+    absl::MutexLock lock(&mutex_);
+    reservations_ = std::move(next);
+    TellAttentions(outcome);
+    UpdateAllGates();
+  }
+  changing_reservations_ = false;
+  reservation_turn_.WakeOne();
+  co_await origin.Switch();
+
+  if (!outcome.aborted.empty()) {
+    const std::vector<NexusName>& aborted = outcome.aborted;
+    std::vector<NexusPlace> places = PlacesOf([&](const LunNexus& other) {
+      return &other != &nexus &&
+             std::find(aborted.begin(), aborted.end(), other.name()) != aborted.end();
+    });
+    co_await AbortTasksOf(std::move(places), &nexus);
+  }
+  co_return outcome;
+}
+
+// --- Task management ---
+
+template <typename Predicate>
+std::vector<LogicalUnit::NexusPlace> LogicalUnit::PlacesOf(Predicate matches) const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<NexusPlace> places;
+  for (const LunNexus* nexus : nexuses_) {
+    if (nexus->tasks != nullptr && matches(*nexus)) places.push_back({nexus->id, nexus->reactor});
+  }
+  return places;
+}
+
+LunNexus* LogicalUnit::FindNexus(uint64_t id) const {
+  const auto found = std::find_if(nexuses_.begin(), nexuses_.end(),
+                                  [id](const LunNexus* nexus) { return nexus->id == id; });
+  return found == nexuses_.end() ? nullptr : *found;
+}
+
+Task<void> LogicalUnit::AbortTasksAt(NexusPlace place, Reactor& origin,
+                                     std::shared_ptr<AbortWait> wait) {
+  const std::shared_ptr<LogicalUnit> self = shared_from_this();
+  NexusTasks* tasks = nullptr;
+  uint64_t lun_number = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (LunNexus* nexus = FindNexus(place.id); nexus != nullptr) {
+      tasks = nexus->tasks;
+      lun_number = nexus->lun_number;
+      for (const auto& [reactor, waiting] : nexus->abort_waits) {
+        reactor->Post([waiting] {
+          waiting->released = true;
+          waiting->done.WakeAll();
+        });
+      }
+    }
+  }
+  if (tasks != nullptr) co_await tasks->AbortTasks(lun_number);
+  co_await origin.Switch();
+  if (--wait->left == 0) wait->done.WakeAll();
+}
+
+Task<void> LogicalUnit::AbortTasksOf(std::vector<NexusPlace> places, LunNexus* waiter) {
+  if (places.empty()) co_return;
+  Reactor& origin = Reactor::Current();
+  auto wait = std::make_shared<AbortWait>();
+  wait->left = places.size();
+  if (waiter != nullptr) {
+    absl::MutexLock lock(&mutex_);
+    waiter->abort_waits.push_back({&origin, wait});
+  }
+  for (const NexusPlace& place : places) {
+    place.reactor->Spawn(AbortTasksAt(place, origin, wait));
+  }
+  while (wait->left != 0 && !wait->released) co_await wait->done.Wait();
+  if (waiter != nullptr) {
+    absl::MutexLock lock(&mutex_);
+    std::erase_if(waiter->abort_waits, [&](const auto& entry) { return entry.second == wait; });
+  }
+}
+
+Task<void> LogicalUnit::Reset(LunNexus& from) {
+  co_await AbortTasksOf(PlacesOf([&from](const LunNexus& other) { return other.id != from.id; }),
+                        nullptr);
+  absl::MutexLock lock(&mutex_);
+  reserved_by_ = nullptr;
+  mode_ = {};
+  descriptor_sense_.store(false, std::memory_order_relaxed);
+  for (LunNexus* nexus : nexuses_) AddAttention(*nexus, kBusDeviceReset);
+  UpdateAllGates();
+}
+
+Task<void> LogicalUnit::ClearTaskSet(LunNexus& from) {
+  co_await AbortTasksOf(PlacesOf([&from](const LunNexus& other) { return other.id != from.id; }),
+                        nullptr);
+  absl::MutexLock lock(&mutex_);
+  for (LunNexus* nexus : nexuses_) {
+    if (nexus != &from) AddAttention(*nexus, kCommandsCleared);
+  }
+}
+
+}  // namespace sectormap::scsi

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+// LogicalUnit: the Lun of lun.h, as its command handlers see it.
+//
+// Threads: commands run on their session's reactor and share nothing on the way of a READ or WRITE
+// but one byte per nexus, its gates, read relaxed. Everything else (nexuses, unit attentions,
+// reservations, mode parameters) changes seldom and is guarded by one mutex that is never held
+// across I/O or a suspension. PERSISTENT RESERVE OUT is serialised on the unit's home reactor.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "core/async/reactor_pool.h"
+#include "core/async/wait_queue.h"
+#include "core/block/block_device.h"
+#include "core/map/mapped_device.h"
+#include "server/scsi/command.h"
+#include "server/scsi/lun.h"
+#include "server/scsi/range_lock.h"
+#include "server/scsi/reservations.h"
+#include "server/scsi/unit_attention.h"
+#include "server/scsi/unit_identity.h"
+
+namespace sectormap::scsi {
+
+// What may stop a command of a nexus before it is looked at closer.
+enum NexusGate : uint8_t {
+  kAttentionPending = 1,
+  kReadsConflict = 2,    // persistent reservation of another nexus, exclusive access
+  kWritesConflict = 4,   // ... or write exclusive
+  kReservedByOther = 8,  // RESERVE(6)
+  kProtected = 16,       // read-only export, read-only device, or SWP
+};
+
+class LunNexus {
+ public:
+  LunNexus(std::shared_ptr<LogicalUnit> unit, uint64_t id, NexusIdentity identity,
+           uint64_t lun_number, bool read_only, NexusTasks* tasks);
+
+  const std::shared_ptr<LogicalUnit> unit;  // the unit goes after its last nexus
+  const uint64_t id;                        // never used again, unlike the address
+  const NexusIdentity identity;
+  const uint64_t lun_number;
+  const bool read_only;
+  NexusTasks* const tasks;
+  Reactor* const reactor;  // where it was attached
+
+  std::atomic<uint8_t> gates{0};
+
+  // Guarded by the unit's mutex.
+  AttentionQueue attentions;
+  // This nexus's PREEMPT AND ABORTs that wait, and where.
+  std::vector<std::pair<Reactor*, std::shared_ptr<struct AbortWait>>> abort_waits;
+
+  NexusName name() const {
+    return {identity.initiator_port, identity.target_port, identity.relative_target_port};
+  }
+};
+
+struct ModeParameters {
+  bool software_write_protect = false;  // SWP
+  bool descriptor_sense = false;        // D_SENSE
+  bool operator==(const ModeParameters&) const = default;
+};
+
+// What a unit is made over. In the daemon all of it is one MappedDevice.
+struct UnitBacking {
+  BlockDevice* device = nullptr;
+  const MappedDevice* mapped = nullptr;  // null in tests that use another device
+  std::function<bool()> read_only;       // null: never
+  std::function<void(DeviceObserver*)> add_observer, remove_observer;  // null: nothing changes
+  std::shared_ptr<void> hold;                                          // kept until the unit goes
+  std::string identity;                                                // MappedDevice::identity()
+};
+
+class LogicalUnit final : public Lun,
+                          public DeviceObserver,
+                          public std::enable_shared_from_this<LogicalUnit> {
+ public:
+  // DataLoss: the saved reservation record is damaged.
+  static absl::StatusOr<std::shared_ptr<LogicalUnit>> Create(UnitBacking backing,
+                                                             ReactorPool& reactors,
+                                                             LunOptions options);
+  ~LogicalUnit() override;
+
+  // --- Lun ---
+  const MappedDevice& device() const override;
+  LunNexusPtr Attach(NexusIdentity identity, uint64_t lun_number, bool read_only,
+                     NexusTasks* tasks) override;
+  CommandPlan Plan(std::span<const uint8_t, kCdbBytes> cdb) const override;
+  Task<ScsiResult> Execute(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
+                           std::span<std::byte> buffer) override;
+  Task<void> Reset(LunNexus& from) override;
+  Task<void> ClearTaskSet(LunNexus& from) override;
+  void TellLunsChanged(LunNexus& nexus) override;
+
+  // --- DeviceObserver ---
+  void OnSizeChanged() override;
+  void OnReadOnlyChanged() override;
+
+  // --- For the handlers ---
+  BlockDevice& disk() const { return *backing_.device; }
+  BlockLimits limits() const { return backing_.device->limits(); }
+  uint32_t block_bytes() const { return block_bytes_; }
+  uint64_t capacity_blocks() const { return Bytes(backing_.device->size()).value() / block_bytes_; }
+  SectorRange SectorsOf(uint64_t lba, uint64_t blocks) const {
+    return {Sector(lba << block_sector_shift_), SectorCount(blocks << block_sector_shift_)};
+  }
+  const LunOptions& options() const { return options_; }
+  const UnitIdentity& identity() const { return identity_; }
+  RangeLock& range_lock() { return range_lock_; }
+  SenseFormat sense_format() const {
+    return descriptor_sense_.load(std::memory_order_relaxed) ? SenseFormat::kDescriptor
+                                                             : SenseFormat::kFixed;
+  }
+  bool Has(const CommandEntry& entry) const {
+    return !entry.is_set(kNeedsDiscard) || limits().can_discard;
+  }
+
+  ModeParameters mode_parameters() const;
+  // Tells the other nexuses, if something changed.
+  void SetModeParameters(const LunNexus& from, ModeParameters parameters);
+  bool IsWriteProtected(const LunNexus& nexus) const;
+
+  // The oldest unit attention that waits for the nexus, which then waits no more.
+  std::optional<SenseCode> TakeAttention(LunNexus& nexus);
+
+  // RESERVE(6): false means conflict.
+  bool ReserveFor(LunNexus& nexus);
+  void ReleaseFrom(LunNexus& nexus);
+  bool IsReserved() const;
+
+  // A copy, for PERSISTENT RESERVE IN.
+  Reservations reservations() const;
+  // Runs one PERSISTENT RESERVE OUT after the other. On any reactor; comes back to it.
+  Task<ReservationOutcome> ChangeReservations(LunNexus& nexus, ReservationRequest request);
+
+  // The distinct relative target ports through which the unit is in use, in order.
+  std::vector<uint16_t> RelativePorts() const;
+
+ private:
+  friend struct LunNexusDeleter;
+
+  LogicalUnit(UnitBacking backing, ReactorPool& reactors, LunOptions options);
+
+  // Why a command does not get to its handler; empty if it does.
+  std::optional<ScsiResult> Stop(Command& command, uint8_t gates);
+  ScsiResult Refuse(SenseCode code, SenseDetail detail = {}) const {
+    return CheckCondition(code, sense_format(), detail);
+  }
+
+  void Detach(LunNexus& nexus);
+  void UpdateGates(LunNexus& nexus) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void UpdateAllGates() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AddAttention(LunNexus& nexus, SenseCode code) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TellAttentions(const ReservationOutcome& outcome) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // Ends tasks of nexuses side by side, and waits. Each call is made on the nexus's own reactor,
+  // where the nexus cannot go away in between.
+  struct NexusPlace {
+    uint64_t id;
+    Reactor* reactor;
+  };
+  template <typename Predicate>
+  std::vector<NexusPlace> PlacesOf(Predicate matches) const;
+  Task<void> AbortTasksOf(std::vector<NexusPlace> places, LunNexus* waiter);
+  Task<void> AbortTasksAt(NexusPlace place, Reactor& origin, std::shared_ptr<AbortWait> wait);
+  LunNexus* FindNexus(uint64_t id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const UnitBacking backing_;
+  ReactorPool& reactors_;
+  const LunOptions options_;
+  const UnitIdentity identity_;
+  const uint32_t block_bytes_;
+  const int block_sector_shift_;
+  const int home_;
+  RangeLock range_lock_;
+  std::atomic<bool> descriptor_sense_{false};
+
+  mutable absl::Mutex mutex_;
+  std::vector<LunNexus*> nexuses_ ABSL_GUARDED_BY(mutex_);
+  uint64_t next_nexus_id_ ABSL_GUARDED_BY(mutex_) = 0;
+  ModeParameters mode_ ABSL_GUARDED_BY(mutex_);
+  Reservations reservations_ ABSL_GUARDED_BY(mutex_);
+  LunNexus* reserved_by_ ABSL_GUARDED_BY(mutex_) = nullptr;  // RESERVE(6)
+
+  // On the home reactor.
+  bool changing_reservations_ = false;
+  WaitQueue reservation_turn_;
+};
+
+}  // namespace sectormap::scsi
