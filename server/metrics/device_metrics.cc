@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "server/metrics/device_metrics.h"
+
 #include <set>
 #include <string>
 
 #include "server/metrics/io_families.h"
-#include "server/metrics/sources.h"
 
 namespace sectormap::metrics {
 namespace {
@@ -66,6 +67,14 @@ void AddDeviceFamilies(const DeviceRegistry& devices, Families& families) {
   states.MoveTo(families);
   io.MoveTo(families);
   families.Add(std::move(backing_info));
+}
+
+void AddBackingFamilies(BackingOpener& backings, Families& families) {
+  IoFamilies io("sectormap_backing", "the backing device");
+  for (const BackingOpener::Backing& backing : backings.List()) {
+    io.Add("backing", backing.name, backing.device->counters().Sum());
+  }
+  io.MoveTo(families);
 }
 
 }  // namespace sectormap::metrics

@@ -18,6 +18,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "server/metrics/families.h"
 
 namespace sectormap::metrics {
 
@@ -51,6 +52,9 @@ class GrpcMetrics {
   mutable absl::Mutex mutex_;
   Totals totals_ ABSL_GUARDED_BY(mutex_);
 };
+
+// Any thread.
+void AddGrpcFamilies(const GrpcMetrics& grpc, Families& families);
 
 // "OK", "NOT_FOUND", ...
 std::string_view CodeName(grpc::StatusCode code);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "server/metrics/iscsi_metrics.h"
+
 #include <map>
 #include <string>
-
-#include "server/metrics/sources.h"
 
 namespace sectormap::metrics {
 namespace {

@@ -9,9 +9,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/text.h"
+#include "server/metrics/device_metrics.h"
 #include "server/metrics/families.h"
+#include "server/metrics/iscsi_metrics.h"
 #include "server/metrics/process_metrics.h"
-#include "server/metrics/sources.h"
+#include "server/metrics/reactor_metrics.h"
 
 namespace sectormap::metrics {
 namespace {
@@ -29,6 +31,7 @@ class Collector final : public prometheus::Collectable {
     AddReactorFamilies(sources_.reactors, families);
     AddIscsiFamilies(sources_.targets, families);
     AddDeviceFamilies(sources_.devices, families);
+    AddBackingFamilies(sources_.backings, families);
     AddGrpcFamilies(sources_.grpc, families);
     AddProcessFamilies(families);
     return families.Take();

@@ -9,15 +9,12 @@
 
 #include "absl/status/statusor.h"
 #include "core/async/reactor_pool.h"
+#include "core/block/backing_opener.h"
 #include "core/map/device_registry.h"
 #include "server/iscsi/target_directory.h"
 #include "server/metrics/grpc_metrics.h"
 
-namespace sectormap {
-
-class BackingOpener;
-
-namespace metrics {
+namespace sectormap::metrics {
 
 // Where the figures come from. All outlive the server.
 struct MetricsSources {
@@ -44,5 +41,4 @@ class MetricsServer {
   virtual std::string address() const = 0;
 };
 
-}  // namespace metrics
-}  // namespace sectormap
+}  // namespace sectormap::metrics

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <string>
+#include "server/metrics/reactor_metrics.h"
 
-#include "server/metrics/sources.h"
+#include <chrono>
+#include <string>
 
 namespace sectormap::metrics {
 

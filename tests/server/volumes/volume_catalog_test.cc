@@ -20,9 +20,10 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
-constexpr char kZero8[] = "0 8 zero\n";
-constexpr char kZero16[] = "0 16 zero\n";
-constexpr char kError8[] = "0 8 error\n";
+// As `table` prints them: the blank before no arguments is dmsetup's.
+constexpr char kZero8[] = "0 8 zero \n";
+constexpr char kZero16[] = "0 16 zero \n";
+constexpr char kError8[] = "0 8 error \n";
 
 // Memory of 1024 sectors under any name that starts with /mem, while `present`.
 class MemoryBackings final : public BackingSource {
