@@ -201,9 +201,7 @@ TEST(Lun, PeripheralAddressingBelow256AndFlatSpaceAbove) {
   EXPECT_EQ(EncodeLun(16383), (LunField{0x7f, 0xff}));
 }
 
-TEST(Lun, FlatSpaceIsUnderstoodForSmallNumbersToo) {
-  EXPECT_EQ(DecodeLun({0x40, 0x05}), 5u);
-}
+TEST(Lun, FlatSpaceIsUnderstoodForSmallNumbersToo) { EXPECT_EQ(DecodeLun({0x40, 0x05}), 5u); }
 
 TEST(Lun, OtherAddressesNameNoUnit) {
   EXPECT_EQ(DecodeLun({0x01, 0x00}), std::nullopt) << "bus 1";
@@ -251,15 +249,15 @@ TEST(AdditionalHeaders, ExtendedCdbIsPaddedToWords) {
 
 TEST(AdditionalHeaders, MalformedOnesAreRefused) {
   const std::vector<std::vector<uint8_t>> cases = {
-      {0, 0, 1, 0},                                        // no length
-      {0, 1, 1, 0},                                        // only the reserved byte
-      {0, 5, 1, 0},                                        // passes the end
-      {0xff, 0xff, 1, 0, 0, 0, 0, 0},                      // passes the end by far
-      {0, 5, 3, 0, 0, 0, 0, 0},                            // an unknown kind
-      {0, 6, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0},                // a read length of 5 bytes
-      {0, 5, 2, 0, 0, 0, 0, 1, 0, 5, 2, 0, 0, 0, 0, 1},    // twice
-      {0, 5, 1, 0, 1, 2, 3, 4, 0, 5, 1, 0, 1, 2, 3, 4},    // twice
-      {0, 5, 2},                                           // cut
+      {0, 0, 1, 0},                                      // no length
+      {0, 1, 1, 0},                                      // only the reserved byte
+      {0, 5, 1, 0},                                      // passes the end
+      {0xff, 0xff, 1, 0, 0, 0, 0, 0},                    // passes the end by far
+      {0, 5, 3, 0, 0, 0, 0, 0},                          // an unknown kind
+      {0, 6, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0},              // a read length of 5 bytes
+      {0, 5, 2, 0, 0, 0, 0, 1, 0, 5, 2, 0, 0, 0, 0, 1},  // twice
+      {0, 5, 1, 0, 1, 2, 3, 4, 0, 5, 1, 0, 1, 2, 3, 4},  // twice
+      {0, 5, 2},                                         // cut
   };
   for (const auto& bytes : cases) {
     EXPECT_FALSE(ParseAdditionalHeaders(bytes).has_value()) << testing::PrintToString(bytes);

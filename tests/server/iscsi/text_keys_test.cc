@@ -54,18 +54,18 @@ TEST(ParseTextKeys, ValuesHaveAtMost8191Bytes) {
 
 TEST(ParseTextKeys, MalformedListsAreRefused) {
   const std::vector<std::string> cases = {
-      "a",                                     // neither '=' nor NUL
-      "a=b",                                   // no NUL
-      Key("a", "b") + "c=d",                   // the last has no NUL
-      std::string("a\0", 2),                   // no '='
-      std::string("\0", 1),                    // nothing
-      std::string("=\0", 2),                   // no name
-      std::string("=v\0", 3),                  // no name
-      Key("a", "b") + std::string("\0", 1),    // a stray NUL
-      Key("a b", "v"),                         // a space
-      Key("a\x01", "v"),                       // a control character
-      Key("a\xc3\xa4", "v"),                   // not ASCII
-      Key("a%s", "v"),                         // a format, perhaps
+      "a",                                            // neither '=' nor NUL
+      "a=b",                                          // no NUL
+      Key("a", "b") + "c=d",                          // the last has no NUL
+      std::string("a\0", 2),                          // no '='
+      std::string("\0", 1),                           // nothing
+      std::string("=\0", 2),                          // no name
+      std::string("=v\0", 3),                         // no name
+      Key("a", "b") + std::string("\0", 1),           // a stray NUL
+      Key("a b", "v"),                                // a space
+      Key("a\x01", "v"),                              // a control character
+      Key("a\xc3\xa4", "v"),                          // not ASCII
+      Key("a%s", "v"),                                // a format, perhaps
       Key("a", "1") + Key("b", "2") + Key("a", "1"),  // twice
   };
   for (const std::string& text : cases) {
@@ -91,9 +91,9 @@ TEST(ParseTextKeys, TheNumberOfKeysIsBounded) {
 TEST(ParseTextKeys, ReasonsRepeatNothingForeign) {
   for (const std::string& text :
        {Key("sekrit%s", "v"), Key(std::string(64, 'S'), "v"), std::string("sekrit=1")}) {
-    EXPECT_THAT(std::string(ParseTextKeys(text).status().message()),
-                testing::Not(testing::AnyOf(testing::HasSubstr("sekrit"),
-                                            testing::HasSubstr("SSS"))));
+    EXPECT_THAT(
+        std::string(ParseTextKeys(text).status().message()),
+        testing::Not(testing::AnyOf(testing::HasSubstr("sekrit"), testing::HasSubstr("SSS"))));
   }
 }
 
@@ -183,9 +183,10 @@ TEST(DecodeBinary, Base64) {
 
 TEST(DecodeBinary, MalformedValuesAreRefused) {
   for (std::string_view value :
-       {"", "0", "0x", "0X", "0b", "0B", "x00", "00ff", "123", "0c00", "0xgg", "0x0g", "0x 0",
-        "0x00 ", "0x-1", "0bZ", "0bZg", "0bZg=", "0bZg===", "0b====", "0b=Zg=", "0bZ=g=", "0bZm9v=",
-        "0bZm9v====", "0bZh==", "0bZm9=", "0bZm9-", "0bZm 9", "0bZm\n9v"}) {
+       {"",       "0",      "0x",      "0X",     "0b",      "0B",     "x00",     "00ff",
+        "123",    "0c00",   "0xgg",    "0x0g",   "0x 0",    "0x00 ",  "0x-1",    "0bZ",
+        "0bZg",   "0bZg=",  "0bZg===", "0b====", "0b=Zg=",  "0bZ=g=", "0bZm9v=", "0bZm9v====",
+        "0bZh==", "0bZm9=", "0bZm9-",  "0bZm 9", "0bZm\n9v"}) {
     EXPECT_EQ(Decode(value), std::nullopt) << value;
   }
 }
