@@ -1,78 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lun::Create, and what a target answers where there is no logical unit.
+// Lun::Create: joins a logical unit to the MappedDevice it is made over.
 #include "server/scsi/lun.h"
 
-#include <algorithm>
-
-#include "server/scsi/cdb.h"
 #include "server/scsi/logical_unit.h"
-#include "server/scsi/sense.h"
 
 namespace sectormap::scsi {
 namespace {
-
-constexpr uint8_t kRequestSense = 0x03, kInquiry = 0x12, kReportLuns = 0xa0;
-
-// A LUN inventory that fits into the largest answer: more LUNs than a target may have.
-constexpr uint32_t kMaxLunListBytes = 8 + 8 * 16384;
 
 struct Keeper {
   std::shared_ptr<MappedDevice> device;
   DeviceRef hold;
 };
-
-uint32_t LengthOf(std::span<const uint8_t, kCdbBytes> cdb) {
-  switch (cdb[0]) {
-    case kRequestSense:
-      return cdb[4];
-    case kInquiry:
-      return static_cast<uint32_t>(BigEndian(std::span<const uint8_t>(cdb), 3, 2));
-    case kReportLuns:
-      return std::min(static_cast<uint32_t>(BigEndian(std::span<const uint8_t>(cdb), 6, 4)),
-                      kMaxLunListBytes);
-    default:
-      return 0;
-  }
-}
-
-ScsiResult Refused(SenseCode code) { return CheckCondition(code, SenseFormat::kFixed); }
-
-ScsiResult DataIn(const ParameterWriter& out) { return {ScsiStatus::kGood, {}, out.returned()}; }
-
-// SPC-4 §6.6.2: qualifier 011b and type 1Fh, "no device can be here".
-ScsiResult InquiryOfNothing(std::span<const uint8_t, kCdbBytes> cdb, ParameterWriter& out) {
-  constexpr size_t kShortInquiryBytes = 36;
-  if ((cdb[1] & 0x01) != 0 || cdb[2] != 0) return Refused(kInvalidFieldInCdb);
-  out.Put8(0x7f);
-  out.Put8(0);
-  out.Put8(0x06);
-  out.Put8(0x02);
-  out.Put8(kShortInquiryBytes - 5);
-  out.PadTo(8);
-  out.PutText("", kShortInquiryBytes - 8);
-  return DataIn(out);
-}
-
-// SPC-4 §6.33. LUNs below 256 are given with the peripheral method, others with the flat one
-// (SAM-5 §4.7.7), as initiators expect of iSCSI targets.
-ScsiResult LunList(std::span<const uint8_t, kCdbBytes> cdb, std::span<const uint64_t> lun_numbers,
-                   ParameterWriter& out) {
-  constexpr uint8_t kAllButWellKnown = 0, kOnlyWellKnown = 1, kAll = 2;
-  constexpr uint16_t kFlat = 0x4000;
-  if (cdb[2] != kAllButWellKnown && cdb[2] != kOnlyWellKnown && cdb[2] != kAll) {
-    return Refused(kInvalidFieldInCdb);
-  }
-  out.Put32(0);
-  out.Put32(0);
-  if (cdb[2] != kOnlyWellKnown) {
-    for (uint64_t number : lun_numbers) {
-      out.Put16(number < 256 ? number : (number & 0x3fff) | kFlat);
-      out.PutZeros(6);
-    }
-  }
-  out.Patch32(0, out.size() - 8);
-  return DataIn(out);
-}
 
 }  // namespace
 
@@ -91,37 +29,6 @@ absl::StatusOr<std::shared_ptr<Lun>> Lun::Create(std::shared_ptr<MappedDevice> d
   };
   backing.hold = std::make_shared<Keeper>(Keeper{std::move(device), std::move(hold)});
   return LogicalUnit::Create(std::move(backing), reactors, std::move(options));
-}
-
-ScsiResult WrongDataLength() { return Refused(kInvalidFieldInInformationUnit); }
-
-bool IsReportLuns(std::span<const uint8_t, kCdbBytes> cdb) { return cdb[0] == kReportLuns; }
-
-CommandPlan PlanWithoutLun(std::span<const uint8_t, kCdbBytes> cdb) {
-  const uint32_t bytes = LengthOf(cdb);
-  if (bytes == 0) return {};
-  return {DataDirection::kIn, bytes, false};
-}
-
-ScsiResult ExecuteWithoutLun(std::span<const uint8_t, kCdbBytes> cdb,
-                             std::span<const uint64_t> lun_numbers, std::span<std::byte> buffer) {
-  ParameterWriter out(buffer);
-  switch (cdb[0]) {
-    case kInquiry:
-      return InquiryOfNothing(cdb, out);
-    case kReportLuns:
-      return LunList(cdb, lun_numbers, out);
-    case kRequestSense: {
-      // SPC-4 §6.37: the answer itself is good.
-      const bool wants_descriptor = (cdb[1] & 0x01) != 0;
-      const SenseData sense = BuildSense(
-          kLunNotSupported, wants_descriptor ? SenseFormat::kDescriptor : SenseFormat::kFixed);
-      out.PutBytes(sense.span());
-      return DataIn(out);
-    }
-    default:
-      return Refused(kLunNotSupported);
-  }
 }
 
 }  // namespace sectormap::scsi

@@ -63,9 +63,8 @@ struct CommandPlan {
   // or parameter list length. At most kMaxTransferBytes; the unit refuses what is larger, and then
   // says 0 here.
   uint32_t bytes = 0;
-  // Data-out of any other length than `bytes` is refused, not cut (COMPARE AND WRITE, WRITE SAME).
-  // The unit sees what is too short; what is too long only the transport sees: it then answers
-  // WrongDataLength() instead of calling Execute.
+  // Data-out of any other length than `bytes` is refused, not cut (COMPARE AND WRITE, WRITE SAME). If
+  // the initiator's expected length is another, the transport gives Execute an empty buffer.
   bool exact = false;
 };
 
@@ -119,9 +118,6 @@ class Lun {
   // Unit attention REPORTED LUNS DATA HAS CHANGED (3Fh/0Eh) for one nexus. Any thread.
   virtual void TellLunsChanged(LunNexus& nexus) = 0;
 };
-
-// INVALID FIELD IN COMMAND INFORMATION UNIT (05h/0Eh/03h), for a plan that is exact.
-ScsiResult WrongDataLength();
 
 // What a target answers for a LUN number that has no logical unit: INQUIRY (qualifier 011b, type
 // 1Fh), REQUEST SENSE and REPORT LUNS as SPC-4 says, LOGICAL UNIT NOT SUPPORTED (05h/25h/00h) else.

@@ -4,6 +4,7 @@
 #include <openssl/evp.h>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/string_view.h"
 #include "core/base/check.h"
 
 namespace sectormap::scsi {
@@ -27,7 +28,7 @@ UnitIdentity MakeUnitIdentity(std::string_view device_identity) {
   identity.naa[3] = static_cast<uint8_t>((kCompanyId & 0xf) << 4 | (digest[0] & 0xf));
   for (size_t i = 4; i < identity.naa.size(); ++i) identity.naa[i] = digest[i];
   identity.serial =
-      absl::BytesToHexString(std::string_view(reinterpret_cast<const char*>(digest.data()), 16));
+      absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest.data()), 16));
   return identity;
 }
 
