@@ -148,7 +148,7 @@ void Connection::StartKeepAlive() {
 void Connection::LookForLife() {
   silent_looks_ = heard_ ? 0 : silent_looks_ + 1;
   heard_ = false;
-  if (silent_looks_ > 1 + kKeepAliveMissesMax - 1 + 1) {
+  if (silent_looks_ > kKeepAliveMissesMax) {
     Drop(DropReason::kKeepAlive);
     return;
   }

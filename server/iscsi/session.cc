@@ -179,6 +179,10 @@ Task<void> Session::CollectData(ScsiTask& task) {
   }
   const DataFault fault = task.transfer.fault();
   if (fault != DataFault::kNone) Decide(task, ResultFor(fault));
+  // The unit sees data that is too short; only here it is seen that more was meant.
+  const bool too_long = task.plan.direction == scsi::DataDirection::kOut &&
+                        task.expected > task.plan.bytes;
+  if (task.plan.exact && too_long) Decide(task, scsi::WrongDataLength());
 }
 
 Task<void> Session::TakeBuffer(ScsiTask& task, uint32_t bytes) {
@@ -315,9 +319,9 @@ void Session::RefreshLuns() {
   if (first) return;
   std::vector<uint64_t> gone;
   for (auto& [number, unit] : units_) {
-    auto same = [&unit = *unit](const LunEntry& entry) {
-      return entry.number == unit.number && entry.lun == unit.lun &&
-             entry.read_only == unit.read_only;
+    auto same = [&held = *unit](const LunEntry& entry) {
+      return entry.number == held.number && entry.lun == held.lun &&
+             entry.read_only == held.read_only;
     };
     if (std::any_of(lun_map_->begin(), lun_map_->end(), same)) {
       unit->lun->TellLunsChanged(*unit->nexus);
