@@ -24,6 +24,8 @@ struct ControlAddress {
   std::string ToGrpc() const;
   // What the user is told, and may type for `sectormap --server`.
   std::string ToText(int bound_port) const;
+
+  bool operator==(const ControlAddress&) const = default;
 };
 
 // InvalidArgument with advice. TCP is for loopback only, as it knows neither who calls nor secrecy.
