@@ -10,6 +10,13 @@
 #include "core/base/check.h"
 
 namespace sectormap {
+namespace {
+
+// Smaller than the page of some machines (arm64 has 16 or 64 KiB): there madvise() refuses what is
+// not a whole page, and the bytes are written.
+constexpr uintptr_t kPageBytes = 4096;
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<MemoryDevice>> MemoryDevice::Create(SectorCount size) {
   if (size == SectorCount(0) || size > kMaxDeviceSectors) {
@@ -35,26 +42,42 @@ BlockLimits MemoryDevice::limits() const {
   return limits;
 }
 
+// Whole pages go back to the system and read as zeroes again; what is left over is written.
+void MemoryDevice::Clear(std::byte* place, size_t length) {
+  const auto first = reinterpret_cast<uintptr_t>(place);
+  const uintptr_t pages = (first + kPageBytes - 1) & ~(kPageBytes - 1);
+  const uintptr_t pages_end = (first + length) & ~(kPageBytes - 1);
+  if (pages >= pages_end ||
+      madvise(reinterpret_cast<void*>(pages), pages_end - pages, MADV_DONTNEED) != 0) {
+    std::memset(place, 0, length);
+    return;
+  }
+  std::memset(place, 0, pages - first);
+  std::memset(reinterpret_cast<void*>(pages_end), 0, first + length - pages_end);
+}
+
 Task<IoStatus> MemoryDevice::Submit(IoRequest request) {
-  if (request.op == IoOp::kFlush) return IoStatus::kOk;
+  if (request.op == IoOp::kFlush) return Finish(request, IoStatus::kOk);
   CHECK(RangeFits(request.first, request.count, size_));
   std::byte* place = bytes_ + ByteOffset(request.first).value();
   const size_t length = Bytes(request.count).value();
   switch (request.op) {
     case IoOp::kRead:
+      CHECK(request.data.size() == length);
       std::memcpy(request.data.data(), place, length);
       break;
     case IoOp::kWrite:
+      CHECK(request.data.size() == length);
       std::memcpy(place, request.data.data(), length);
       break;
     case IoOp::kDiscard:
     case IoOp::kWriteZeroes:
-      std::memset(place, 0, length);
+      Clear(place, length);
       break;
     case IoOp::kFlush:
       break;
   }
-  return IoStatus::kOk;
+  return Finish(request, IoStatus::kOk);
 }
 
 }  // namespace sectormap

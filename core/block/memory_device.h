@@ -6,11 +6,11 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
-#include "core/block/block_device.h"
+#include "core/block/counted_device.h"
 
 namespace sectormap {
 
-class MemoryDevice final : public BlockDevice {
+class MemoryDevice final : public CountedDevice {
  public:
   // Zeroed; memory is used only where something was written.
   static absl::StatusOr<std::unique_ptr<MemoryDevice>> Create(SectorCount size);
@@ -27,6 +27,8 @@ class MemoryDevice final : public BlockDevice {
 
  private:
   MemoryDevice(std::byte* bytes, SectorCount size) : bytes_(bytes), size_(size) {}
+
+  static void Clear(std::byte* place, size_t length);
 
   std::byte* const bytes_;
   const SectorCount size_;

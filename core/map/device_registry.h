@@ -17,19 +17,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "core/block/backing_source.h"
 #include "core/map/device_graph.h"
 #include "core/map/mapped_device.h"
 
 namespace sectormap {
-
-// Opens what is not a mapped device: files and block devices below --device-root, and mem:SIZE.
-// Implemented by core/block/backing_opener.h. The same file opened twice is the same device.
-class BackingSource {
- public:
-  virtual ~BackingSource() = default;
-  virtual absl::StatusOr<std::shared_ptr<BlockDevice>> Open(std::string_view name,
-                                                            bool read_only) = 0;
-};
 
 struct CreateOptions {
   std::string uuid;      // dmsetup's; may be empty

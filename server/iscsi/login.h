@@ -15,8 +15,6 @@
 
 namespace sectormap::iscsi {
 
-enum class SessionType { kNormal, kDiscovery };
-
 // Whom the login phase let in.
 struct LoginResult {
   SessionType type = SessionType::kNormal;
@@ -25,8 +23,8 @@ struct LoginResult {
   uint64_t isid = 0;  // 48 bits
   uint16_t requested_tsih = 0;
   uint16_t cid = 0;
-  uint32_t cmd_sn = 0;         // CmdSN of the login request: the first command's, if not immediate
-  uint32_t next_stat_sn = 0;   // StatSN of our next response
+  uint32_t cmd_sn = 0;        // CmdSN of the login request: the first command's, if not immediate
+  uint32_t next_stat_sn = 0;  // StatSN of our next response
   std::shared_ptr<const TargetView> target;  // null for discovery
   SessionParameters parameters;
 };
@@ -50,6 +48,8 @@ class LoginNegotiator {
     LoginResponseHeader header;  // without ExpCmdSN and MaxCmdSN: the session's owner fills them in
     std::string text;            // the data segment: at most 8192 bytes
     Next next = Next::kClose;
+    // Why it was refused, for the log: words of ours only, nothing that the initiator sent.
+    std::string reason;
   };
 
   // `text` is the request's data segment, at most 8192 bytes (the login phase's

@@ -2,23 +2,50 @@
 // Portal: listens on one address and turns every connection into an iSCSI session on one reactor.
 #pragma once
 
+#include <atomic>
+#include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "core/async/reactor_pool.h"
+#include "server/iscsi/command_memory.h"
+#include "server/iscsi/login_limits.h"
 #include "server/iscsi/target_directory.h"
 
 namespace sectormap::iscsi {
 
+// What the portals of a daemon share: each reactor's memory for commands and count of connections,
+// and the bounds on logins. Any thread, but for the memory, which is its reactor's.
+class PortalResources {
+ public:
+  explicit PortalResources(const ReactorPool& reactors,
+                           size_t command_memory_bytes = kDefaultCommandMemoryBytes);
+
+  CommandMemory& memory(int reactor) { return *memories_[reactor]; }
+  LoginLimits& logins() { return logins_; }
+
+  // The reactor with the fewest connections, which has one more from now on.
+  int TakeLeastLoaded();
+  void Leave(int reactor) { --connections_[reactor]; }
+
+ private:
+  std::vector<std::unique_ptr<CommandMemory>> memories_;
+  std::vector<std::atomic<int>> connections_;
+  LoginLimits logins_;
+};
+
 class Portal {
  public:
   // `address` is ADDR:PORT or [ADDR]:PORT; port 0 takes a free one. Both references outlive the
-  // portal. Fails, saying which option to change, if the address is in use or not ours.
-  static absl::StatusOr<std::unique_ptr<Portal>> Listen(std::string_view address,
-                                                        ReactorPool& reactors,
-                                                        TargetDirectory& targets);
+  // portal. Portals of one daemon are given the same `resources`; null: its own. Fails, saying which
+  // option to change, if the address is in use or not ours.
+  static absl::StatusOr<std::unique_ptr<Portal>> Listen(
+      std::string_view address, ReactorPool& reactors, TargetDirectory& targets,
+      std::shared_ptr<PortalResources> resources = nullptr);
 
   // Stop() must have been called.
   virtual ~Portal() = default;
@@ -27,7 +54,8 @@ class Portal {
   virtual std::string address() const = 0;
 
   // Control thread: stops accepting, asks every session to log out (async event 1), waits for at
-  // most kLogoutGrace, closes the rest, and returns when nothing of it runs any more.
+  // most kLogoutGrace, closes the rest, and returns when nothing of it runs any more. A second call
+  // returns at once.
   virtual void Stop() = 0;
 };
 

@@ -3,15 +3,24 @@
 // sessions that did. Changed by control threads, read by logins and by sessions.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "server/iscsi/iscsi_counters.h"
+#include "server/scsi/command_counters.h"
 #include "server/scsi/lun.h"
 
 namespace sectormap::iscsi {
@@ -33,6 +42,19 @@ struct AccessPolicy {
 // RFC 7143 §10.4.5: one portal group; every portal reaches every target.
 inline constexpr uint16_t kPortalGroupTag = 1;
 
+// RFC 7143 §4.2.7.1.
+inline constexpr size_t kMaxIscsiNameBytes = 223;
+
+// SAM-5 §4.7.7: the flat address method has 14 bits.
+inline constexpr uint64_t kMaxLunNumber = 16383;
+
+// A session that was asked to log out is given this long, then it is dropped.
+inline constexpr auto kLogoutGrace = std::chrono::seconds(2);
+
+// The longest that taking away a LUN or a target waits for the sessions that use it, after their
+// grace: what is stuck in a backing device longer than this keeps its device open until it ends.
+inline constexpr auto kReleaseWait = std::chrono::seconds(5);
+
 // A target as a login sees it: a snapshot, unchanged while it is held.
 struct TargetView {
   std::string iqn;
@@ -51,21 +73,80 @@ struct SessionInfo {
   int64_t login_unix_seconds = 0;
 };
 
+struct LunEntry {
+  uint64_t number = 0;
+  std::shared_ptr<scsi::Lun> lun;
+  bool read_only = false;
+  std::shared_ptr<scsi::CommandCounters> counters;  // of this export, all its sessions together
+};
+
+// By number, ascending.
+using LunMap = std::vector<LunEntry>;
+
+// A target's LUNs as its sessions see them: they compare generations at each command (one load) and
+// fetch the map only if it changed.
+class TargetLuns {
+ public:
+  TargetLuns() : map_(std::make_shared<const LunMap>()) {}
+
+  // Any thread.
+  uint64_t generation() const { return generation_.load(std::memory_order_acquire); }
+  std::shared_ptr<const LunMap> map() const;
+
+ private:
+  friend class TargetDirectory;
+  void Set(LunMap map);
+
+  mutable absl::Mutex mutex_;
+  std::shared_ptr<const LunMap> map_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<uint64_t> generation_{1};
+};
+
+// What the directory may do to a session that is registered with it. Implemented by the connection
+// that carries the session; every call returns at once and may come from any thread.
+class SessionControl {
+ public:
+  virtual ~SessionControl() = default;
+
+  // Asynchronous Message 1 (logout requested), then Drop after kLogoutGrace. Once is enough.
+  virtual void AskLogout(DropReason reason) = 0;
+  virtual void Drop(DropReason reason) = 0;
+  // The target's LUN map changed. `released` is called (on any thread) when the session no longer
+  // uses what left the map, or when the session ends.
+  virtual void OnLunsChanged(absl::AnyInvocable<void()> released) = 0;
+  // Calls `ended` (on any thread) when the session has ended, also if that was long ago.
+  virtual void WhenEnded(absl::AnyInvocable<void()> ended) = 0;
+};
+
+// What makes two sessions the same one (RFC 7143 §4.4.3.1): an initiator port at a target.
+struct NexusKey {
+  std::string initiator_name;
+  uint64_t isid = 0;
+  std::string target_name;
+  auto operator<=>(const NexusKey&) const = default;
+};
+
 // Any thread.
 class TargetDirectory {
  public:
   TargetDirectory();
   ~TargetDirectory();
+  TargetDirectory(const TargetDirectory&) = delete;
+  TargetDirectory& operator=(const TargetDirectory&) = delete;
 
   // iSCSI names as RFC 7143 §4.2.7: iqn., eui. or naa., at most 223 bytes, lower case. LUN numbers
   // 0..16383 (flat space). Codes: InvalidArgument, AlreadyExists, NotFound.
   absl::Status AddTarget(std::string_view iqn);
+  // Sessions of initiators that are no longer listed are dropped; CHAP counts at the next login.
   absl::Status SetAccess(std::string_view iqn, AccessPolicy policy);
   // Sessions of the target hear REPORTED LUNS DATA HAS CHANGED.
   absl::Status AddLun(std::string_view iqn, uint64_t lun_number, std::shared_ptr<scsi::Lun> lun,
                       bool read_only);
+  // Commands in flight are aborted. Returns when no session uses the LUN, after kReleaseWait at the
+  // latest. REQUIRES: not on a reactor's thread.
   absl::Status RemoveLun(std::string_view iqn, uint64_t lun_number);
-  // Asks the sessions to log out, then drops them.
+  // Asks the sessions to log out, then drops them. Returns when they are gone, after kLogoutGrace +
+  // kReleaseWait at the latest. REQUIRES: not on a reactor's thread.
   absl::Status RemoveTarget(std::string_view iqn);
 
   // Null if there is none.
@@ -73,7 +154,63 @@ class TargetDirectory {
   // What SendTargets=All lists to that initiator, in order.
   std::vector<std::string> VisibleTo(std::string_view initiator_name) const;
 
+  std::vector<std::string> targets() const;
+  // Empty if there is no such target.
+  LunMap luns(std::string_view iqn) const;
   std::vector<SessionInfo> sessions() const;
+  IscsiTotals totals() const { return counters_.Sum(); }
+
+  // --- For connections ---
+
+  IscsiCounters& counters() { return counters_; }
+
+  // A target session identifying handle that nobody has: never 0 (RFC 7143 §11.13.2); 0 if all
+  // 65535 are taken. Given back by ReleaseTsih.
+  uint16_t TakeTsih();
+  void ReleaseTsih(uint16_t tsih);
+
+  struct Registration {
+    enum class Result {
+      kDone,        // registered: `luns` and `id` are set
+      kPortInUse,   // another session has the same NexusKey: `previous` is that one
+      kTargetGone,  // the target went away during the login
+    };
+    Result result = Result::kTargetGone;
+    uint64_t id = 0;
+    std::shared_ptr<TargetLuns> luns;
+    std::shared_ptr<SessionControl> previous;
+  };
+  // Makes the session known. With `replace` a previous session of the same key loses its place (it
+  // stays registered until it ends): for when it would not end in time.
+  Registration Register(const NexusKey& key, SessionInfo info,
+                        std::shared_ptr<SessionControl> session, bool replace);
+  // The last thing a registered session does.
+  void Unregister(uint64_t id);
+  // Every registered session of the target but `except` is dropped: TARGET COLD RESET.
+  void DropSessions(std::string_view iqn, uint64_t except, DropReason reason);
+
+ private:
+  struct TargetRecord {
+    std::shared_ptr<const TargetView> view;
+    std::shared_ptr<TargetLuns> luns = std::make_shared<TargetLuns>();
+  };
+  struct SessionRecord {
+    NexusKey key;
+    SessionInfo info;
+    std::shared_ptr<SessionControl> control;
+  };
+
+  std::vector<std::shared_ptr<SessionControl>> SessionsOf(std::string_view iqn) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+
+  IscsiCounters counters_;
+  mutable absl::Mutex mutex_;
+  std::map<std::string, TargetRecord, std::less<>> targets_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint64_t, SessionRecord> sessions_ ABSL_GUARDED_BY(mutex_);
+  std::map<NexusKey, uint64_t> session_by_key_ ABSL_GUARDED_BY(mutex_);
+  std::set<uint16_t> tsihs_ ABSL_GUARDED_BY(mutex_);
+  uint16_t last_tsih_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t last_session_id_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 // REQUIRES: nothing; the name may come from anybody. Says what is wrong with it.

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/block/backing_opener.h"
+
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/base/status_macros.h"
+#include "core/block/memory_device.h"
+#include "core/block/memory_name.h"
+
+namespace sectormap {
+namespace {
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor& operator=(Descriptor&&) = delete;
+  ~Descriptor() {
+    if (fd_ >= 0) close(fd_);
+  }
+  int get() const { return fd_; }
+  int Release() { return std::exchange(fd_, -1); }
+
+ private:
+  int fd_;
+};
+
+absl::Status OpenError(const std::string& name, bool read_only, int error) {
+  const std::string reason =
+      absl::StrCat("cannot open '", name, "' for ", read_only ? "reading" : "reading and writing",
+                   ": ", std::strerror(error));
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+      return absl::NotFoundError(reason);
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return absl::PermissionDeniedError(
+          read_only ? absl::StrCat(reason, " (user id ", geteuid(), ")")
+                    : absl::StrCat(reason, " (user id ", geteuid(),
+                                   "): a table loaded read-only needs no writing"));
+    default:
+      return absl::UnavailableError(reason);
+  }
+}
+
+// Empty, with errno set, if there is nothing or it may not be seen.
+std::optional<std::string> RealPath(const std::string& path) {
+  char* resolved = realpath(path.c_str(), nullptr);
+  if (resolved == nullptr) return std::nullopt;
+  std::string result(resolved);
+  std::free(resolved);
+  return result;
+}
+
+// The part of `path` below `root`, both without links; empty if it is not below. Whole components
+// count: /srv/disks2 is not below /srv/disks.
+std::string PartBelow(const std::string& path, const std::string& root) {
+  const std::string prefix = root == "/" ? root : root + "/";
+  if (!path.starts_with(prefix)) return "";
+  return path.substr(prefix.size());
+}
+
+// No link is followed and no way leads out of `directory`: what was true when the path was resolved
+// is still true, or the open fails.
+int OpenBeneath(int directory, const std::string& part, int flags) {
+  open_how how{};
+  how.flags = static_cast<uint64_t>(flags | O_CLOEXEC);
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
+  for (;;) {
+    const long fd = syscall(SYS_openat2, directory, part.c_str(), &how, sizeof how);
+    // EAGAIN: something was renamed meanwhile; openat2(2) says to try again.
+    if (fd >= 0 || (errno != EAGAIN && errno != EINTR)) return static_cast<int>(fd);
+  }
+}
+
+}  // namespace
+
+struct BackingOpener::Opened {
+  Descriptor descriptor;
+  std::string path;
+  FileIdentity identity;
+};
+
+absl::StatusOr<std::unique_ptr<BackingOpener>> BackingOpener::Create(Options options) {
+  for (const std::string& root : options.device_roots) {
+    if (!root.starts_with('/')) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--device-root '", root, "' is not an absolute path"));
+    }
+  }
+  return std::unique_ptr<BackingOpener>(new BackingOpener(std::move(options)));
+}
+
+absl::StatusOr<std::shared_ptr<BlockDevice>> BackingOpener::Open(std::string_view name,
+                                                                 bool read_only) {
+  const std::string text(name);
+  if (name.starts_with(kMemoryPrefix)) return OpenMemory(text);
+  if (!name.starts_with('/') || name.find('\0') != std::string_view::npos) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", text, "' is neither an absolute path nor mem:SIZE"));
+  }
+  return OpenFile(text, read_only);
+}
+
+absl::StatusOr<std::shared_ptr<BlockDevice>> BackingOpener::OpenMemory(const std::string& name) {
+  ASSIGN_OR_RETURN(const SectorCount size, ParseMemoryName(name));
+  absl::MutexLock lock(&mutex_);
+  ForgetUnused();
+  for (const Entry& entry : entries_) {
+    if (entry.file.has_value() || entry.name != name) continue;
+    if (std::shared_ptr<CountedDevice> device = entry.device.lock()) return device;
+  }
+  ASSIGN_OR_RETURN(std::shared_ptr<CountedDevice> device, MemoryDevice::Create(size));
+  entries_.push_back({name, std::nullopt, device});
+  return device;
+}
+
+absl::StatusOr<std::shared_ptr<BlockDevice>> BackingOpener::OpenFile(const std::string& name,
+                                                                     bool read_only) {
+  // Whatever may wait for a disk is done before the lock, so that one that hangs keeps no other
+  // from being opened.
+  ASSIGN_OR_RETURN(Opened opened, OpenBelowRoots(name, read_only));
+  FileDevice::Options options;
+  options.mode = opened.identity.block_device ? options_.block_device_mode : options_.file_mode;
+  Descriptor again(fcntl(opened.descriptor.get(), F_DUPFD_CLOEXEC, 0));
+  if (again.get() < 0) return OpenError(name, read_only, errno);
+  ASSIGN_OR_RETURN(std::shared_ptr<FileDevice> fresh,
+                   FileDevice::Adopt(opened.descriptor.Release(), name, read_only, options));
+
+  absl::MutexLock lock(&mutex_);
+  ForgetUnused();
+  std::shared_ptr<CountedDevice> known = FindFile(opened.identity);
+  if (known == nullptr) {
+    entries_.push_back({opened.path, opened.identity, fresh});
+    return fresh;
+  }
+  // Entries with a file identity are FileDevices.
+  auto& file = static_cast<FileDevice&>(*known);
+  if (!read_only && file.read_only()) {
+    RETURN_IF_ERROR(file.AllowWrites(again.Release()));
+  }
+  RETURN_IF_ERROR(file.RefreshSize());
+  return known;
+}
+
+absl::StatusOr<BackingOpener::Opened> BackingOpener::OpenBelowRoots(const std::string& name,
+                                                                    bool read_only) const {
+  const std::optional<std::string> path = RealPath(name);
+  if (!path.has_value()) return OpenError(name, read_only, errno);
+  for (const std::string& root : options_.device_roots) {
+    const std::optional<std::string> real_root = RealPath(root);
+    if (!real_root.has_value()) continue;
+    const std::string part = PartBelow(*path, *real_root);
+    if (part.empty()) continue;
+
+    const Descriptor directory(open(real_root->c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (directory.get() < 0) return OpenError(root, true, errno);
+    // O_PATH first: opening a tape or a FIFO would have effects.
+    const Descriptor seen(OpenBeneath(directory.get(), part, O_PATH));
+    struct stat before {};
+    if (seen.get() < 0 || fstat(seen.get(), &before) != 0) return OpenError(name, read_only, errno);
+    if (!S_ISREG(before.st_mode) && !S_ISBLK(before.st_mode)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("'", name, "' is neither a regular file nor a block device"));
+    }
+    Descriptor opened(OpenBeneath(directory.get(), part,
+                                  (read_only ? O_RDONLY : O_RDWR) | O_NOCTTY | O_NONBLOCK));
+    struct stat after {};
+    if (opened.get() < 0 || fstat(opened.get(), &after) != 0) {
+      return OpenError(name, read_only, errno);
+    }
+    if (before.st_dev != after.st_dev || before.st_ino != after.st_ino) {
+      return absl::UnavailableError(
+          absl::StrCat("'", name, "' was replaced while it was being opened; try again"));
+    }
+    const bool block_device = S_ISBLK(after.st_mode);
+    const FileIdentity identity{block_device, block_device ? after.st_rdev : after.st_dev,
+                                block_device ? 0 : after.st_ino};
+    return Opened{std::move(opened), *path, identity};
+  }
+  return OutsideRoots(name, *path);
+}
+
+absl::Status BackingOpener::OutsideRoots(const std::string& name, const std::string& path) const {
+  const std::string subject =
+      name == path ? absl::StrCat("'", name, "'") : absl::StrCat("'", name, "' (", path, ")");
+  if (options_.device_roots.empty()) {
+    return absl::PermissionDeniedError(
+        absl::StrCat(subject,
+                     " may not be used: no directory is allowed; name one with "
+                     "--device-root"));
+  }
+  return absl::PermissionDeniedError(
+      absl::StrCat(subject, " lies outside of ", absl::StrJoin(options_.device_roots, ", "),
+                   ": move it there, or allow its directory with --device-root"));
+}
+
+std::vector<BackingOpener::Backing> BackingOpener::List() {
+  std::vector<Backing> backings;
+  {
+    absl::MutexLock lock(&mutex_);
+    ForgetUnused();
+    for (const Entry& entry : entries_) {
+      if (std::shared_ptr<CountedDevice> device = entry.device.lock()) {
+        backings.push_back({entry.name, std::move(device)});
+      }
+    }
+  }
+  std::ranges::sort(backings, {}, &Backing::name);
+  return backings;
+}
+
+std::shared_ptr<CountedDevice> BackingOpener::FindFile(const FileIdentity& file) {
+  for (const Entry& entry : entries_) {
+    if (entry.file == file) return entry.device.lock();
+  }
+  return nullptr;
+}
+
+void BackingOpener::ForgetUnused() {
+  std::erase_if(entries_, [](const Entry& entry) { return entry.device.expired(); });
+}
+
+}  // namespace sectormap

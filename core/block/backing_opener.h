@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// BackingOpener: opens what tables name and is not a mapped device.
+//
+//   /srv/disks/a.img     a regular file or a block device; after all links are followed it must lie
+//                        below one of the device roots
+//   mem:64M              RAM, gone with its last user; K, M, G, T are powers of 1024, s is sectors,
+//                        without a suffix bytes
+//   mem:64M#scratch      another one of the same size: the whole text is its name
+//
+// The same file, block device or text opened twice is the same device while somebody holds it, by
+// whatever path it was found and whether for reading or for writing.
+#pragma once
+
+#include <sys/types.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "core/block/backing_source.h"
+#include "core/block/counted_device.h"
+#include "core/block/file_device.h"
+
+namespace sectormap {
+
+// Control threads only. Thread-safe.
+class BackingOpener final : public BackingSource {
+ public:
+  struct Options {
+    // Absolute directories (--device-root). One that does not exist (yet) holds nothing.
+    std::vector<std::string> device_roots = {};
+    // How regular files and block devices are used; empty: as FileDevice chooses.
+    std::optional<FileDevice::Mode> file_mode = std::nullopt;
+    std::optional<FileDevice::Mode> block_device_mode = std::nullopt;
+  };
+
+  // InvalidArgument: a root that is not an absolute path.
+  static absl::StatusOr<std::unique_ptr<BackingOpener>> Create(Options options);
+
+  // InvalidArgument: the name's form, or not a file or block device, or too small.
+  // NotFound: nothing there. PermissionDenied: outside the roots, or not for this user.
+  absl::StatusOr<std::shared_ptr<BlockDevice>> Open(std::string_view name, bool read_only) override;
+
+  // Those that somebody holds, in order of name, for metrics. A file's name is its path without
+  // links.
+  struct Backing {
+    std::string name;
+    std::shared_ptr<CountedDevice> device;
+  };
+  std::vector<Backing> List();
+
+ private:
+  // What makes two opened files the same.
+  struct FileIdentity {
+    bool block_device = false;
+    dev_t device = 0;  // st_rdev of a block device, st_dev of a file
+    ino_t inode = 0;   // of a file
+    bool operator==(const FileIdentity&) const = default;
+  };
+  struct Entry {
+    std::string name;
+    std::optional<FileIdentity> file;
+    std::weak_ptr<CountedDevice> device;
+  };
+  // An open descriptor that lies below a root.
+  struct Opened;
+
+  explicit BackingOpener(Options options) : options_(std::move(options)) {}
+
+  absl::StatusOr<std::shared_ptr<BlockDevice>> OpenMemory(const std::string& name);
+  absl::StatusOr<std::shared_ptr<BlockDevice>> OpenFile(const std::string& name, bool read_only);
+  absl::StatusOr<Opened> OpenBelowRoots(const std::string& name, bool read_only) const;
+  absl::Status OutsideRoots(const std::string& name, const std::string& path) const;
+  std::shared_ptr<CountedDevice> FindFile(const FileIdentity& file)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetUnused() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const Options options_;
+  absl::Mutex mutex_;
+  std::vector<Entry> entries_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace sectormap

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// CountedDevice: a backing device, which counts what it did, so that metrics can list it.
+#pragma once
+
+#include "core/block/block_device.h"
+#include "core/block/io_counters.h"
+
+namespace sectormap {
+
+class CountedDevice : public BlockDevice {
+ public:
+  // Any thread.
+  const IoCounters& counters() const { return counters_; }
+
+ protected:
+  // Every request passes here once, at its end.
+  IoStatus Finish(const IoRequest& request, IoStatus status) {
+    counters_.Count(request, status);
+    return status;
+  }
+
+ private:
+  IoCounters counters_;
+};
+
+}  // namespace sectormap

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// FileDevice: a regular file or a block device of this machine.
+//
+// What the page cache has, or can take without waiting, is moved at once; everything else goes
+// through the ring, so no request ever blocks its reactor. With O_DIRECT, requests that the medium
+// cannot take as they are (a part of a block, an odd address in memory) go over a bounce buffer;
+// writing a part of a block reads it first, apart from all other writes to it.
+//
+// A file that is shorter than size() (truncated by somebody else) answers kIoError there, never
+// made-up zeroes.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/block/counted_device.h"
+#include "core/block/medium.h"
+#include "core/block/range_lock.h"
+
+namespace sectormap {
+
+class FileDevice final : public CountedDevice {
+ public:
+  enum class Mode {
+    kWriteback,  // through the page cache; a flush or force_unit_access reaches the medium
+    kDirect,     // O_DIRECT
+  };
+  struct Options {
+    // Default: kWriteback for files, kDirect for block devices that can.
+    std::optional<Mode> mode = std::nullopt;
+    // For kDirect, at least this much at once, a power of two; 0: as the medium needs. A drive that
+    // emulates 512-byte sectors writes whole physical blocks faster.
+    uint32_t direct_block_bytes = 0;
+  };
+
+  // InvalidArgument, NotFound, PermissionDenied, Unavailable, each with the name and the reason.
+  // Control threads only: it may block.
+  static absl::StatusOr<std::unique_ptr<FileDevice>> Open(const std::string& path, bool read_only,
+                                                          const Options& options);
+  // As Open, over a descriptor, which it takes over in every case. `name` is for error texts.
+  static absl::StatusOr<std::unique_ptr<FileDevice>> Adopt(int fd, std::string name, bool read_only,
+                                                           const Options& options);
+  ~FileDevice() override;
+  FileDevice(const FileDevice&) = delete;
+  FileDevice& operator=(const FileDevice&) = delete;
+
+  SectorCount size() const override { return SectorCount(size_.load(std::memory_order_relaxed)); }
+  BlockLimits limits() const override;
+  Task<IoStatus> Submit(IoRequest request) override;
+  Task<Extent> ExtentAt(Sector first) override;
+
+  // Any thread.
+  Mode mode() const { return mode_; }
+  bool read_only() const { return read_only_.load(std::memory_order_relaxed); }
+
+  // Sees that the file has grown. It never shrinks while open: somebody's table may reach that far,
+  // and gets kIoError there. Control threads only.
+  absl::Status RefreshSize();
+
+  // From now on it may be written: `fd`, which it takes over, is the same file opened for writing.
+  // Requests in flight end on the old one. Control threads only, one at a time.
+  absl::Status AllowWrites(int fd);
+
+ private:
+  FileDevice(int fd, std::string name, bool read_only, Mode mode, uint32_t direct_block_bytes,
+             const Medium& medium);
+
+  // Ends with whole blocks for kDirect.
+  SectorCount UsableSize(SectorCount size) const;
+
+  Task<IoStatus> Read(const IoRequest& request);
+  Task<IoStatus> Write(const IoRequest& request);
+  Task<IoStatus> Counted(IoRequest request, Task<IoStatus> work);
+  Task<IoStatus> Flush();
+  // Zeroes that need no bytes: kDiscard and kWriteZeroes.
+  Task<IoStatus> Clear(IoRequest request);
+  Task<IoStatus> ClearBlocks(bool keep_space, uint64_t offset, uint64_t length);
+  Task<IoStatus> WriteZeroBytes(uint64_t offset, uint64_t length);
+
+  bool IsAligned(const void* bytes, uint64_t offset, uint64_t length) const;
+  // By the ring, until all is done. `flags` are RWF_*.
+  Task<IoStatus> ReadFully(std::byte* bytes, uint64_t offset, uint64_t length);
+  Task<IoStatus> WriteFully(const std::byte* bytes, uint64_t offset, uint64_t length, int flags);
+  // As above, held apart from a read-modify-write of the same blocks.
+  Task<IoStatus> WriteBlocks(const std::byte* bytes, uint64_t offset, uint64_t length, int flags);
+  Task<IoStatus> ReadBounced(std::byte* bytes, uint64_t offset, uint64_t length);
+  Task<IoStatus> WriteBounced(const std::byte* bytes, uint64_t offset, uint64_t length, int flags);
+  Task<IoStatus> Allocate(int mode, uint64_t offset, uint64_t length);
+
+  Extent SeekExtent(Sector first) const;
+
+  const int fd_;
+  const std::string name_;
+  const Mode mode_;
+  const bool block_device_;
+  const bool in_memory_;
+  const uint32_t block_bytes_;         // what offsets and lengths must be multiples of
+  const uint32_t memory_align_bytes_;  // what addresses in memory must be multiples of
+  const BlockLimits limits_;
+  std::atomic<uint64_t> size_;
+  std::atomic<bool> read_only_;
+  std::atomic<bool> can_punch_hole_;
+  // Learnt from the first refusal, which says so for this file system or device.
+  std::atomic<bool> can_zero_range_{true};
+  std::atomic<bool> can_write_now_{true};
+  RangeLock partial_writes_;  // in bytes; used only if a block is larger than a sector
+};
+
+}  // namespace sectormap

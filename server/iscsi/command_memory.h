@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// CommandMemory: a reactor's buffers for commands' data, shared out so that one logical unit whose
+// backing device hangs cannot take them all from the others.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <span>
+#include <unordered_map>
+#include <utility>
+
+#include "core/async/task.h"
+#include "core/async/wait_queue.h"
+#include "core/block/buffer_pool.h"
+#include "server/scsi/lun.h"
+
+namespace sectormap::iscsi {
+
+// Bytes of data in flight per reactor: 16 commands of the largest size, or 512 of 128 KiB. Only the
+// pages that were used once are in memory.
+inline constexpr size_t kDefaultCommandMemoryBytes = 64 * 1024 * 1024;
+
+// What all commands of one logical unit may hold on one reactor.
+struct UnitShare {
+  size_t used = 0;  // bytes
+  size_t holders = 0;
+  WaitQueue room;
+};
+
+// One command's buffer; gives itself and its share back.
+class CommandBuffer {
+ public:
+  CommandBuffer() = default;
+  CommandBuffer(IoBuffer buffer, UnitShare& share) : buffer_(std::move(buffer)), share_(&share) {}
+  CommandBuffer(CommandBuffer&& other) noexcept
+      : buffer_(std::move(other.buffer_)), share_(std::exchange(other.share_, nullptr)) {}
+  CommandBuffer& operator=(CommandBuffer&& other) noexcept {
+    Release();
+    buffer_ = std::move(other.buffer_);
+    share_ = std::exchange(other.share_, nullptr);
+    return *this;
+  }
+  ~CommandBuffer() { Release(); }
+
+  std::span<std::byte> bytes() const { return buffer_.bytes(); }
+  explicit operator bool() const { return share_ != nullptr; }
+
+ private:
+  void Release() {
+    if (share_ == nullptr) return;
+    share_->used -= buffer_.bytes().size();
+    share_->room.WakeAll();
+    share_ = nullptr;
+    buffer_ = IoBuffer();
+  }
+
+  IoBuffer buffer_;
+  UnitShare* share_ = nullptr;
+};
+
+// For one reactor; made anywhere. REQUIRES: every buffer has come back before it goes.
+class CommandMemory {
+ public:
+  explicit CommandMemory(size_t capacity) : pool_(capacity, scsi::kMaxTransferBytes) {}
+
+  // The share of the unit (or of a target's unknown LUNs: null). Leave() must follow.
+  UnitShare& Join(const scsi::Lun* unit) {
+    std::unique_ptr<UnitShare>& share = shares_[unit];
+    if (share == nullptr) share = std::make_unique<UnitShare>();
+    ++share->holders;
+    return *share;
+  }
+  void Leave(const scsi::Lun* unit) {
+    auto place = shares_.find(unit);
+    if (--place->second->holders == 0) shares_.erase(place);
+  }
+
+  // Waits until there is room. REQUIRES: 0 < bytes <= scsi::kMaxTransferBytes.
+  Task<CommandBuffer> Take(UnitShare& share, size_t bytes) {
+    if (std::optional<CommandBuffer> buffer = TryTake(share, bytes)) return *std::move(buffer);
+    return WaitAndTake(share, bytes);
+  }
+
+  // Empty if there is no room now.
+  std::optional<CommandBuffer> TryTake(UnitShare& share, size_t bytes) {
+    if (!HasRoom(share, bytes)) return std::nullopt;
+    std::optional<IoBuffer> buffer = pool_.TryTake(bytes);
+    if (!buffer) return std::nullopt;
+    share.used += bytes;
+    return CommandBuffer(*std::move(buffer), share);
+  }
+
+  // More than half of it is in use: no window grows (RFC 7143 §4.2.2.1 lets us), so that commands
+  // in flight become fewer before any has to wait.
+  bool is_short() const { return pool_.used() > pool_.capacity() / 2; }
+  size_t used() const { return pool_.used(); }
+
+ private:
+  // Half of the pool, but always one command.
+  bool HasRoom(const UnitShare& share, size_t bytes) const {
+    return share.used == 0 || share.used + bytes <= pool_.capacity() / 2;
+  }
+  Task<CommandBuffer> WaitAndTake(UnitShare& share, size_t bytes) {
+    while (!HasRoom(share, bytes)) co_await share.room.Wait();
+    share.used += bytes;
+    IoBuffer buffer = co_await pool_.Take(bytes);
+    co_return CommandBuffer(std::move(buffer), share);
+  }
+
+  BufferPool pool_;
+  std::unordered_map<const scsi::Lun*, std::unique_ptr<UnitShare>> shares_;
+};
+
+}  // namespace sectormap::iscsi

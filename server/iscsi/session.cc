@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/iscsi/session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/base/check.h"
+#include "server/scsi/sense.h"
+
+namespace sectormap::iscsi {
+
+Session::Session(Context context)
+    : context_(std::move(context)), unknown_unit_share_(context_.memory.Join(nullptr)) {
+  RefreshLuns();
+}
+
+Session::~Session() {
+  CHECK(closed_ && live_.empty() && leaving_units_.empty());
+  for (auto& [number, unit] : units_) {
+    CHECK(unit->users == 0);
+    DropUnit(*unit);
+  }
+  context_.memory.Leave(nullptr);
+}
+
+// ---- Commands
+
+Session::Received Session::Receive(const ScsiCommandHeader& header, const AdditionalHeaders& ahs,
+                                   uint32_t data_bytes) {
+  if (table_.contains(header.initiator_task_tag)) return {nullptr, RejectReason::kTaskInProgress};
+  if (header.initiator_task_tag == kReservedTag) return {nullptr, RejectReason::kInvalidPduField};
+  if (header.immediate() && !TakeImmediatePlace()) {
+    return {nullptr, RejectReason::kTooManyImmediateCommands};
+  }
+  ScsiTask& task = TakeTask();
+  task.header = header;
+  task.serial = ++last_serial_;
+  task.numbered = !header.immediate();
+  if (task.numbered) context_.window.Begin();
+  table_.emplace(task.tag(), &task);
+  task.in_table = true;
+  PlanTask(task);
+  const bool bidirectional = (header.read() && header.write()) || ahs.bidi_read_length.has_value();
+  const scsi::DataDirection direction = task.plan.direction;
+  const bool other_way = (direction == scsi::DataDirection::kIn && !header.read() && header.write()) ||
+                         (direction == scsi::DataDirection::kOut && header.read());
+  if (bidirectional || (other_way && task.plan.bytes != 0 && task.expected != 0)) {
+    Decide(task, scsi::CheckCondition(scsi::kInvalidFieldInInformationUnit,
+                                      scsi::SenseFormat::kFixed));
+  }
+  if (data_bytes != 0 && !header.write()) {
+    Decide(task, ResultFor(DataFault::kUnexpectedUnsolicited));
+  }
+  if (live_.size() > kMaxSessionTasks) Decide(task, scsi::ScsiStatus::kTaskSetFull);
+  if (header.write()) PrepareDataOut(task, data_bytes);
+  return {&task, {}};
+}
+
+ScsiTask& Session::TakeTask() {
+  if (free_.empty()) {
+    tasks_.push_back(std::make_unique<ScsiTask>(*this));
+    free_.push_back(tasks_.back().get());
+  }
+  ScsiTask& task = *free_.back();
+  free_.pop_back();
+  task.unit = nullptr;
+  task.plan = {};
+  task.expected = 0;
+  task.transfer = {};
+  task.result = {};
+  task.decided = task.in_table = task.executing = task.receiving = task.aborted = false;
+  task.live_index = live_.size();
+  live_.push_back(&task);
+  return task;
+}
+
+void Session::PlanTask(ScsiTask& task) {
+  task.arrived = context_.reactor.clock().Now();
+  if (context_.luns->generation() != lun_generation_) RefreshLuns();
+  const std::span<const uint8_t, scsi::kCdbBytes> cdb(task.header.cdb);
+  const std::optional<uint64_t> number = DecodeLun(task.header.lun);
+  // REPORT LUNS is the target's to answer, on whatever number it comes.
+  if (number && !scsi::IsReportLuns(cdb)) task.unit = FindUnit(*number);
+  if (task.unit != nullptr) {
+    ++task.unit->users;
+    task.plan = task.unit->lun->Plan(cdb);
+  } else {
+    task.plan = scsi::PlanWithoutLun(cdb);
+  }
+  CHECK(task.plan.bytes <= scsi::kMaxTransferBytes);
+  // Without R and W the field is reserved (RFC 7143 §11.3.4).
+  if (task.header.read() || task.header.write()) {
+    task.expected = task.header.expected_data_transfer_length;
+  }
+}
+
+void Session::PrepareDataOut(ScsiTask& task, uint32_t data_bytes) {
+  const bool takes_data = task.plan.direction == scsi::DataDirection::kOut;
+  const uint32_t wanted = takes_data && !task.decided ? task.wanted() : 0;
+  task.transfer = DataOutTransfer(task.expected, wanted, data_bytes, task.header.final(),
+                                  context_.parameters);
+  const bool comes_now = data_bytes != 0 || !task.header.final();
+  if (wanted == 0 || !comes_now || task.transfer.fault() != DataFault::kNone) return;
+  // The bytes are on their way, so there is no waiting for memory.
+  UnitShare& share = task.unit != nullptr ? *task.unit->share : unknown_unit_share_;
+  std::optional<CommandBuffer> buffer = context_.memory.TryTake(share, wanted);
+  if (buffer) {
+    task.buffer = *std::move(buffer);
+  } else {
+    Decide(task, scsi::ScsiStatus::kTaskSetFull);
+  }
+}
+
+void Session::Decide(ScsiTask& task, scsi::ScsiStatus status) {
+  scsi::ScsiResult result;
+  result.status = status;
+  Decide(task, result);
+}
+
+void Session::Decide(ScsiTask& task, scsi::ScsiResult result) {
+  if (task.decided) return;
+  task.decided = true;
+  task.result = result;
+}
+
+std::span<std::byte> Session::ImmediateSpan(ScsiTask& task) {
+  if (!task.buffer || task.decided) return {};
+  const DataOutTransfer::Place place = task.transfer.immediate_place();
+  return task.buffer.bytes().subspan(place.offset, place.bytes);
+}
+
+void Session::Start(ScsiTask& task) {
+  CHECK(context_.gate.TryEnter());
+  Detach(Run(task));
+}
+
+void Session::Discard(ScsiTask& task) {
+  LeaveTable(task);
+  Finish(task);
+}
+
+Task<void> Session::Run(ScsiTask& task) {
+  co_await Perform(task);
+  if (!task.aborted) {
+    CountTask(task);
+    task.reply.Prepare(context_.parameters);
+    context_.writer.Queue(task.reply);
+    co_await task.reply.Sent();
+  }
+  // The reader and the writer may still be busy with it.
+  while (task.receiving || task.requests.queued()) co_await task.changed.Wait();
+  LeaveTable(task);
+  Finish(task);
+  context_.gate.Leave();
+}
+
+void Session::CountTask(const ScsiTask& task) {
+  if (task.unit == nullptr) return;
+  const bool good = task.result.status == scsi::ScsiStatus::kGood;
+  uint32_t bytes = 0;
+  if (good && task.plan.direction == scsi::DataDirection::kIn) {
+    bytes = std::min(task.result.data_in_bytes, task.expected);
+  } else if (good && task.plan.direction == scsi::DataDirection::kOut) {
+    bytes = task.wanted();
+  }
+  task.unit->counters->Count(
+      scsi::ClassOf(std::span<const uint8_t, scsi::kCdbBytes>(task.header.cdb)), bytes, good,
+      context_.reactor.clock().Now() - task.arrived);
+}
+
+Task<void> Session::Perform(ScsiTask& task) {
+  if (task.header.write() && !task.decided) co_await CollectData(task);
+  if (task.decided || task.aborted) co_return;
+  if (task.plan.direction == scsi::DataDirection::kIn && task.plan.bytes != 0) {
+    co_await TakeBuffer(task, task.plan.bytes);
+    if (task.aborted) co_return;
+  }
+  task.executing = true;
+  task.result = co_await Execute(task);
+  // Whatever it passed through: a session never leaves its reactor.
+  co_await context_.reactor.Switch();
+  task.executing = false;
+  if (task.aborted) changed_.WakeAll();
+}
+
+Task<void> Session::CollectData(ScsiTask& task) {
+  if (!task.transfer.done() && task.wanted() != 0 && !task.buffer &&
+      task.plan.direction == scsi::DataDirection::kOut &&
+      task.transfer.fault() == DataFault::kNone) {
+    co_await TakeBuffer(task, task.wanted());
+  }
+  while (!task.aborted && !task.transfer.done()) {
+    if (task.transfer.MayRequest()) task.requests.Queue();
+    co_await task.changed.Wait();
+  }
+  const DataFault fault = task.transfer.fault();
+  if (fault != DataFault::kNone) Decide(task, ResultFor(fault));
+}
+
+Task<void> Session::TakeBuffer(ScsiTask& task, uint32_t bytes) {
+  UnitShare& share = task.unit != nullptr ? *task.unit->share : unknown_unit_share_;
+  task.buffer = co_await context_.memory.Take(share, bytes);
+}
+
+Task<scsi::ScsiResult> Session::Execute(ScsiTask& task) {
+  const std::span<const uint8_t, scsi::kCdbBytes> cdb(task.header.cdb);
+  std::span<std::byte> bytes;
+  if (task.buffer) {
+    const bool in = task.plan.direction == scsi::DataDirection::kIn;
+    bytes = task.buffer.bytes().first(in ? task.plan.bytes : task.wanted());
+  }
+  if (task.unit == nullptr) return scsi::ExecuteWithoutLun(cdb, lun_numbers_, bytes);
+  return task.unit->lun->Execute(*task.unit->nexus, cdb, bytes);
+}
+
+void Session::OnStatusMade(ScsiTask& task) { LeaveTable(task); }
+
+void Session::LeaveTable(ScsiTask& task) {
+  if (!task.in_table) return;
+  task.in_table = false;
+  table_.erase(task.tag());
+  if (task.numbered) {
+    context_.window.End();
+    UpdateWindow();
+  } else {
+    ReleaseImmediatePlace();
+  }
+}
+
+void Session::UpdateWindow() {
+  // While a command is at work its answer will tell the window anew, so nobody is left waiting.
+  const bool closed = context_.memory.is_short() && context_.window.at_work() != 0;
+  context_.window.Update(closed ? CommandWindow::Growth::kClosed : CommandWindow::Growth::kOpen);
+}
+
+void Session::Finish(ScsiTask& task) {
+  task.buffer = CommandBuffer();
+  if (task.unit != nullptr) ReleaseUnit(*task.unit);
+  ScsiTask* last = live_.back();
+  live_[task.live_index] = last;
+  last->live_index = task.live_index;
+  live_.pop_back();
+  free_.push_back(&task);
+  changed_.WakeAll();
+}
+
+// ---- Data-Out
+
+ScsiTask* Session::FindTask(uint32_t tag) {
+  auto place = table_.find(tag);
+  return place == table_.end() ? nullptr : place->second;
+}
+
+void Session::DataArrived(ScsiTask& task, DataFault fault) {
+  task.receiving = false;
+  if (fault != DataFault::kNone) task.transfer.Fail(fault);
+  if (!task.aborted && task.transfer.MayRequest() && task.buffer) task.requests.Queue();
+  if (task.aborted || task.transfer.done()) task.changed.WakeAll();
+}
+
+uint32_t Session::NextTransferTag() {
+  if (++last_transfer_tag_ == kReservedTag) ++last_transfer_tag_;
+  return last_transfer_tag_;
+}
+
+// ---- Task management
+
+size_t Session::Abort(const TaskFilter& filter) {
+  size_t count = 0;
+  for (ScsiTask* task : live_) {
+    // What has its status on the way is no task any more (SAM-5 §8.2).
+    if (!task->in_table || task->aborted || !filter(*task)) continue;
+    ++count;
+    task->aborted = true;
+    LeaveTable(*task);
+    task->changed.WakeAll();
+  }
+  return count;
+}
+
+Task<void> Session::Quiesced(TaskFilter filter) {
+  auto busy = [&](const ScsiTask* task) {
+    return task->aborted && task->executing && filter(*task);
+  };
+  while (std::any_of(live_.begin(), live_.end(), busy)) co_await changed_.Wait();
+}
+
+bool Session::TakeImmediatePlace() {
+  if (immediate_ == kMaxImmediateCommands) return false;
+  ++immediate_;
+  return true;
+}
+
+void Session::Close() {
+  closed_ = true;
+  Abort([](const ScsiTask&) { return true; });
+  changed_.WakeAll();
+}
+
+// ---- Logical units
+
+Unit* Session::FindUnit(uint64_t number) {
+  auto place = units_.find(number);
+  if (place != units_.end()) return place->second.get();
+  auto entry = std::lower_bound(
+      lun_map_->begin(), lun_map_->end(), number,
+      [](const LunEntry& candidate, uint64_t wanted) { return candidate.number < wanted; });
+  if (entry == lun_map_->end() || entry->number != number) return nullptr;
+  return AttachUnit(*entry);
+}
+
+Unit* Session::AttachUnit(const LunEntry& entry) {
+  auto unit = std::make_unique<Unit>();
+  unit->number = entry.number;
+  unit->lun = entry.lun;
+  unit->read_only = entry.read_only;
+  unit->counters = entry.counters;
+  unit->nexus = entry.lun->Attach(context_.identity, entry.number, entry.read_only,
+                                  context_.nexus_tasks);
+  unit->share = &context_.memory.Join(entry.lun.get());
+  Unit* attached = unit.get();
+  units_.emplace(entry.number, std::move(unit));
+  return attached;
+}
+
+void Session::RefreshLuns() {
+  const bool first = lun_map_ == nullptr;
+  lun_generation_ = context_.luns->generation();
+  lun_map_ = context_.luns->map();
+  lun_numbers_.clear();
+  for (const LunEntry& entry : *lun_map_) lun_numbers_.push_back(entry.number);
+  if (first) return;
+  std::vector<uint64_t> gone;
+  for (auto& [number, unit] : units_) {
+    auto same = [&held = *unit](const LunEntry& entry) {
+      return entry.number == held.number && entry.lun == held.lun &&
+             entry.read_only == held.read_only;
+    };
+    if (std::any_of(lun_map_->begin(), lun_map_->end(), same)) {
+      unit->lun->TellLunsChanged(*unit->nexus);
+    } else {
+      gone.push_back(number);
+    }
+  }
+  for (const uint64_t number : gone) {
+    auto place = units_.find(number);
+    Unit& unit = *place->second;
+    unit.leaving = true;
+    leaving_units_.push_back(std::move(place->second));
+    units_.erase(place);
+    ++unit.users;  // until it is done here
+    Abort([&unit](const ScsiTask& task) { return task.unit == &unit; });
+    ReleaseUnit(unit);
+  }
+}
+
+void Session::OnLunsChanged(absl::AnyInvocable<void()> released) {
+  if (context_.luns->generation() != lun_generation_) RefreshLuns();
+  released_calls_.push_back(std::move(released));
+  if (leaving_units_.empty()) {
+    for (auto& call : std::exchange(released_calls_, {})) call();
+  }
+}
+
+void Session::ReleaseUnit(Unit& unit) {
+  CHECK(unit.users > 0);
+  if (--unit.users != 0 || !unit.leaving) return;
+  DropUnit(unit);
+  std::erase_if(leaving_units_, [&](const auto& candidate) { return candidate.get() == &unit; });
+  if (leaving_units_.empty()) {
+    for (auto& call : std::exchange(released_calls_, {})) call();
+  }
+}
+
+void Session::DropUnit(Unit& unit) {
+  unit.nexus.reset();
+  context_.memory.Leave(unit.lun.get());
+}
+
+Unit* Session::UseUnit(const LunField& lun) {
+  if (context_.luns->generation() != lun_generation_) RefreshLuns();
+  const std::optional<uint64_t> number = DecodeLun(lun);
+  Unit* unit = number ? FindUnit(*number) : nullptr;
+  if (unit != nullptr) ++unit->users;
+  return unit;
+}
+
+std::vector<Unit*> Session::UseAllUnits() {
+  if (context_.luns->generation() != lun_generation_) RefreshLuns();
+  std::vector<Unit*> units;
+  for (const LunEntry& entry : *lun_map_) {
+    Unit* unit = FindUnit(entry.number);
+    ++unit->users;
+    units.push_back(unit);
+  }
+  return units;
+}
+
+}  // namespace sectormap::iscsi

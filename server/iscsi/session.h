@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+// Session: an I_T nexus in full feature phase: its logical units, its tasks and the window of its
+// command numbers (RFC 7143 §4.2, §4.4). One connection carries it (MaxConnections=1) and brings it
+// the PDUs; every command is a coroutine of its own, counted by the connection's gate.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/functional/any_invocable.h"
+#include "core/async/gate.h"
+#include "core/async/reactor.h"
+#include "core/async/wait_queue.h"
+#include "server/iscsi/command_memory.h"
+#include "server/iscsi/command_window.h"
+#include "server/iscsi/pdu_stream.h"
+#include "server/iscsi/scsi_task.h"
+#include "server/iscsi/session_parameters.h"
+#include "server/iscsi/target_directory.h"
+#include "server/scsi/lun.h"
+
+namespace sectormap::iscsi {
+
+// Immediate commands (SCSI and task management) at work: more get a Reject (RFC 7143 §4.2.2.1.1
+// lets a target bound them). They have no place in the window, so nothing else bounds them.
+inline constexpr uint32_t kMaxImmediateCommands = 8;
+
+// Tasks of a session, with the aborted ones that a backing device still holds: those no longer count
+// in the window, so that one stuck unit does not close it for the others. More get TASK SET FULL.
+inline constexpr size_t kMaxSessionTasks = 4 * kCommandWindow;
+
+// The session's hold on one logical unit.
+struct Unit {
+  uint64_t number = 0;
+  std::shared_ptr<scsi::Lun> lun;
+  bool read_only = false;
+  std::shared_ptr<scsi::CommandCounters> counters;
+  scsi::LunNexusPtr nexus;
+  UnitShare* share = nullptr;
+  uint32_t users = 0;    // tasks and task management at work on it
+  bool leaving = false;  // it left the target: goes when nobody uses it
+};
+
+// For its connection's reactor.
+class Session {
+ public:
+  struct Context {
+    Reactor& reactor;
+    PduWriter& writer;
+    CommandWindow& window;
+    CommandMemory& memory;
+    Gate& gate;  // counts the commands
+    std::shared_ptr<TargetLuns> luns;
+    scsi::NexusIdentity identity;
+    scsi::NexusTasks* nexus_tasks;
+    const SessionParameters& parameters;
+  };
+  explicit Session(Context context);
+  // REQUIRES: Close() was called and the gate has drained.
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // --- Commands, in three steps, as the reader may have to wait for the immediate data ---
+
+  // Makes a task of a SCSI command with `data_bytes` of immediate data, or says why it is rejected.
+  struct Received {
+    ScsiTask* task = nullptr;
+    RejectReason reason = RejectReason::kProtocolError;
+  };
+  Received Receive(const ScsiCommandHeader& header, const AdditionalHeaders& ahs,
+                   uint32_t data_bytes);
+  // Where its immediate data goes: shorter than the data if not all is wanted.
+  static std::span<std::byte> ImmediateSpan(ScsiTask& task);
+  // Its data is there and its turn has come.
+  void Start(ScsiTask& task);
+  // Its turn never comes.
+  void Discard(ScsiTask& task);
+
+  // The task that a Data-Out is for; null if it is gone.
+  ScsiTask* FindTask(uint32_t tag);
+  // A Data-Out's bytes are there, or `fault` says why not.
+  void DataArrived(ScsiTask& task, DataFault fault);
+
+  // --- Task management (task_management.cc) ---
+
+  using TaskFilter = std::function<bool(const ScsiTask&)>;
+  // No task that `filter` takes will answer any more. Returns how many there were.
+  size_t Abort(const TaskFilter& filter);
+  // Returns when none of the tasks that are aborted and that `filter` takes can touch the medium.
+  Task<void> Quiesced(TaskFilter filter);
+  uint64_t last_serial() const { return last_serial_; }
+  // co_await NextChange(): until a task has ended, NoteChange() was called or the session closes.
+  WaitQueue::Awaiter NextChange() { return changed_.Wait(); }
+  void NoteChange() { changed_.WakeAll(); }
+
+  // Keeps the unit while task management works on it; null: there is no such unit.
+  Unit* UseUnit(const LunField& lun);
+  static Unit* UseUnit(Unit& unit) {
+    ++unit.users;
+    return &unit;
+  }
+  void ReleaseUnit(Unit& unit);
+  // All units of the target, each used.
+  std::vector<Unit*> UseAllUnits();
+
+  bool TakeImmediatePlace();
+  void ReleaseImmediatePlace() { --immediate_; }
+
+  // --- The target changes ---
+
+  // Drops units that left the target. `released` is called when nothing uses those any more.
+  void OnLunsChanged(absl::AnyInvocable<void()> released);
+
+  // Tells the initiator of places that have become free, unless memory is short.
+  void UpdateWindow();
+
+  // The connection ends: all tasks are aborted, whoever waits goes on.
+  void Close();
+  bool closed() const { return closed_; }
+
+  Reactor& reactor() const { return context_.reactor; }
+  PduWriter& writer() const { return context_.writer; }
+  Gate& gate() const { return context_.gate; }
+  const SessionParameters& parameters() const { return context_.parameters; }
+  size_t task_count() const { return live_.size(); }
+
+  // --- For ScsiTask's sources ---
+
+  // The status is on its way: the tag is free, and so is the place in the window.
+  void OnStatusMade(ScsiTask& task);
+  uint32_t NextTransferTag();
+
+ private:
+  ScsiTask& TakeTask();
+  void PlanTask(ScsiTask& task);
+  void PrepareDataOut(ScsiTask& task, uint32_t data_bytes);
+  static void Decide(ScsiTask& task, scsi::ScsiStatus status);
+  static void Decide(ScsiTask& task, scsi::ScsiResult result);
+
+  Task<void> Run(ScsiTask& task);
+  // For the export's counters, when the status is known.
+  void CountTask(const ScsiTask& task);
+  Task<void> Perform(ScsiTask& task);
+  Task<void> CollectData(ScsiTask& task);
+  Task<void> TakeBuffer(ScsiTask& task, uint32_t bytes);
+  Task<scsi::ScsiResult> Execute(ScsiTask& task);
+  void Finish(ScsiTask& task);
+  void LeaveTable(ScsiTask& task);
+
+  Unit* FindUnit(uint64_t number);
+  Unit* AttachUnit(const LunEntry& entry);
+  void RefreshLuns();
+  void DropUnit(Unit& unit);
+
+  Context context_;
+  std::shared_ptr<const LunMap> lun_map_;
+  uint64_t lun_generation_ = 0;
+  std::vector<uint64_t> lun_numbers_;
+  absl::flat_hash_map<uint64_t, std::unique_ptr<Unit>> units_;
+  std::vector<std::unique_ptr<Unit>> leaving_units_;
+  std::vector<absl::AnyInvocable<void()>> released_calls_;
+  UnitShare& unknown_unit_share_;
+
+  std::vector<std::unique_ptr<ScsiTask>> tasks_;  // all that were ever made
+  std::vector<ScsiTask*> free_;
+  std::vector<ScsiTask*> live_;
+  absl::flat_hash_map<uint32_t, ScsiTask*> table_;  // by initiator task tag
+  uint64_t last_serial_ = 0;
+  uint32_t last_transfer_tag_ = 0;
+  uint32_t immediate_ = 0;
+  bool closed_ = false;
+  WaitQueue changed_;
+};
+
+}  // namespace sectormap::iscsi

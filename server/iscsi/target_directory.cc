@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/iscsi/target_directory.h"
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "core/base/check.h"
+#include "core/base/status_macros.h"
+
+namespace sectormap::iscsi {
+namespace {
+
+// Debian's absl has a string_view of its own.
+absl::string_view Absl(std::string_view text) { return {text.data(), text.size()}; }
+
+absl::Status NoTarget(std::string_view iqn) {
+  return absl::NotFoundError(absl::StrCat("there is no target '", Absl(iqn), "'"));
+}
+
+absl::Status CheckCredentials(const ChapCredentials& chap, std::string_view what) {
+  if (chap.user.empty())
+    return absl::InvalidArgumentError(absl::StrCat(Absl(what), " needs a user name"));
+  if (chap.secret.empty())
+    return absl::InvalidArgumentError(absl::StrCat(Absl(what), " needs a secret"));
+  // RFC 7143 §6.1: a text value is at most 255 bytes long.
+  if (chap.user.size() > 255 || chap.secret.size() > 255) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(Absl(what), ": a user name or secret is at most 255 bytes long"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckPolicy(const AccessPolicy& policy) {
+  for (const std::string& name : policy.allowed_initiators) RETURN_IF_ERROR(CheckIscsiName(name));
+  if (policy.chap) RETURN_IF_ERROR(CheckCredentials(*policy.chap, "CHAP"));
+  if (!policy.mutual_chap) return absl::OkStatus();
+  if (!policy.chap) {
+    return absl::InvalidArgumentError("mutual CHAP needs CHAP of the initiator as well");
+  }
+  RETURN_IF_ERROR(CheckCredentials(*policy.mutual_chap, "mutual CHAP"));
+  // RFC 7143 §9.2.1: an attacker could reflect our own challenge back at us.
+  if (policy.mutual_chap->secret == policy.chap->secret) {
+    return absl::InvalidArgumentError("mutual CHAP must have a secret of its own");
+  }
+  return absl::OkStatus();
+}
+
+bool IsDigits(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), absl::ascii_isdigit);
+}
+
+// RFC 7143 §4.2.7.4: "iqn." YYYY-MM "." reversed domain [":" anything].
+bool IsIqn(std::string_view name) {
+  if (name.size() < 13 || !name.starts_with("iqn.")) return false;
+  const std::string_view month = name.substr(9, 2);
+  return IsDigits(name.substr(4, 4)) && name[8] == '-' && IsDigits(month) && month >= "01" &&
+         month <= "12" && name[11] == '.' && absl::ascii_isalnum(name[12]);
+}
+
+// "eui." and 16 hex digits, "naa." and 16 or 32. The RFC's own examples use capitals here.
+bool IsHexName(std::string_view name, std::string_view prefix,
+               std::initializer_list<size_t> sizes) {
+  if (!name.starts_with(prefix)) return false;
+  name.remove_prefix(prefix.size());
+  return std::find(sizes.begin(), sizes.end(), name.size()) != sizes.end() &&
+         std::all_of(name.begin(), name.end(), absl::ascii_isxdigit);
+}
+
+// Counts down from any thread; a control thread waits for zero, for a while.
+class ReleaseLatch {
+ public:
+  explicit ReleaseLatch(size_t count) : left_(count) {}
+  void Release() {
+    absl::MutexLock lock(&mutex_);
+    --left_;
+  }
+  void Wait(absl::Duration at_most) {
+    absl::MutexLock lock(&mutex_);
+    auto none_left = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return left_ == 0; };
+    mutex_.AwaitWithTimeout(absl::Condition(&none_left), at_most);
+  }
+
+ private:
+  absl::Mutex mutex_;
+  size_t left_ ABSL_GUARDED_BY(mutex_);
+};
+
+std::shared_ptr<ReleaseLatch> TellLunsChanged(
+    const std::vector<std::shared_ptr<SessionControl>>& sessions) {
+  auto latch = std::make_shared<ReleaseLatch>(sessions.size());
+  for (const auto& session : sessions) session->OnLunsChanged([latch] { latch->Release(); });
+  return latch;
+}
+
+}  // namespace
+
+absl::Status CheckIscsiName(std::string_view name) {
+  if (name.empty()) return absl::InvalidArgumentError("an iSCSI name must not be empty");
+  if (name.size() > kMaxIscsiNameBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("an iSCSI name is at most ", kMaxIscsiNameBytes,
+                                                   " bytes long; this one has ", name.size()));
+  }
+  if (IsHexName(name, "eui.", {16}) || IsHexName(name, "naa.", {16, 32})) return absl::OkStatus();
+  for (const char c : name) {
+    const auto byte = static_cast<unsigned char>(c);
+    // RFC 3722: what stringprep leaves. Beyond ASCII every byte is taken as it is.
+    const bool allowed = byte >= 0x80 || absl::ascii_islower(byte) || absl::ascii_isdigit(byte) ||
+                         c == '-' || c == '.' || c == ':';
+    if (!allowed) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("an iSCSI name has lower-case letters, digits, '-', '.' and ':' only: '",
+                       absl::CHexEscape(Absl(name)), "'"));
+    }
+  }
+  if (IsIqn(name)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", absl::CHexEscape(Absl(name)),
+                   "' is not an iSCSI name: iqn.YYYY-MM.REVERSED.DOMAIN[:TEXT], eui. and 16 hex "
+                   "digits, or naa. and 16 or 32"));
+}
+
+bool TargetView::Allows(std::string_view initiator_name) const {
+  const auto& allowed = policy.allowed_initiators;
+  return allowed.empty() ||
+         std::find(allowed.begin(), allowed.end(), initiator_name) != allowed.end();
+}
+
+std::shared_ptr<const LunMap> TargetLuns::map() const {
+  absl::MutexLock lock(&mutex_);
+  return map_;
+}
+
+void TargetLuns::Set(LunMap map) {
+  {
+    absl::MutexLock lock(&mutex_);
+    map_ = std::make_shared<const LunMap>(std::move(map));
+  }
+  generation_.fetch_add(1, std::memory_order_release);
+}
+
+TargetDirectory::TargetDirectory() = default;
+
+TargetDirectory::~TargetDirectory() {
+  absl::MutexLock lock(&mutex_);
+  CHECK(sessions_.empty());
+}
+
+absl::Status TargetDirectory::AddTarget(std::string_view iqn) {
+  RETURN_IF_ERROR(CheckIscsiName(iqn));
+  absl::MutexLock lock(&mutex_);
+  auto [place, added] = targets_.try_emplace(std::string(iqn));
+  if (!added)
+    return absl::AlreadyExistsError(absl::StrCat("target '", Absl(iqn), "' exists already"));
+  place->second.view = std::make_shared<const TargetView>(TargetView{std::string(iqn), {}});
+  return absl::OkStatus();
+}
+
+absl::Status TargetDirectory::SetAccess(std::string_view iqn, AccessPolicy policy) {
+  RETURN_IF_ERROR(CheckPolicy(policy));
+  std::vector<std::shared_ptr<SessionControl>> refused;
+  {
+    absl::MutexLock lock(&mutex_);
+    auto place = targets_.find(iqn);
+    if (place == targets_.end()) return NoTarget(iqn);
+    auto view = std::make_shared<const TargetView>(TargetView{std::string(iqn), std::move(policy)});
+    place->second.view = view;
+    for (const auto& [id, session] : sessions_) {
+      if (session.key.target_name == iqn && !view->Allows(session.key.initiator_name)) {
+        refused.push_back(session.control);
+      }
+    }
+  }
+  for (const auto& session : refused) session->Drop(DropReason::kTargetRemoved);
+  return absl::OkStatus();
+}
+
+absl::Status TargetDirectory::AddLun(std::string_view iqn, uint64_t lun_number,
+                                     std::shared_ptr<scsi::Lun> lun, bool read_only) {
+  CHECK(lun != nullptr);
+  if (lun_number > kMaxLunNumber) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("LUN ", lun_number, " is too large: numbers go from 0 to ", kMaxLunNumber));
+  }
+  std::vector<std::shared_ptr<SessionControl>> sessions;
+  {
+    absl::MutexLock lock(&mutex_);
+    auto place = targets_.find(iqn);
+    if (place == targets_.end()) return NoTarget(iqn);
+    LunMap map = *place->second.luns->map();
+    auto at = std::lower_bound(map.begin(), map.end(), lun_number,
+                               [](const LunEntry& entry, uint64_t n) { return entry.number < n; });
+    if (at != map.end() && at->number == lun_number) {
+      return absl::AlreadyExistsError(
+          absl::StrCat("target '", Absl(iqn), "' has a LUN ", lun_number, " already"));
+    }
+    map.insert(at, LunEntry{lun_number, std::move(lun), read_only,
+                            std::make_shared<scsi::CommandCounters>()});
+    place->second.luns->Set(std::move(map));
+    sessions = SessionsOf(iqn);
+  }
+  TellLunsChanged(sessions);
+  return absl::OkStatus();
+}
+
+absl::Status TargetDirectory::RemoveLun(std::string_view iqn, uint64_t lun_number) {
+  std::vector<std::shared_ptr<SessionControl>> sessions;
+  {
+    absl::MutexLock lock(&mutex_);
+    auto place = targets_.find(iqn);
+    if (place == targets_.end()) return NoTarget(iqn);
+    LunMap map = *place->second.luns->map();
+    if (std::erase_if(map, [&](const LunEntry& entry) { return entry.number == lun_number; }) ==
+        0) {
+      return absl::NotFoundError(absl::StrCat("target '", Absl(iqn), "' has no LUN ", lun_number));
+    }
+    place->second.luns->Set(std::move(map));
+    sessions = SessionsOf(iqn);
+  }
+  CHECK(Reactor::CurrentOrNull() == nullptr);
+  TellLunsChanged(sessions)->Wait(absl::FromChrono(kReleaseWait));
+  return absl::OkStatus();
+}
+
+absl::Status TargetDirectory::RemoveTarget(std::string_view iqn) {
+  CHECK(Reactor::CurrentOrNull() == nullptr);
+  const std::string name(iqn);
+  absl::MutexLock lock(&mutex_);
+  auto place = targets_.find(iqn);
+  if (place == targets_.end()) return NoTarget(iqn);
+  // Its sessions keep the LUN map until they end; the record, and so new logins, end here.
+  targets_.erase(place);
+  // A session only posts to its reactor, so it may be told under the lock.
+  for (const auto& session : SessionsOf(name)) session->AskLogout(DropReason::kTargetRemoved);
+  auto all_gone = [this, &name]()
+                      ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return SessionsOf(name).empty(); };
+  mutex_.AwaitWithTimeout(absl::Condition(&all_gone),
+                          absl::FromChrono(kLogoutGrace + kReleaseWait));
+  return absl::OkStatus();
+}
+
+std::shared_ptr<const TargetView> TargetDirectory::Find(std::string_view iqn) const {
+  absl::MutexLock lock(&mutex_);
+  auto place = targets_.find(iqn);
+  return place == targets_.end() ? nullptr : place->second.view;
+}
+
+std::vector<std::string> TargetDirectory::VisibleTo(std::string_view initiator_name) const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<std::string> names;
+  for (const auto& [iqn, target] : targets_) {
+    if (target.view->Allows(initiator_name)) names.push_back(iqn);
+  }
+  return names;
+}
+
+std::vector<std::string> TargetDirectory::targets() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<std::string> names;
+  for (const auto& [iqn, target] : targets_) names.push_back(iqn);
+  return names;
+}
+
+LunMap TargetDirectory::luns(std::string_view iqn) const {
+  absl::MutexLock lock(&mutex_);
+  auto place = targets_.find(iqn);
+  return place == targets_.end() ? LunMap() : *place->second.luns->map();
+}
+
+std::vector<SessionInfo> TargetDirectory::sessions() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<SessionInfo> infos;
+  for (const auto& [id, session] : sessions_) infos.push_back(session.info);
+  return infos;
+}
+
+uint16_t TargetDirectory::TakeTsih() {
+  absl::MutexLock lock(&mutex_);
+  if (tsihs_.size() == UINT16_MAX) return 0;
+  do {
+    if (++last_tsih_ == 0) ++last_tsih_;
+  } while (!tsihs_.insert(last_tsih_).second);
+  return last_tsih_;
+}
+
+void TargetDirectory::ReleaseTsih(uint16_t tsih) {
+  absl::MutexLock lock(&mutex_);
+  tsihs_.erase(tsih);
+}
+
+TargetDirectory::Registration TargetDirectory::Register(const NexusKey& key, SessionInfo info,
+                                                        std::shared_ptr<SessionControl> session,
+                                                        bool replace) {
+  absl::MutexLock lock(&mutex_);
+  Registration registration;
+  auto target = targets_.find(key.target_name);
+  // The login may have seen it with another policy, or not seen it go.
+  if (target == targets_.end() || !target->second.view->Allows(key.initiator_name)) {
+    return registration;
+  }
+  auto previous = session_by_key_.find(key);
+  if (previous != session_by_key_.end() && !replace) {
+    registration.result = Registration::Result::kPortInUse;
+    registration.previous = sessions_.at(previous->second).control;
+    return registration;
+  }
+  registration.result = Registration::Result::kDone;
+  registration.id = info.id = ++last_session_id_;
+  registration.luns = target->second.luns;
+  session_by_key_[key] = info.id;
+  sessions_.emplace(info.id, SessionRecord{key, std::move(info), std::move(session)});
+  return registration;
+}
+
+void TargetDirectory::Unregister(uint64_t id) {
+  absl::MutexLock lock(&mutex_);
+  auto place = sessions_.find(id);
+  CHECK(place != sessions_.end());
+  auto by_key = session_by_key_.find(place->second.key);
+  // It is another's if this session was replaced.
+  if (by_key != session_by_key_.end() && by_key->second == id) session_by_key_.erase(by_key);
+  sessions_.erase(place);
+}
+
+void TargetDirectory::DropSessions(std::string_view iqn, uint64_t except, DropReason reason) {
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [id, session] : sessions_) {
+    if (session.key.target_name == iqn && id != except) session.control->Drop(reason);
+  }
+}
+
+std::vector<std::shared_ptr<SessionControl>> TargetDirectory::SessionsOf(
+    std::string_view iqn) const {
+  std::vector<std::shared_ptr<SessionControl>> found;
+  for (const auto& [id, session] : sessions_) {
+    if (session.key.target_name == iqn) found.push_back(session.control);
+  }
+  return found;
+}
+
+}  // namespace sectormap::iscsi

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// The BlockDevice contract over every backing device of this machine.
+#include <fcntl.h>
+#include <linux/loop.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "core/block/file_device.h"
+#include "core/block/memory_device.h"
+#include "tests/core/block/block_device_contract.h"
+#include "tests/support/test_directory.h"
+
+namespace sectormap {
+namespace {
+
+constexpr SectorCount kSize{16384};
+constexpr const char* kTmpfs = "/dev/shm";
+
+std::shared_ptr<BlockDevice> MakeMemory(ReactorPool&) {
+  auto device = MemoryDevice::Create(kSize);
+  EXPECT_TRUE(device.ok()) << device.status();
+  return *std::move(device);
+}
+
+// A device that keeps what it lies on.
+template <typename Below>
+std::shared_ptr<BlockDevice> OpenOn(std::shared_ptr<Below> below, const std::string& path,
+                                    const FileDevice::Options& options) {
+  auto device = FileDevice::Open(path, false, options);
+  EXPECT_TRUE(device.ok()) << device.status();
+  if (!device.ok()) return nullptr;
+  struct Holder {
+    std::shared_ptr<Below> below;
+    std::unique_ptr<FileDevice> device;
+  };
+  auto holder = std::make_shared<Holder>(std::move(below), *std::move(device));
+  return {holder, holder->device.get()};
+}
+
+ContractDevice OnFile(const std::string& name, const std::filesystem::path& parent,
+                      const FileDevice::Options& options) {
+  return {name, [parent, options](ReactorPool&) {
+            auto directory = std::make_shared<TestDirectory>(parent);
+            const std::string path = directory->MakeFile("disk", Bytes(kSize).value());
+            return OpenOn(directory, path, options);
+          }};
+}
+
+// A block device with blocks of 4096 bytes, over a file.
+class LoopDevice {
+ public:
+  LoopDevice() {
+    file_ = open(directory_.MakeFile("disk", Bytes(kSize).value()).c_str(), O_RDWR | O_CLOEXEC);
+    const int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+    // Somebody else may take the free one first.
+    for (int tries = 0; control >= 0 && tries < 8 && device_ < 0; ++tries) {
+      const int number = ioctl(control, LOOP_CTL_GET_FREE);
+      if (number < 0) break;
+      path_ = absl::StrCat("/dev/loop", number);
+      const int fd = open(path_.c_str(), O_RDWR | O_CLOEXEC);
+      if (fd < 0) break;
+      loop_config config{};
+      config.fd = static_cast<uint32_t>(file_);
+      config.block_size = 4096;
+      config.info.lo_flags = LO_FLAGS_AUTOCLEAR;
+      if (ioctl(fd, LOOP_CONFIGURE, &config) == 0) {
+        device_ = fd;
+      } else {
+        close(fd);
+      }
+    }
+    if (control >= 0) close(control);
+  }
+  LoopDevice(const LoopDevice&) = delete;
+  LoopDevice& operator=(const LoopDevice&) = delete;
+  ~LoopDevice() {
+    if (device_ >= 0) close(device_);
+    if (file_ >= 0) close(file_);
+  }
+  bool is_there() const { return device_ >= 0; }
+  const std::string& path() const { return path_; }
+
+ private:
+  TestDirectory directory_;
+  int file_ = -1;
+  int device_ = -1;
+  std::string path_;
+};
+
+void SkipWithoutLoop() { GTEST_SKIP() << "no loop device: not root, or none in this container"; }
+
+ContractDevice OnLoop(const std::string& name, FileDevice::Mode mode) {
+  return {name, [mode](ReactorPool&) -> std::shared_ptr<BlockDevice> {
+            auto loop = std::make_shared<LoopDevice>();
+            if (!loop->is_there()) {
+              SkipWithoutLoop();
+              return nullptr;
+            }
+            return OpenOn(loop, loop->path(), {.mode = mode});
+          }};
+}
+
+constexpr FileDevice::Mode kWriteback = FileDevice::Mode::kWriteback;
+constexpr FileDevice::Mode kDirect = FileDevice::Mode::kDirect;
+
+INSTANTIATE_TEST_SUITE_P(Memory, BlockDeviceContractTest,
+                         testing::Values(ContractDevice{"Memory", MakeMemory}), ContractName);
+
+INSTANTIATE_TEST_SUITE_P(
+    File, BlockDeviceContractTest,
+    testing::Values(OnFile("WritebackOnDisk", std::filesystem::current_path(),
+                           {.mode = kWriteback}),
+                    OnFile("WritebackInMemory", kTmpfs, {.mode = kWriteback}),
+                    OnFile("DirectOnDisk", std::filesystem::current_path(), {.mode = kDirect}),
+                    OnFile("DirectIn4096Blocks", std::filesystem::current_path(),
+                           {.mode = kDirect, .direct_block_bytes = 4096})),
+    ContractName);
+
+INSTANTIATE_TEST_SUITE_P(Loop, BlockDeviceContractTest,
+                         testing::Values(OnLoop("Direct", kDirect),
+                                         OnLoop("Writeback", kWriteback)),
+                         ContractName);
+
+}  // namespace
+}  // namespace sectormap
