@@ -208,8 +208,13 @@ class HostilePeerTest : public IscsiTest {
           co_await peer.Start(FakeInitiator::Read10(0, 128));
         }
         const uint32_t tag = co_await peer.Start(FakeInitiator::Write10(0, data));
-        if (random.OneIn(2)) co_await peer.StartManage(TaskManagementFunction::kAbortTask, 0, tag);
-        co_await peer.Finish(tag);
+        if (random.OneIn(2)) {
+          // An aborted command never answers.
+          co_await peer.Manage(TaskManagementFunction::kAbortTask, 0, tag);
+          co_await peer.Ping();
+        } else {
+          co_await peer.Finish(tag);
+        }
       }
       peer.Shutdown();
       co_await AllEnded(test);
