@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <span>
 
+#include "core/async/clock.h"
 #include "core/async/wait_queue.h"
 #include "server/iscsi/command_memory.h"
 #include "server/iscsi/data_transfer.h"
@@ -84,6 +85,7 @@ struct ScsiTask {
   Session& session;
   ScsiCommandHeader header;
   uint64_t serial = 0;   // in the order of arrival
+  MonotonicTime arrived;
   Unit* unit = nullptr;  // null: the LUN number names no unit
   scsi::CommandPlan plan;
   uint32_t expected = 0;  // bytes the initiator expects to move in the plan's direction

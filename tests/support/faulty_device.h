@@ -15,8 +15,8 @@ namespace sectormap {
 class FaultyDevice final : public BlockDevice {
  public:
   struct Fault {
-    std::optional<IoOp> op;  // empty: any
-    Sector first{0};         // requests that touch [first, first + count); a flush touches all
+    std::optional<IoOp> op = std::nullopt;  // empty: any
+    Sector first{0};  // requests that touch [first, first + count); a flush touches all
     SectorCount count = kMaxDeviceSectors;
     IoStatus status = IoStatus::kIoError;
     uint64_t pass = 0;              // so many matching requests are let through first

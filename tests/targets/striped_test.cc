@@ -94,7 +94,7 @@ TEST_F(StripedTest, MarksEveryStripeOnADeviceThatFailed) {
   devices_.Add("/dev/bad", faulty);
   Target& target = TargetOf("0 48 striped 3 8 /dev/vdd 0 /dev/bad 0 /dev/bad 16");
   EXPECT_EQ(target.StatusArgs(), "3 /dev/vdd /dev/bad /dev/bad 1 AAA");
-  faulty->FailNext(1);
+  faulty->Add({.times = 1});
   std::vector<std::byte> data(512);
   EXPECT_EQ(Run(target, IoRequest::Read(Sector(8), data)), IoStatus::kIoError);
   EXPECT_EQ(target.StatusArgs(), "3 /dev/vdd /dev/bad /dev/bad 1 ADD");

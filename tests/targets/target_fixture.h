@@ -68,7 +68,7 @@ class TargetFixture : public testing::Test {
   std::string Refusal(std::string_view text) { return std::string(Build(text).status().message()); }
 
   IoStatus Run(BlockDevice& device, IoRequest request) {
-    return reactors_->RunOn(0, device.Submit(request));
+    return reactors_->RunOn(0, SubmitOnReactor(device, request));
   }
 
   SteadyClock clock_;
@@ -77,6 +77,11 @@ class TargetFixture : public testing::Test {
   std::unique_ptr<ReactorPool> reactors_;
 
  private:
+  // A request is submitted on the reactor, not only awaited there.
+  static Task<IoStatus> SubmitOnReactor(BlockDevice& device, IoRequest request) {
+    co_return co_await device.Submit(request);
+  }
+
   std::map<std::string, std::shared_ptr<MemoryDevice>> disks_;
   std::vector<std::shared_ptr<const MappingTable>> tables_;
 };

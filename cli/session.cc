@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/session.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "cli/server_address.h"
+#include "google/rpc/status.pb.h"
+#include "sectormap/v1/errors.pb.h"
+
+namespace sectormap::cli {
+namespace {
+
+ExitCode ExitCodeOf(grpc::StatusCode code) {
+  switch (code) {
+    case grpc::StatusCode::OK:
+      return ExitCode::kOk;
+    case grpc::StatusCode::NOT_FOUND:
+      return ExitCode::kNotFound;
+    case grpc::StatusCode::ALREADY_EXISTS:
+    case grpc::StatusCode::FAILED_PRECONDITION:
+    case grpc::StatusCode::ABORTED:
+      return ExitCode::kConflict;
+    case grpc::StatusCode::UNAVAILABLE:
+      return ExitCode::kUnreachable;
+    case grpc::StatusCode::CANCELLED:
+    case grpc::StatusCode::UNKNOWN:
+    case grpc::StatusCode::INVALID_ARGUMENT:
+    case grpc::StatusCode::DEADLINE_EXCEEDED:
+    case grpc::StatusCode::PERMISSION_DENIED:
+    case grpc::StatusCode::UNAUTHENTICATED:
+    case grpc::StatusCode::RESOURCE_EXHAUSTED:
+    case grpc::StatusCode::OUT_OF_RANGE:
+    case grpc::StatusCode::UNIMPLEMENTED:
+    case grpc::StatusCode::INTERNAL:
+    case grpc::StatusCode::DATA_LOSS:
+    case grpc::StatusCode::DO_NOT_USE:
+      break;
+  }
+  return ExitCode::kError;
+}
+
+// gRPC's canonical names, as they stand in google.rpc.Code.
+absl::string_view CodeName(grpc::StatusCode code) {
+  static constexpr absl::string_view kNames[] = {"OK",
+                                                 "CANCELLED",
+                                                 "UNKNOWN",
+                                                 "INVALID_ARGUMENT",
+                                                 "DEADLINE_EXCEEDED",
+                                                 "NOT_FOUND",
+                                                 "ALREADY_EXISTS",
+                                                 "PERMISSION_DENIED",
+                                                 "RESOURCE_EXHAUSTED",
+                                                 "FAILED_PRECONDITION",
+                                                 "ABORTED",
+                                                 "OUT_OF_RANGE",
+                                                 "UNIMPLEMENTED",
+                                                 "INTERNAL",
+                                                 "UNAVAILABLE",
+                                                 "DATA_LOSS",
+                                                 "UNAUTHENTICATED"};
+  const auto index = static_cast<size_t>(code);
+  return index < std::size(kNames) ? kNames[index] : "UNKNOWN";
+}
+
+std::optional<v1::TableViolation> TableViolationIn(const grpc::Status& status) {
+  google::rpc::Status details;
+  if (!details.ParseFromString(status.error_details())) return std::nullopt;
+  for (const google::protobuf::Any& detail : details.details()) {
+    v1::TableViolation violation;
+    if (detail.Is<v1::TableViolation>() && detail.UnpackTo(&violation)) return violation;
+  }
+  return std::nullopt;
+}
+
+// `  line 2, linear: Gap in table` and below it the line itself.
+std::string ViolationText(const v1::TableViolation& violation, absl::string_view table) {
+  std::string text = "\n  ";
+  if (violation.line() == 0) {
+    absl::StrAppend(&text, "table: ", violation.reason());
+    return text;
+  }
+  absl::StrAppend(&text, "line ", violation.line());
+  if (!violation.target_type().empty()) absl::StrAppend(&text, ", ", violation.target_type());
+  absl::StrAppend(&text, ": ", violation.reason());
+  const std::vector<absl::string_view> lines = absl::StrSplit(table, '\n');
+  if (violation.line() <= lines.size() && !table.empty()) {
+    absl::StrAppend(&text, "\n  > ", lines[violation.line() - 1]);
+  }
+  return text;
+}
+
+}  // namespace
+
+void PrintError(std::ostream& err, bool json, absl::string_view code, ExitCode exit_code,
+                absl::string_view message, absl::string_view more_json) {
+  if (json) {
+    err << absl::StrCat("{\"error\":{\"code\":\"", code,
+                        "\",\"exit_code\":", static_cast<int>(exit_code),
+                        ",\"message\":", JsonQuoted(message), more_json, "}}\n");
+  } else {
+    err << absl::StrCat("sectormap: ", message, "\n");
+  }
+}
+
+Session::Session(const Terminal& terminal, std::string server_uri, bool json, bool verbose)
+    : terminal_(terminal), server_uri_(std::move(server_uri)), json_(json), verbose_(verbose) {
+  grpc::ChannelArguments arguments;
+  // A table may have a million rows, which is more text than gRPC takes unasked (4 MiB).
+  arguments.SetMaxReceiveMessageSize(-1);
+  const std::shared_ptr<grpc::Channel> channel =
+      grpc::CreateCustomChannel(server_uri_, grpc::InsecureChannelCredentials(), arguments);
+  devices_ = v1::DeviceMapper::NewStub(channel);
+  iscsi_ = v1::Iscsi::NewStub(channel);
+}
+
+ExitCode Session::ShowError(ExitCode code, absl::string_view message) {
+  PrintError(terminal_.err, json_, code == ExitCode::kUsage ? "INVALID_ARGUMENT" : "UNKNOWN", code,
+             message);
+  return code;
+}
+
+ExitCode Session::ShowRefusal(absl::string_view what, const grpc::Status& status,
+                              absl::string_view table) {
+  const ExitCode exit_code = ExitCodeOf(status.error_code());
+  std::string message = exit_code == ExitCode::kUnreachable
+                            ? WhyUnreachable(server_uri_, status.error_message())
+                            : absl::StrCat(what, ": ", status.error_message());
+  std::string more_json;
+  if (const auto violation = TableViolationIn(status)) {
+    more_json = absl::StrCat(",\"table_violation\":", JsonOf(*violation));
+    if (!json_) message += ViolationText(*violation, table);
+  }
+  PrintError(terminal_.err, json_, CodeName(status.error_code()), exit_code, message, more_json);
+  return exit_code;
+}
+
+}  // namespace sectormap::cli

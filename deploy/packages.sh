@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash disable=SC2034
+# The Debian 12 packages that the scripts need, and how they get them. To be sourced.
+
+# To build sectormapd and sectormap. GoogleTest and Google Benchmark are here because the `release`
+# preset configures the tests too.
+BUILD_PACKAGES=(
+  clang-19 lld-19 libclang-rt-19-dev cmake ninja-build ccache pkg-config python3
+  libabsl-dev libspdlog-dev libssl-dev libsqlite3-dev liburing-dev libisal-dev
+  libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
+  prometheus-cpp-dev libcli11-dev libtomlplusplus-dev
+  libgtest-dev libgmock-dev libbenchmark-dev
+)
+
+# The initiator with which the quickstart proves itself: qemu-io and qemu-img with libiscsi.
+PROOF_PACKAGES=(qemu-utils qemu-block-extra)
+
+# What the tests run against the daemon: libiscsi's suite, a guest with Debian's kernel (kmod, lz4
+# and binutils make its image), Prometheus for the dashboard, SQLite's shell, mkfs for tiny disks.
+TEST_PACKAGES=(
+  libiscsi-bin qemu-system-x86 kmod lz4 binutils cpio
+  prometheus sqlite3 e2fsprogs iproute2 procps util-linux
+)
+
+# The peer that tests/bench/run.sh measures against.
+BENCH_PACKAGES=(tgt)
+
+# Prints those of the given packages that are not installed.
+missing_packages() {
+  local name
+  for name in "$@"; do
+    [[ $(dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null) == installed ]] || echo "$name"
+  done
+}
+
+# Installs what is missing of the given packages, without a question and without starting any
+# service that comes with them (Debian would start prometheus and tgtd at once).
+install_packages() {
+  local missing as_root=() policy=/usr/sbin/policy-rc.d own_policy=0 status=0
+  mapfile -t missing < <(missing_packages "$@")
+  ((${#missing[@]} == 0)) && return 0
+  if ((EUID != 0)); then
+    if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; then
+      as_root=(sudo)
+    else
+      {
+        echo "These Debian packages are missing and only root can install them. Run as root:"
+        echo "  apt-get install --no-install-recommends ${missing[*]}"
+        echo "and then this script again; it needs no root itself."
+      } >&2
+      return 1
+    fi
+  fi
+  echo "Installing ${#missing[@]} Debian packages: ${missing[*]}"
+  if [[ ! -e $policy ]]; then
+    own_policy=1
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+  fi
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q update >/dev/null || true
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends install "${missing[@]}" >/dev/null ||
+    status=1
+  ((own_policy)) && "${as_root[@]}" rm -f "$policy"
+  mapfile -t missing < <(missing_packages "${missing[@]}")
+  if ((status != 0 || ${#missing[@]} != 0)); then
+    echo "apt-get could not install: ${missing[*]:-(see its message above)}" >&2
+    return 1
+  fi
+}

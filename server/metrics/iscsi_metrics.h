@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sessions, logins, dropped connections, and the commands of each exported LUN.
+#pragma once
+
+#include "server/iscsi/target_directory.h"
+#include "server/metrics/families.h"
+
+namespace sectormap::metrics {
+
+// Not on a reactor's thread: it takes the locks of a listing.
+void AddIscsiFamilies(const iscsi::TargetDirectory& targets, Families& families);
+void AddCommandFamilies(const iscsi::TargetDirectory& targets, Families& families);
+
+}  // namespace sectormap::metrics

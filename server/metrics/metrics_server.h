@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// MetricsServer: /metrics for Prometheus. Nothing is counted here: counters live where the work is
+// done, one set per reactor, and are summed when somebody scrapes. docs/metrics.md lists them all.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "core/async/reactor_pool.h"
+#include "core/block/backing_opener.h"
+#include "core/map/device_registry.h"
+#include "server/iscsi/target_directory.h"
+#include "server/metrics/grpc_metrics.h"
+
+namespace sectormap::metrics {
+
+// Where the figures come from. All outlive the server.
+struct MetricsSources {
+  std::string version;  // the daemon's, for build_info
+  ReactorPool& reactors;
+  DeviceRegistry& devices;
+  BackingOpener& backings;
+  iscsi::TargetDirectory& targets;
+  GrpcMetrics& grpc;
+};
+
+class MetricsServer {
+ public:
+  // `address` is ADDR:PORT or [ADDR]:PORT; port 0 takes a free one. Fails, saying which option to
+  // change, if the address is in use or not ours. Answers on threads of its own; a scrape takes the
+  // locks of a listing, none of the I/O path's.
+  static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(std::string_view address,
+                                                              MetricsSources sources);
+
+  // Stops answering and returns when no scrape runs any more.
+  virtual ~MetricsServer() = default;
+
+  // ADDR:PORT with the port that was bound, for http://ADDR:PORT/metrics.
+  virtual std::string address() const = 0;
+};
+
+}  // namespace sectormap::metrics

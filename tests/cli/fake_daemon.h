@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+// FakeDaemon: the control services with answers a test chooses, on a Unix socket of its own, and a
+// command line that talks to it.
+#pragma once
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <grpcpp/grpcpp.h>
+
+#include "cli/run.h"
+#include "gtest/gtest.h"
+#include "sectormap/v1/device_mapper.grpc.pb.h"
+#include "sectormap/v1/iscsi.grpc.pb.h"
+
+namespace sectormap::cli {
+
+// Answers every call with `status` if it is not OK, else with what the test has put in.
+class FakeDeviceMapper final : public v1::DeviceMapper::Service {
+ public:
+  struct Entry {
+    v1::Device device;
+    std::string table, inactive_table, status;
+    std::vector<v1::Dependency> dependencies;
+  };
+
+  grpc::Status refusal;  // every call fails with it, unless OK
+  std::map<std::string, Entry> devices;
+  v1::ListTargetTypesResponse types;
+  v1::GetStatsResponse stats;
+  v1::RemoveResponse removed;
+  std::string message_answer;
+  // The last request of each kind.
+  v1::CreateRequest created;
+  v1::LoadRequest loaded;
+  v1::SuspendRequest suspended;
+  v1::RemoveRequest remove_asked;
+  v1::RenameRequest renamed;
+  v1::MessageRequest messaged;
+  v1::WaitRequest waited;
+
+  Entry& Add(const std::string& name) {
+    Entry& entry = devices[name];
+    entry.device.set_name(name);
+    return entry;
+  }
+
+  grpc::Status Create(grpc::ServerContext*, const v1::CreateRequest* request,
+                      v1::Device* device) override {
+    created = *request;
+    device->set_name(request->name());
+    return refusal;
+  }
+  grpc::Status Load(grpc::ServerContext*, const v1::LoadRequest* request,
+                    v1::Device* device) override {
+    loaded = *request;
+    return Answer(request->name(), device);
+  }
+  grpc::Status Suspend(grpc::ServerContext*, const v1::SuspendRequest* request,
+                       v1::Device* device) override {
+    suspended = *request;
+    return Answer(request->name(), device);
+  }
+  grpc::Status Resume(grpc::ServerContext*, const v1::ResumeRequest* request,
+                      v1::Device* device) override {
+    return Answer(request->name(), device);
+  }
+  grpc::Status Clear(grpc::ServerContext*, const v1::ClearRequest* request,
+                     v1::Device* device) override {
+    return Answer(request->name(), device);
+  }
+  grpc::Status Remove(grpc::ServerContext*, const v1::RemoveRequest* request,
+                      v1::RemoveResponse* response) override {
+    remove_asked = *request;
+    *response = removed;
+    v1::Device ignored;
+    return Answer(request->name(), &ignored);
+  }
+  grpc::Status Rename(grpc::ServerContext*, const v1::RenameRequest* request,
+                      v1::Device* device) override {
+    renamed = *request;
+    return Answer(request->name(), device);
+  }
+  grpc::Status Get(grpc::ServerContext*, const v1::GetRequest* request,
+                   v1::Device* device) override {
+    return Answer(request->name(), device);
+  }
+  grpc::Status List(grpc::ServerContext*, const v1::ListRequest*,
+                    v1::ListResponse* response) override {
+    for (const auto& [name, entry] : devices) *response->add_devices() = entry.device;
+    return refusal;
+  }
+  grpc::Status GetTable(grpc::ServerContext*, const v1::GetTableRequest* request,
+                        v1::GetTableResponse* response) override {
+    v1::Device ignored;
+    const grpc::Status status = Answer(request->name(), &ignored);
+    if (!status.ok()) return status;
+    const Entry& entry = devices[request->name()];
+    response->set_table(request->slot() == v1::TABLE_SLOT_INACTIVE ? entry.inactive_table
+                                                                   : entry.table);
+    return status;
+  }
+  grpc::Status GetStatus(grpc::ServerContext*, const v1::GetStatusRequest* request,
+                         v1::GetStatusResponse* response) override {
+    v1::Device ignored;
+    const grpc::Status status = Answer(request->name(), &ignored);
+    if (status.ok()) response->set_status(devices[request->name()].status);
+    return status;
+  }
+  grpc::Status GetDependencies(grpc::ServerContext*, const v1::GetDependenciesRequest* request,
+                               v1::GetDependenciesResponse* response) override {
+    v1::Device ignored;
+    const grpc::Status status = Answer(request->name(), &ignored);
+    if (!status.ok()) return status;
+    for (const v1::Dependency& dependency : devices[request->name()].dependencies) {
+      *response->add_dependencies() = dependency;
+    }
+    return status;
+  }
+  grpc::Status Message(grpc::ServerContext*, const v1::MessageRequest* request,
+                       v1::MessageResponse* response) override {
+    messaged = *request;
+    response->set_answer(message_answer);
+    return refusal;
+  }
+  grpc::Status Wait(grpc::ServerContext*, const v1::WaitRequest* request,
+                    v1::Device* device) override {
+    waited = *request;
+    return Answer(request->name(), device);
+  }
+  grpc::Status ListTargetTypes(grpc::ServerContext*, const v1::ListTargetTypesRequest*,
+                               v1::ListTargetTypesResponse* response) override {
+    *response = types;
+    return refusal;
+  }
+  grpc::Status GetStats(grpc::ServerContext*, const v1::GetStatsRequest*,
+                        v1::GetStatsResponse* response) override {
+    *response = stats;
+    return refusal;
+  }
+
+ private:
+  grpc::Status Answer(const std::string& name, v1::Device* device) {
+    if (!refusal.ok()) return refusal;
+    const auto found = devices.find(name);
+    if (found == devices.end()) return {grpc::StatusCode::NOT_FOUND, "Device does not exist."};
+    *device = found->second.device;
+    return grpc::Status::OK;
+  }
+};
+
+class FakeIscsi final : public v1::Iscsi::Service {
+ public:
+  grpc::Status refusal;
+  v1::ExportRequest exported;
+  v1::UnexportRequest unexported;
+  v1::ListExportsResponse exports;
+  v1::ListSessionsResponse sessions;
+
+  grpc::Status Export(grpc::ServerContext*, const v1::ExportRequest* request,
+                      v1::Export* response) override {
+    exported = *request;
+    response->set_device(request->device());
+    response->set_iqn(request->iqn().empty() ? "iqn.2026-11.io.sectormap:" + request->device()
+                                             : request->iqn());
+    response->set_lun(request->lun());
+    return refusal;
+  }
+  grpc::Status Unexport(grpc::ServerContext*, const v1::UnexportRequest* request,
+                        v1::UnexportResponse*) override {
+    unexported = *request;
+    return refusal;
+  }
+  grpc::Status ListExports(grpc::ServerContext*, const v1::ListExportsRequest*,
+                           v1::ListExportsResponse* response) override {
+    *response = exports;
+    return refusal;
+  }
+  grpc::Status ListSessions(grpc::ServerContext*, const v1::ListSessionsRequest*,
+                            v1::ListSessionsResponse* response) override {
+    *response = sessions;
+    return refusal;
+  }
+};
+
+// What a run of the command left behind.
+struct Outcome {
+  ExitCode code;
+  std::string out, err;
+};
+
+// A directory that goes away with the test.
+class ScratchDirectory {
+ public:
+  ScratchDirectory() {
+    std::string pattern = std::filesystem::temp_directory_path() / "sectormap-cli-XXXXXX";
+    path_ = mkdtemp(pattern.data());
+  }
+  ~ScratchDirectory() { std::filesystem::remove_all(path_); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+class CliTest : public testing::Test {
+ protected:
+  CliTest() {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort(uri(), grpc::InsecureServerCredentials());
+    builder.RegisterService(&devices);
+    builder.RegisterService(&iscsi);
+    server_ = builder.BuildAndStart();
+  }
+  ~CliTest() override { server_->Shutdown(); }
+
+  std::string uri() const { return "unix:" + scratch.path() + "/control.sock"; }
+
+  // Without a daemon's address: what the environment says.
+  Outcome RunAsIs(std::vector<std::string> words) {
+    std::istringstream in(input);
+    std::ostringstream out, err;
+    const Terminal terminal{.in = in,
+                            .out = out,
+                            .err = err,
+                            .in_is_terminal = input_is_terminal,
+                            .is_root = false,
+                            .environment = [this](const char* name) {
+                              const auto found = environment.find(name);
+                              return found == environment.end() ? std::string() : found->second;
+                            }};
+    const ExitCode code = cli::Run(std::move(words), terminal);
+    return {code, out.str(), err.str()};
+  }
+  Outcome RunCli(std::vector<std::string> words) {
+    words.insert(words.begin(), {"--server", uri()});
+    return RunAsIs(std::move(words));
+  }
+
+  ScratchDirectory scratch;
+  FakeDeviceMapper devices;
+  FakeIscsi iscsi;
+  std::string input;  // standard input
+  bool input_is_terminal = true;
+  std::map<std::string, std::string> environment;
+
+ private:
+  std::unique_ptr<grpc::Server> server_;
+};
+
+inline v1::Dependency Backing(const std::string& name) {
+  v1::Dependency dependency;
+  dependency.set_name(name);
+  return dependency;
+}
+
+inline v1::Dependency Mapped(const std::string& name) {
+  v1::Dependency dependency = Backing(name);
+  dependency.set_mapped(true);
+  return dependency;
+}
+
+}  // namespace sectormap::cli

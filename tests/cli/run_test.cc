@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the command sends, how it ends, and what it says when it cannot.
+#include <sys/stat.h>
+
+#include <cstdio>
+#include <fstream>
+
+#include <google/protobuf/struct.pb.h>
+#include <google/protobuf/util/json_util.h>
+
+#include "google/rpc/status.pb.h"
+#include "sectormap/v1/errors.pb.h"
+#include "tests/cli/fake_daemon.h"
+
+namespace sectormap::cli {
+namespace {
+
+bool Contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+// REQUIRES: `text` is JSON; the test fails otherwise.
+google::protobuf::Value ParseJson(const std::string& text) {
+  google::protobuf::Value value;
+  const auto status = google::protobuf::util::JsonStringToMessage(text, &value);
+  EXPECT_TRUE(status.ok()) << status.ToString() << "\n" << text;
+  return value;
+}
+
+void WriteFile(const std::string& path, const std::string& text, mode_t mode = 0600) {
+  std::ofstream(path) << text;
+  chmod(path.c_str(), mode);
+}
+
+grpc::Status RefusedTable(uint32_t line, const std::string& type, const std::string& reason) {
+  v1::TableViolation violation;
+  violation.set_line(line);
+  violation.set_target_type(type);
+  violation.set_reason(reason);
+  google::rpc::Status details;
+  details.set_code(static_cast<int>(grpc::StatusCode::INVALID_ARGUMENT));
+  details.add_details()->PackFrom(violation);
+  return {grpc::StatusCode::INVALID_ARGUMENT, "the table was refused", details.SerializeAsString()};
+}
+
+// --- Where tables come from ---
+
+TEST_F(CliTest, CreateTakesTheTableFromTheCommandLine) {
+  const Outcome outcome =
+      RunCli({"create", "x", "--table", "0 8 zero", "-u", "TEST-1", "--readonly"});
+  EXPECT_EQ(outcome.code, ExitCode::kOk) << outcome.err;
+  EXPECT_EQ(outcome.out, "");
+  EXPECT_EQ(devices.created.name(), "x");
+  EXPECT_EQ(devices.created.table(), "0 8 zero");
+  EXPECT_EQ(devices.created.uuid(), "TEST-1");
+  EXPECT_TRUE(devices.created.read_only());
+}
+
+TEST_F(CliTest, CreateTakesTheTableFromStandardInputThatIsNoTerminal) {
+  input = "0 8 zero\n";
+  input_is_terminal = false;
+  EXPECT_EQ(RunCli({"create", "x"}).code, ExitCode::kOk);
+  EXPECT_EQ(devices.created.table(), "0 8 zero\n");
+}
+
+TEST_F(CliTest, CreateTakesTheTableFromAFileAsDmsetupDoes) {
+  WriteFile(scratch.path() + "/t", "0 16 zero\n");
+  EXPECT_EQ(RunCli({"create", "x", scratch.path() + "/t"}).code, ExitCode::kOk);
+  EXPECT_EQ(devices.created.table(), "0 16 zero\n");
+  EXPECT_EQ(RunCli({"create", "y", "--table-file", scratch.path() + "/t"}).code, ExitCode::kOk);
+  EXPECT_EQ(devices.created.name(), "y");
+}
+
+TEST_F(CliTest, CreateTakesADashForStandardInput) {
+  input = "0 24 zero\n";
+  EXPECT_EQ(RunCli({"create", "x", "-"}).code, ExitCode::kOk);
+  EXPECT_EQ(devices.created.table(), "0 24 zero\n");
+}
+
+TEST_F(CliTest, CreateWithoutATableSendsNone) {
+  EXPECT_EQ(RunCli({"create", "x", "--notable"}).code, ExitCode::kOk);
+  EXPECT_FALSE(devices.created.has_table());
+}
+
+TEST_F(CliTest, CreateOnATerminalSaysHowToGiveATable) {
+  const Outcome outcome = RunCli({"create", "x"});
+  EXPECT_EQ(outcome.code, ExitCode::kUsage);
+  EXPECT_TRUE(Contains(outcome.err, "no table")) << outcome.err;
+  EXPECT_TRUE(Contains(outcome.err, "--table-file")) << outcome.err;
+}
+
+TEST_F(CliTest, CreateFromEmptyStandardInputIsWrongUsage) {
+  input_is_terminal = false;
+  const Outcome outcome = RunCli({"create", "x"});
+  EXPECT_EQ(outcome.code, ExitCode::kUsage);
+  EXPECT_TRUE(Contains(outcome.err, "standard input is empty")) << outcome.err;
+}
+
+TEST_F(CliTest, AMissingTableFileIsNamed) {
+  const Outcome outcome = RunCli({"load", "x", "--table-file", scratch.path() + "/none"});
+  EXPECT_EQ(outcome.code, ExitCode::kError);
+  EXPECT_TRUE(Contains(outcome.err, scratch.path() + "/none: No such file")) << outcome.err;
+}
+
+// --- What is sent ---
+
+TEST_F(CliTest, ReloadIsLoad) {
+  devices.Add("x");
+  EXPECT_EQ(RunCli({"reload", "x", "--table", "0 8 zero"}).code, ExitCode::kOk);
+  EXPECT_EQ(devices.loaded.table(), "0 8 zero");
+}
+
+TEST_F(CliTest, ADeviceMayHaveAVerbsName) {
+  EXPECT_EQ(RunCli({"create", "ls", "--table", "0 8 zero"}).code, ExitCode::kOk);
+  EXPECT_EQ(devices.created.name(), "ls");
+}
+
+TEST_F(CliTest, SuspendPassesNoFlushOn) {
+  devices.Add("x");
+  EXPECT_EQ(RunCli({"suspend", "--noflush", "--nolockfs", "x"}).code, ExitCode::kOk);
+  EXPECT_TRUE(devices.suspended.no_flush());
+}
+
+TEST_F(CliTest, VerboseShowsTheDeviceAfterTheChange) {
+  devices.Add("x");
+  EXPECT_TRUE(Contains(RunCli({"-v", "resume", "x"}).out, "Name:              x\n"));
+}
+
+TEST_F(CliTest, RemovePassesItsFlagsOn) {
+  devices.Add("x");
+  EXPECT_EQ(RunCli({"remove", "--force", "--deferred", "--missing-ok", "x"}).code, ExitCode::kOk);
+  EXPECT_TRUE(devices.remove_asked.force());
+  EXPECT_TRUE(devices.remove_asked.deferred());
+  EXPECT_TRUE(devices.remove_asked.allow_missing());
+}
+
+TEST_F(CliTest, AVerbWithSeveralDevicesGoesOnAfterARefusal) {
+  devices.Add("b");
+  const Outcome outcome = RunCli({"remove", "a", "b"});
+  EXPECT_EQ(outcome.code, ExitCode::kNotFound);
+  EXPECT_EQ(devices.remove_asked.name(), "b");
+  EXPECT_EQ(outcome.err, "sectormap: remove a: Device does not exist.\n");
+}
+
+TEST_F(CliTest, RenameGivesANameOrAUuid) {
+  devices.Add("x");
+  EXPECT_EQ(RunCli({"rename", "x", "y"}).code, ExitCode::kOk);
+  EXPECT_EQ(devices.renamed.new_name(), "y");
+  EXPECT_EQ(RunCli({"rename", "x", "--setuuid", "U"}).code, ExitCode::kOk);
+  EXPECT_EQ(devices.renamed.new_uuid(), "U");
+  EXPECT_EQ(RunCli({"rename", "x"}).code, ExitCode::kUsage);
+  EXPECT_EQ(RunCli({"rename", "x", "y", "--setuuid", "U"}).code, ExitCode::kUsage);
+}
+
+TEST_F(CliTest, MessageJoinsItsWordsAndPrintsTheAnswer) {
+  devices.message_answer = "done";
+  EXPECT_EQ(RunCli({"message", "x", "16", "set", "rate", "5"}).out, "done\n");
+  EXPECT_EQ(devices.messaged.sector(), 16u);
+  EXPECT_EQ(devices.messaged.message(), "set rate 5");
+}
+
+TEST_F(CliTest, WaitPassesTheEventNumberOn) {
+  devices.Add("x");
+  EXPECT_EQ(RunCli({"wait", "x", "7"}).code, ExitCode::kOk);
+  EXPECT_EQ(devices.waited.event_number(), 7u);
+  EXPECT_EQ(RunCli({"wait", "x"}).code, ExitCode::kOk);
+  EXPECT_EQ(devices.waited.event_number(), 0u);
+}
+
+TEST_F(CliTest, ExportSendsAccessAndReadsSecretsFromFiles) {
+  WriteFile(scratch.path() + "/in", "a-secret-of-15b\n");
+  WriteFile(scratch.path() + "/back", "another-secret!");
+  const Outcome outcome =
+      RunCli({"export", "vol", "--iqn", "iqn.2026-11.io.sectormap:t", "--lun", "5", "--readonly",
+              "--chap-user", "u", "--chap-secret-file", scratch.path() + "/in",
+              "--mutual-chap-user", "t", "--mutual-chap-secret-file", scratch.path() + "/back",
+              "--allow", "iqn.a:1", "--allow", "iqn.a:2"});
+  EXPECT_EQ(outcome.code, ExitCode::kOk) << outcome.err;
+  EXPECT_EQ(outcome.out, "vol is LUN 5 of iqn.2026-11.io.sectormap:t\n");
+  EXPECT_EQ(iscsi.exported.chap().user(), "u");
+  EXPECT_EQ(iscsi.exported.chap().secret(), "a-secret-of-15b");
+  EXPECT_EQ(iscsi.exported.mutual_chap().secret(), "another-secret!");
+  EXPECT_EQ(iscsi.exported.allowed_initiators_size(), 2);
+  EXPECT_TRUE(iscsi.exported.read_only());
+}
+
+TEST_F(CliTest, ASecretFileThatEverybodyCanReadIsRefusedWithAdvice) {
+  WriteFile(scratch.path() + "/s", "a-secret-of-15b\n", 0644);
+  const Outcome outcome =
+      RunCli({"export", "vol", "--chap-user", "u", "--chap-secret-file", scratch.path() + "/s"});
+  EXPECT_EQ(outcome.code, ExitCode::kError);
+  EXPECT_TRUE(Contains(outcome.err, "chmod 600 " + scratch.path() + "/s")) << outcome.err;
+  EXPECT_FALSE(Contains(outcome.err, "a-secret-of-15b"));
+  EXPECT_FALSE(iscsi.exported.has_chap());
+}
+
+TEST_F(CliTest, ASecretFileHoldsOneLineAndNotTooMuch) {
+  WriteFile(scratch.path() + "/two", "one\ntwo\n");
+  WriteFile(scratch.path() + "/empty", "\n");
+  WriteFile(scratch.path() + "/long", std::string(5000, 'x'));
+  for (const char* name : {"/two", "/empty", "/long", "/missing"}) {
+    const Outcome outcome =
+        RunCli({"export", "vol", "--chap-user", "u", "--chap-secret-file", scratch.path() + name});
+    EXPECT_EQ(outcome.code, ExitCode::kError) << name;
+    EXPECT_TRUE(Contains(outcome.err, scratch.path() + name)) << outcome.err;
+  }
+}
+
+TEST_F(CliTest, ChapNeedsUserAndSecretAndMutualNeedsBoth) {
+  EXPECT_EQ(RunCli({"export", "vol", "--chap-user", "u"}).code, ExitCode::kUsage);
+  EXPECT_EQ(RunCli({"export", "vol", "--chap-secret-file", "f"}).code, ExitCode::kUsage);
+  EXPECT_EQ(
+      RunCli({"export", "vol", "--mutual-chap-user", "u", "--mutual-chap-secret-file", "f"}).code,
+      ExitCode::kUsage);
+}
+
+// --- How it ends ---
+
+TEST_F(CliTest, EachRefusalHasItsExitCode) {
+  const std::pair<grpc::StatusCode, ExitCode> cases[] = {
+      {grpc::StatusCode::NOT_FOUND, ExitCode::kNotFound},
+      {grpc::StatusCode::ALREADY_EXISTS, ExitCode::kConflict},
+      {grpc::StatusCode::FAILED_PRECONDITION, ExitCode::kConflict},
+      {grpc::StatusCode::ABORTED, ExitCode::kConflict},
+      {grpc::StatusCode::UNAVAILABLE, ExitCode::kUnreachable},
+      {grpc::StatusCode::INVALID_ARGUMENT, ExitCode::kError},
+      {grpc::StatusCode::PERMISSION_DENIED, ExitCode::kError},
+      {grpc::StatusCode::INTERNAL, ExitCode::kError},
+  };
+  for (const auto& [code, exit_code] : cases) {
+    devices.refusal = grpc::Status(code, "as the daemon says");
+    const Outcome outcome = RunCli({"info", "x"});
+    EXPECT_EQ(outcome.code, exit_code) << code;
+    EXPECT_EQ(outcome.out, "");
+    EXPECT_TRUE(Contains(outcome.err, "as the daemon says")) << outcome.err;
+  }
+}
+
+TEST_F(CliTest, ARefusedTableShowsLineTypeReasonAndTheLineItself) {
+  devices.refusal = RefusedTable(2, "linear", "Gap in table");
+  const Outcome outcome =
+      RunCli({"create", "x", "--table", "0 8 linear /srv/a 0\n16 8 linear /srv/a 8"});
+  EXPECT_EQ(outcome.code, ExitCode::kError);
+  EXPECT_EQ(outcome.err,
+            "sectormap: create x: the table was refused\n"
+            "  line 2, linear: Gap in table\n"
+            "  > 16 8 linear /srv/a 8\n");
+}
+
+TEST_F(CliTest, ARefusedTableIsJsonWhenAsked) {
+  devices.refusal = RefusedTable(2, "linear", "Gap in table");
+  const Outcome outcome = RunCli({"-o", "json", "create", "x", "--table", "0 8 zero"});
+  const auto error = ParseJson(outcome.err).struct_value().fields().at("error").struct_value();
+  EXPECT_EQ(error.fields().at("code").string_value(), "INVALID_ARGUMENT");
+  EXPECT_EQ(error.fields().at("exit_code").number_value(), 1);
+  const auto violation = error.fields().at("table_violation").struct_value();
+  EXPECT_EQ(violation.fields().at("line").number_value(), 2);
+  EXPECT_EQ(violation.fields().at("reason").string_value(), "Gap in table");
+}
+
+TEST_F(CliTest, DetailsThatAreNoDetailsAreLeftOut) {
+  devices.refusal = grpc::Status(grpc::StatusCode::INTERNAL, "broken", "\xff\xff\xff garbage");
+  EXPECT_EQ(RunCli({"info", "x"}).err, "sectormap: info x: broken\n");
+}
+
+TEST_F(CliTest, WrongUsageEndsWithTwoAndPointsToHelp) {
+  const std::vector<std::string> cases[] = {
+      {},         {"frobnicate"},    {"info", "--nosuch"}, {"-o", "yaml", "ls"},
+      {"resume"}, {"wait", "x", "y"}};
+  for (const auto& words : cases) {
+    const Outcome outcome = RunCli(words);
+    EXPECT_EQ(outcome.code, ExitCode::kUsage) << testing::PrintToString(words);
+    EXPECT_TRUE(Contains(outcome.err, "--help")) << outcome.err;
+    EXPECT_EQ(outcome.out, "");
+  }
+  EXPECT_TRUE(Contains(RunCli({"frobnicate"}).err, "there is no verb `frobnicate`"));
+}
+
+TEST_F(CliTest, WrongUsageIsJsonWhenAsked) {
+  const Outcome outcome = RunCli({"-o", "json", "info", "--nosuch"});
+  EXPECT_EQ(outcome.code, ExitCode::kUsage);
+  EXPECT_EQ(ParseJson(outcome.err).kind_case(), google::protobuf::Value::kStructValue);
+}
+
+TEST_F(CliTest, EveryVerbsHelpShowsAnExample) {
+  for (const char* verb :
+       {"create",  "load",  "suspend", "resume",   "clear",   "remove",  "rename",
+        "message", "wait",  "info",    "ls",       "table",   "status",  "deps",
+        "targets", "stats", "export",  "unexport", "exports", "sessions"}) {
+    const Outcome outcome = RunCli({verb, "--help"});
+    EXPECT_EQ(outcome.code, ExitCode::kOk) << verb;
+    EXPECT_TRUE(Contains(outcome.out, "Example:\n  sectormap ")) << verb << outcome.out;
+  }
+}
+
+TEST_F(CliTest, BashCompletesVerbsOptionsAndDevices) {
+  devices.Add("volume-one");
+  WriteFile(scratch.path() + "/completion", RunAsIs({"completion", "bash"}).out);
+  // A stand-in for the command that bash asks for the names.
+  WriteFile(scratch.path() + "/sectormap", "#!/bin/sh\necho volume-one\n", 0700);
+  const auto complete = [this](const std::string& line) {
+    const std::string script =
+        "PATH=" + scratch.path() + ":$PATH; . " + scratch.path() + "/completion; COMP_WORDS=(" +
+        line + "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _sectormap; echo \"${COMPREPLY[*]}\"";
+    WriteFile(scratch.path() + "/script", script);
+    FILE* bash = popen(("bash " + scratch.path() + "/script").c_str(), "r");
+    char text[4096] = {};
+    const size_t length = fread(text, 1, sizeof(text) - 1, bash);
+    pclose(bash);
+    return std::string(text, length);
+  };
+  EXPECT_EQ(complete("sectormap sus"), "suspend\n");
+  EXPECT_EQ(complete("sectormap -o json suspend vol"), "volume-one\n");
+  EXPECT_EQ(complete("sectormap suspend --nof"), "--noflush\n");
+  EXPECT_EQ(complete("sectormap create vol"), "\n");
+}
+
+// --- JSON ---
+
+TEST_F(CliTest, JsonIsAnObjectForOneDeviceAndAnArrayForAll) {
+  devices.Add("x").device.set_size_sectors(16);
+  const auto one = ParseJson(RunCli({"-o", "json", "info", "x"}).out).struct_value();
+  EXPECT_EQ(one.fields().at("name").string_value(), "x");
+  // protobuf's mapping: 64-bit numbers are strings; fields that are not set are there too.
+  EXPECT_EQ(one.fields().at("size_sectors").string_value(), "16");
+  EXPECT_FALSE(one.fields().at("suspended").bool_value());
+  EXPECT_EQ(ParseJson(RunCli({"info", "-o", "json"}).out).list_value().values_size(), 1);
+}
+
+TEST_F(CliTest, JsonIsValidForEveryVerb) {
+  devices.Add("x").table = "0 8 linear /srv/\"quoted\\\" 0\n";
+  devices.Add("y");
+  const std::vector<std::string> cases[] = {{"create", "x", "--notable"},
+                                            {"load", "x", "--table", "0 8 zero"},
+                                            {"suspend", "x"},
+                                            {"resume", "x", "y"},
+                                            {"clear", "x"},
+                                            {"remove", "x"},
+                                            {"remove", "x", "y"},
+                                            {"rename", "x", "y"},
+                                            {"message", "x", "0", "hello"},
+                                            {"wait", "x"},
+                                            {"info"},
+                                            {"ls"},
+                                            {"ls", "--tree"},
+                                            {"table"},
+                                            {"table", "x"},
+                                            {"status", "x"},
+                                            {"deps"},
+                                            {"deps", "x"},
+                                            {"targets"},
+                                            {"stats", "x"},
+                                            {"export", "x"},
+                                            {"unexport", "x"},
+                                            {"exports"},
+                                            {"sessions"}};
+  for (std::vector<std::string> words : cases) {
+    words.insert(words.begin(), {"-o", "json"});
+    const Outcome outcome = RunCli(words);
+    EXPECT_EQ(outcome.code, ExitCode::kOk) << testing::PrintToString(words) << outcome.err;
+    const auto kind = ParseJson(outcome.out).kind_case();
+    EXPECT_TRUE(kind == google::protobuf::Value::kStructValue ||
+                kind == google::protobuf::Value::kListValue)
+        << testing::PrintToString(words);
+  }
+}
+
+TEST_F(CliTest, JsonTableHasNameAndText) {
+  devices.Add("x").table = "0 8 zero \n";
+  const auto table = ParseJson(RunCli({"-o", "json", "table", "x"}).out).struct_value();
+  EXPECT_EQ(table.fields().at("name").string_value(), "x");
+  EXPECT_EQ(table.fields().at("table").string_value(), "0 8 zero \n");
+}
+
+TEST_F(CliTest, JsonOfNothingIsAnEmptyArray) {
+  EXPECT_EQ(RunCli({"-o", "json", "ls"}).out, "[]\n");
+  EXPECT_EQ(RunCli({"-o", "json", "table"}).out, "[]\n");
+}
+
+// --- Where the daemon is ---
+
+TEST_F(CliTest, TheEnvironmentNamesTheDaemon) {
+  environment["SECTORMAP_SERVER"] = uri();
+  EXPECT_EQ(RunAsIs({"ls"}).code, ExitCode::kOk);
+}
+
+TEST_F(CliTest, APlainPathIsAUnixSocket) {
+  EXPECT_EQ(RunAsIs({"--server", scratch.path() + "/control.sock", "ls"}).code, ExitCode::kOk);
+}
+
+TEST_F(CliTest, TheDefaultIsTheUsersStateDirectory) {
+  environment["XDG_STATE_HOME"] = scratch.path();
+  const Outcome outcome = RunAsIs({"ls"});
+  EXPECT_EQ(outcome.code, ExitCode::kUnreachable);
+  EXPECT_TRUE(Contains(outcome.err, "unix:" + scratch.path() + "/sectormap/control.sock"))
+      << outcome.err;
+  environment = {{"HOME", scratch.path()}};
+  EXPECT_TRUE(Contains(RunAsIs({"ls"}).err, scratch.path() + "/.local/state/sectormap"));
+}
+
+TEST_F(CliTest, NoSocketSaysHowToStartTheDaemon) {
+  const Outcome outcome = RunAsIs({"--server", "unix:/nonexistent/state/control.sock", "ls"});
+  EXPECT_EQ(outcome.code, ExitCode::kUnreachable);
+  EXPECT_TRUE(Contains(outcome.err, "sectormapd --state-dir /nonexistent/state")) << outcome.err;
+}
+
+TEST_F(CliTest, ADeadSocketSaysThatTheDaemonHasEnded) {
+  const std::string path = scratch.path() + "/dead.sock";
+  {
+    // A server that ends removes its socket; one that is killed leaves it.
+    FakeIscsi other;
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("unix:" + path, grpc::InsecureServerCredentials());
+    builder.RegisterService(&other);
+    const auto server = builder.BuildAndStart();
+    std::filesystem::create_hard_link(path, path + ".kept");
+    server->Shutdown();
+  }
+  const Outcome outcome = RunAsIs({"--server", path + ".kept", "ls"});
+  EXPECT_EQ(outcome.code, ExitCode::kUnreachable);
+  EXPECT_TRUE(Contains(outcome.err, "the daemon has ended")) << outcome.err;
+}
+
+TEST_F(CliTest, AnUnreachableDaemonIsJsonWhenAsked) {
+  const Outcome outcome = RunAsIs({"-o", "json", "--server", "/nonexistent/s", "ls"});
+  EXPECT_EQ(outcome.out, "");
+  const auto error = ParseJson(outcome.err).struct_value().fields().at("error").struct_value();
+  EXPECT_EQ(error.fields().at("exit_code").number_value(), 5);
+}
+
+}  // namespace
+}  // namespace sectormap::cli

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// The daemon's parts without the daemon: what a scrape shows of them.
+#include "server/metrics/metrics_server.h"
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <charconv>
+
+#include "server/metrics/device_metrics.h"
+#include "server/metrics/iscsi_metrics.h"
+#include "server/metrics/reactor_metrics.h"
+#include "targets/builtin_targets.h"
+
+namespace sectormap::metrics {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+// GET /metrics by hand; the whole answer.
+std::string Scrape(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  uint16_t port = 0;
+  std::from_chars(address.data() + colon + 1, address.data() + address.size(), port);
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(port);
+  inet_pton(AF_INET, address.substr(0, colon).c_str(), &to.sin_addr);
+  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof(to)), 0);
+  const std::string request = "GET /metrics HTTP/1.0\r\n\r\n";
+  EXPECT_EQ(send(fd, request.data(), request.size(), 0), static_cast<ssize_t>(request.size()));
+  std::string answer;
+  char part[4096];
+  for (ssize_t got = 0; (got = recv(fd, part, sizeof(part), 0)) > 0;) {
+    answer.append(part, static_cast<size_t>(got));
+  }
+  close(fd);
+  return answer;
+}
+
+class MetricsServerTest : public testing::Test {
+ protected:
+  MetricsServerTest() {
+    targets::AddBuiltinTargets(types_);
+    devices_ = std::make_unique<DeviceRegistry>(*reactors_, types_, *backings_);
+  }
+
+  void Create(const std::string& name, const std::string& table) {
+    ASSERT_TRUE(devices_->Create(name, {}).ok());
+    const auto spec = TableSpec::Parse(table);
+    ASSERT_TRUE(spec.ok());
+    const absl::Status loaded = devices_->Load(name, *spec, false);
+    ASSERT_TRUE(loaded.ok()) << loaded;
+    ASSERT_TRUE(devices_->Resume(name).ok());
+  }
+
+  std::unique_ptr<MetricsServer> Start(std::string_view address) {
+    auto server = MetricsServer::Start(address, {.version = "1.2.3",
+                                                 .reactors = *reactors_,
+                                                 .devices = *devices_,
+                                                 .backings = *backings_,
+                                                 .targets = targets_,
+                                                 .grpc = grpc_});
+    EXPECT_TRUE(server.ok()) << server.status();
+    return *std::move(server);
+  }
+
+  SteadyClock clock_;
+  std::unique_ptr<ReactorPool> reactors_ = *ReactorPool::Start(2, clock_);
+  TargetRegistry types_;
+  std::unique_ptr<BackingOpener> backings_ = *BackingOpener::Create({});
+  std::unique_ptr<DeviceRegistry> devices_;
+  iscsi::TargetDirectory targets_;
+  GrpcMetrics grpc_;
+};
+
+TEST_F(MetricsServerTest, ShowsBuildReactorsAndProcess) {
+  const auto server = Start("127.0.0.1:0");
+  const std::string text = Scrape(server->address());
+  EXPECT_THAT(text, HasSubstr("200 OK"));
+  EXPECT_THAT(text, HasSubstr("sectormap_build_info{version=\"1.2.3\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("sectormap_reactor_turns_total{reactor=\"1\"} "));
+  EXPECT_THAT(text, HasSubstr("\nprocess_resident_memory_bytes "));
+  EXPECT_THAT(text, HasSubstr("sectormap_logins_total{result=\"accepted\"} 0\n"));
+}
+
+TEST_F(MetricsServerTest, ShowsADevicesStateAndTheIoThatPassedThroughIt) {
+  Create("vol", "0 2048 linear mem:1M 0");
+  std::vector<std::byte> data(4096);
+  const auto device = devices_->Find("vol");
+  EXPECT_EQ(reactors_->RunOn(1, device->Submit(IoRequest::Write(Sector(0), data))), IoStatus::kOk);
+  ASSERT_TRUE(devices_->Suspend("vol", SuspendMode::kNoFlush).ok());
+  const auto server = Start("127.0.0.1:0");
+  const std::string text = Scrape(server->address());
+  EXPECT_THAT(text, HasSubstr("sectormap_device_size_bytes{device=\"vol\"} 1048576\n"));
+  EXPECT_THAT(text, HasSubstr("sectormap_device_suspended{device=\"vol\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("sectormap_device_error{device=\"vol\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("sectormap_device_requests_total{device=\"vol\",op=\"write\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("sectormap_device_bytes_total{device=\"vol\",op=\"write\"} 4096\n"));
+  EXPECT_THAT(text,
+              HasSubstr("sectormap_backing_bytes_total{backing=\"mem:1M\",op=\"write\"} 4096\n"));
+  EXPECT_THAT(text, HasSubstr("sectormap_device_backing_info{device=\"vol\",backing=\"mem:1M\","
+                              "mapped=\"false\"} 1\n"));
+  ASSERT_TRUE(devices_->Resume("vol").ok());
+}
+
+TEST_F(MetricsServerTest, ShowsWhatFailed) {
+  Create("bad", "0 8 error");
+  std::vector<std::byte> data(512);
+  const auto device = devices_->Find("bad");
+  EXPECT_EQ(reactors_->RunOn(0, device->Submit(IoRequest::Read(Sector(0), data))),
+            IoStatus::kIoError);
+  const auto server = Start("127.0.0.1:0");
+  EXPECT_THAT(Scrape(server->address()),
+              HasSubstr("sectormap_device_errors_total{device=\"bad\",op=\"read\"} 1\n"));
+}
+
+TEST_F(MetricsServerTest, ADeviceThatIsGoneShowsNothing) {
+  Create("vol", "0 8 zero");
+  ASSERT_TRUE(devices_->Remove("vol", {}).ok());
+  const auto server = Start("127.0.0.1:0");
+  EXPECT_THAT(Scrape(server->address()), Not(HasSubstr("device=\"vol\"")));
+}
+
+TEST_F(MetricsServerTest, ATargetWithoutSessionsShowsZero) {
+  ASSERT_TRUE(targets_.AddTarget("iqn.2026-11.io.sectormap:t").ok());
+  const auto server = Start("127.0.0.1:0");
+  EXPECT_THAT(Scrape(server->address()),
+              HasSubstr("sectormap_sessions{target=\"iqn.2026-11.io.sectormap:t\"} 0\n"));
+}
+
+TEST_F(MetricsServerTest, PortZeroTakesAFreeOneAndSaysWhich) {
+  const auto server = Start("127.0.0.1:0");
+  EXPECT_THAT(server->address(), testing::MatchesRegex("127\\.0\\.0\\.1:[1-9][0-9]*"));
+}
+
+TEST_F(MetricsServerTest, APortInUseSaysWhichOptionToChange) {
+  const auto first = Start("127.0.0.1:0");
+  const auto second = MetricsServer::Start(first->address(), {.version = "",
+                                                              .reactors = *reactors_,
+                                                              .devices = *devices_,
+                                                              .backings = *backings_,
+                                                              .targets = targets_,
+                                                              .grpc = grpc_});
+  ASSERT_FALSE(second.ok());
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr("--metrics"));
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr(first->address()));
+}
+
+TEST_F(MetricsServerTest, AnAddressWithoutAPortIsRefused) {
+  const auto server = MetricsServer::Start("localhost", {.version = "",
+                                                         .reactors = *reactors_,
+                                                         .devices = *devices_,
+                                                         .backings = *backings_,
+                                                         .targets = targets_,
+                                                         .grpc = grpc_});
+  EXPECT_EQ(server.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace sectormap::metrics
