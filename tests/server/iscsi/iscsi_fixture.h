@@ -78,7 +78,9 @@ class IscsiTest : public testing::Test {
                                 .memory = test.memory_,
                                 .on_login_end = [] {}};
     std::function<void(std::shared_ptr<ConnectionHandle>)> on_start =
-        [&test](std::shared_ptr<ConnectionHandle> handle) { test.last_handle_ = std::move(handle); };
+        [&test](std::shared_ptr<ConnectionHandle> handle) {
+          test.last_handle_ = std::move(handle);
+        };
     co_await Connection::Serve(std::move(context), std::move(stream), std::move(on_start));
     --test.serving_;
     test.ended_.WakeAll();

@@ -88,7 +88,8 @@ class PortalTest : public testing::Test {
     const auto message = co_await initiator->ReceiveKind(Opcode::kAsyncMessage);
     EXPECT_TRUE(message.has_value());
     if (!message) co_return;
-    EXPECT_EQ(HeaderAs<AsyncMessageHeader>(message->header).async_event, AsyncEvent::kLogoutRequest);
+    EXPECT_EQ(HeaderAs<AsyncMessageHeader>(message->header).async_event,
+              AsyncEvent::kLogoutRequest);
     ++asked;
     if (obeys) {
       const bool out = co_await initiator->Logout();
@@ -138,9 +139,8 @@ TEST_F(PortalTest, StopAsksForLogoutAndThenCloses) {
   std::atomic<int> asked = 0;
   std::vector<std::thread> threads;
   for (const bool obeys : {false, true}) {
-    threads.emplace_back([&, obeys] {
-      clients_->RunOn(0, UntilAsked(portal->address(), obeys, ready, asked));
-    });
+    threads.emplace_back(
+        [&, obeys] { clients_->RunOn(0, UntilAsked(portal->address(), obeys, ready, asked)); });
   }
   while (ready != 2) std::this_thread::yield();
   portal->Stop();
@@ -154,9 +154,8 @@ TEST_F(PortalTest, ATargetThatGoesTakesItsSessionsAlong) {
   std::unique_ptr<Portal> portal = Listen("127.0.0.1:0");
   std::atomic<int> ready = 0;
   std::atomic<int> asked = 0;
-  std::thread client([&] {
-    clients_->RunOn(0, UntilAsked(portal->address(), false, ready, asked));
-  });
+  std::thread client(
+      [&] { clients_->RunOn(0, UntilAsked(portal->address(), false, ready, asked)); });
   while (ready != 1) std::this_thread::yield();
   EXPECT_TRUE(directory_.RemoveTarget(kTarget).ok());
   client.join();
@@ -191,15 +190,16 @@ TEST_F(PortalTest, ConnectionsThatDoNotLogInAreBounded) {
   EXPECT_EQ(directory_.totals().drops[refused], 20u);
   clients_->OnEach([&](Reactor&) { idle.clear(); });
   // Their places become free as they end.
-  std::unique_ptr<FakeInitiator> initiator = clients_->RunOn(0, [](std::string address) -> Task<std::unique_ptr<FakeInitiator>> {
-    while (true) {
-      auto stream = co_await TcpStream::Connect(address);
-      CHECK(stream.ok());
-      auto candidate = std::make_unique<FakeInitiator>(*std::move(stream));
-      const std::optional<LoginStatus> status = co_await candidate->Login({});
-      if (status == LoginStatus::kSuccess) co_return candidate;
-    }
-  }(portal->address()));
+  std::unique_ptr<FakeInitiator> initiator =
+      clients_->RunOn(0, [](std::string address) -> Task<std::unique_ptr<FakeInitiator>> {
+        while (true) {
+          auto stream = co_await TcpStream::Connect(address);
+          CHECK(stream.ok());
+          auto candidate = std::make_unique<FakeInitiator>(*std::move(stream));
+          const std::optional<LoginStatus> status = co_await candidate->Login({});
+          if (status == LoginStatus::kSuccess) co_return candidate;
+        }
+      }(portal->address()));
   clients_->OnEach([&](Reactor&) { initiator.reset(); });
   portal->Stop();
 }
