@@ -71,8 +71,8 @@ Task<void> Connection::Serve(Context context, std::unique_ptr<ByteStream> stream
 
 Task<void> Connection::Run() {
   counters_.connections.Add(1);
-  const Reactor::TimerId timer = context_.reactor.CallAfter(
-      kLoginTimeout, [this] { Drop(DropReason::kLoginTimeout); });
+  const Reactor::TimerId timer =
+      context_.reactor.CallAfter(kLoginTimeout, [this] { Drop(DropReason::kLoginTimeout); });
   in_full_feature_ = co_await Login();
   context_.reactor.CancelTimer(timer);
   context_.on_login_end();

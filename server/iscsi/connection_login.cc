@@ -177,9 +177,9 @@ void Connection::EnterFullFeature() {
   identity.initiator_name = login_.initiator_name;
   identity.initiator_port = absl::StrFormat("%s,i,0x%012x", login_.initiator_name, login_.isid);
   identity.target_port = absl::StrFormat("%s,t,0x%04x", login_.target->iqn, kPortalGroupTag);
-  session_ = std::make_unique<Session>(Session::Context{
-      context_.reactor, writer_, window_, context_.memory, gate_, luns_, std::move(identity),
-      handle_.get(), parameters_});
+  session_ = std::make_unique<Session>(
+      Session::Context{context_.reactor, writer_, window_, context_.memory, gate_, luns_,
+                       std::move(identity), handle_.get(), parameters_});
 }
 
 }  // namespace sectormap::iscsi

@@ -186,17 +186,18 @@ Task<bool> Connection::OnScsiCommand() {
 
 Task<bool> Connection::OnDataOut() {
   const auto header = HeaderAs<DataOutHeader>(reader_.header());
-  ScsiTask* task =
-      session_ == nullptr ? nullptr : session_->FindTask(header.initiator_task_tag);
+  ScsiTask* task = session_ == nullptr ? nullptr : session_->FindTask(header.initiator_task_tag);
   // Its command may have ended early or been aborted: the initiator could not know.
   if (task == nullptr || !task->header.write()) co_return co_await SkipData();
   const DataOutTransfer::Place place = task->transfer.Accept(header, reader_.data_bytes());
   std::span<std::byte> into;
-  if (task->buffer && !task->decided) into = task->buffer.bytes().subspan(place.offset, place.bytes);
+  if (task->buffer && !task->decided)
+    into = task->buffer.bytes().subspan(place.offset, place.bytes);
   task->receiving = true;
   const PduError error = co_await reader_.ReadData(into);
   const bool go_on = MayGoOn(error, HeaderAs<BasicHeader>(header));
-  session_->DataArrived(*task, error == PduError::kNone ? DataFault::kNone : DataFault::kServiceCrc);
+  session_->DataArrived(*task,
+                        error == PduError::kNone ? DataFault::kNone : DataFault::kServiceCrc);
   co_await writer_.RoomForOwned();
   co_return go_on;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a command's data is cut into PDUs (RFC 7143 §4.2.5, §11.7, §11.8), as pure arithmetic: Data-In
-// pieces, the bursts of Data-Out that R2Ts ask for, what came and what is missing, residuals. It
-// touches no memory: session.cc moves the bytes.
+// How a command's data is cut into PDUs (RFC 7143 §4.2.5, §11.7, §11.8), as pure arithmetic:
+// Data-In pieces, the bursts of Data-Out that R2Ts ask for, what came and what is missing,
+// residuals. It touches no memory: session.cc moves the bytes.
 #pragma once
 
 #include <array>

@@ -176,8 +176,7 @@ Task<bool> PduReader::Fill(size_t bytes) {
       end_ = buffered();
       begin_ = 0;
     }
-    const int got =
-        co_await stream_.ReadSome({buffer_.get() + end_, kReceiveBufferBytes - end_});
+    const int got = co_await stream_.ReadSome({buffer_.get() + end_, kReceiveBufferBytes - end_});
     if (got <= 0) co_return false;
     end_ += static_cast<size_t>(got);
   }

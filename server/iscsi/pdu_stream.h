@@ -146,8 +146,8 @@ class PduWriter {
   // After Close(), or if the connection is gone, OnSent() comes without anything having been sent.
   void Queue(PduSource& source);
 
-  // A PDU whose data (a copy, at most kMaxOwnedBytes in all) the writer keeps: answers that belong to
-  // no command.
+  // A PDU whose data (a copy, at most kMaxOwnedBytes in all) the writer keeps: answers that belong
+  // to no command.
   void QueueOwned(const BasicHeader& header, std::span<const std::byte> data);
   // Bytes that such answers hold. The reader waits while there are more than kMaxOwnedBytes: a peer
   // that asks and never reads gets no more of our memory.

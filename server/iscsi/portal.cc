@@ -91,7 +91,8 @@ Task<void> TcpPortal::Serve(int reactor, std::unique_ptr<TcpStream> stream, std:
       .reactor = reactors_[reactor],
       .directory = targets_,
       .memory = resources_->memory(reactor),
-      .service = stopping ? LoginNegotiator::Service::kUnavailable : LoginNegotiator::Service::kReady,
+      .service =
+          stopping ? LoginNegotiator::Service::kUnavailable : LoginNegotiator::Service::kReady,
       .on_login_end = [this, peer = std::move(peer)] { resources_->logins().Leave(peer); },
   };
   std::function<void(std::shared_ptr<ConnectionHandle>)> on_start =

@@ -41,8 +41,8 @@ class PortalResources {
 class Portal {
  public:
   // `address` is ADDR:PORT or [ADDR]:PORT; port 0 takes a free one. Both references outlive the
-  // portal. Portals of one daemon are given the same `resources`; null: its own. Fails, saying which
-  // option to change, if the address is in use or not ours.
+  // portal. Portals of one daemon are given the same `resources`; null: its own. Fails, saying
+  // which option to change, if the address is in use or not ours.
   static absl::StatusOr<std::unique_ptr<Portal>> Listen(
       std::string_view address, ReactorPool& reactors, TargetDirectory& targets,
       std::shared_ptr<PortalResources> resources = nullptr);

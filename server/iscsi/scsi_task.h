@@ -84,7 +84,7 @@ struct ScsiTask {
 
   Session& session;
   ScsiCommandHeader header;
-  uint64_t serial = 0;   // in the order of arrival
+  uint64_t serial = 0;  // in the order of arrival
   MonotonicTime arrived;
   Unit* unit = nullptr;  // null: the LUN number names no unit
   scsi::CommandPlan plan;

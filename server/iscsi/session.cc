@@ -46,8 +46,8 @@ Session::Received Session::Receive(const ScsiCommandHeader& header, const Additi
   // residual. A write without the bytes to write cannot be done.
   const bool other_way = direction == scsi::DataDirection::kOut && header.read();
   if (bidirectional || (other_way && task.plan.bytes != 0 && task.expected != 0)) {
-    Decide(task, scsi::CheckCondition(scsi::kInvalidFieldInInformationUnit,
-                                      scsi::SenseFormat::kFixed));
+    Decide(task,
+           scsi::CheckCondition(scsi::kInvalidFieldInInformationUnit, scsi::SenseFormat::kFixed));
   }
   if (data_bytes != 0 && !header.write()) {
     Decide(task, ResultFor(DataFault::kUnexpectedUnsolicited));
@@ -98,8 +98,8 @@ void Session::PlanTask(ScsiTask& task) {
 void Session::PrepareDataOut(ScsiTask& task, uint32_t data_bytes) {
   const bool takes_data = task.plan.direction == scsi::DataDirection::kOut;
   const uint32_t wanted = takes_data && !task.decided ? task.wanted() : 0;
-  task.transfer = DataOutTransfer(task.expected, wanted, data_bytes, task.header.final(),
-                                  context_.parameters);
+  task.transfer =
+      DataOutTransfer(task.expected, wanted, data_bytes, task.header.final(), context_.parameters);
   const bool comes_now = data_bytes != 0 || !task.header.final();
   if (wanted == 0 || !comes_now || task.transfer.fault() != DataFault::kNone) return;
   // The bytes are on their way, so there is no waiting for memory.
@@ -316,8 +316,8 @@ Unit* Session::AttachUnit(const LunEntry& entry) {
   unit->lun = entry.lun;
   unit->read_only = entry.read_only;
   unit->counters = entry.counters;
-  unit->nexus = entry.lun->Attach(context_.identity, entry.number, entry.read_only,
-                                  context_.nexus_tasks);
+  unit->nexus =
+      entry.lun->Attach(context_.identity, entry.number, entry.read_only, context_.nexus_tasks);
   unit->share = &context_.memory.Join(entry.lun.get());
   Unit* attached = unit.get();
   units_.emplace(entry.number, std::move(unit));

@@ -31,8 +31,9 @@ namespace sectormap::iscsi {
 // lets a target bound them). They have no place in the window, so nothing else bounds them.
 inline constexpr uint32_t kMaxImmediateCommands = 8;
 
-// Tasks of a session, with the aborted ones that a backing device still holds: those no longer count
-// in the window, so that one stuck unit does not close it for the others. More get TASK SET FULL.
+// Tasks of a session, with the aborted ones that a backing device still holds: those no longer
+// count in the window, so that one stuck unit does not close it for the others. More get TASK SET
+// FULL.
 inline constexpr size_t kMaxSessionTasks = 4 * kCommandWindow;
 
 // The session's hold on one logical unit.

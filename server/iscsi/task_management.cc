@@ -78,8 +78,8 @@ Task<void> AnswerInTime(std::shared_ptr<Ending> ending, uint32_t tag,
 
 void End(Session& session, const TaskManagementRequestHeader& request, uint64_t last_serial,
          std::vector<Unit*> units, std::function<void()> when_done) {
-  auto ending = std::make_shared<Ending>(
-      Ending{session, request.function(), last_serial, std::move(units)});
+  auto ending =
+      std::make_shared<Ending>(Ending{session, request.function(), last_serial, std::move(units)});
   session.Abort([&tasks = *ending](const ScsiTask& task) { return tasks.Takes(task); });
   CHECK(session.gate().TryEnter());
   Detach(WaitForEnd(ending));

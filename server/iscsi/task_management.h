@@ -27,7 +27,8 @@ struct TaskManagementHooks {
 };
 
 // Does `request` in a coroutine of its own that the session's gate counts, and answers it through
-// the session's writer. REQUIRES: the session has given an immediate place for it, which it returns.
+// the session's writer. REQUIRES: the session has given an immediate place for it, which it
+// returns.
 void StartTaskManagement(Session& session, const TaskManagementRequestHeader& request,
                          const TaskManagementHooks& hooks);
 

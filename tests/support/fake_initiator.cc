@@ -109,7 +109,8 @@ Task<std::optional<FakeInitiator::Pdu>> FakeInitiator::Receive() {
     if (!ok) co_return std::nullopt;
     if (std::memcmp(DigestOf(pdu.data).data(), digest.data(), 4) != 0) Violation("data digest");
   }
-  if (std::any_of(pdu.data.begin() + bytes, pdu.data.end(), [](std::byte b) { return b != std::byte{}; })) {
+  if (std::any_of(pdu.data.begin() + bytes, pdu.data.end(),
+                  [](std::byte b) { return b != std::byte{}; })) {
     Violation("padding is not zero");
   }
   pdu.data.resize(bytes);
@@ -340,7 +341,8 @@ void FakeInitiator::OnDataIn(const Pdu& pdu, Running& running) {
   Append(outcome.data, pdu.data);
   running.in_burst += static_cast<uint32_t>(pdu.data.size());
   if (running.in_burst > options_.max_burst_bytes) Violation("burst too long");
-  if (running.in_burst == options_.max_burst_bytes && !header.final()) Violation("no F at burst end");
+  if (running.in_burst == options_.max_burst_bytes && !header.final())
+    Violation("no F at burst end");
   if (header.final()) running.in_burst = 0;
   if ((header.flags & DataInHeader::kStatusBit) == 0) return;
   if (!header.final()) Violation("status without F");
@@ -362,12 +364,14 @@ void FakeInitiator::OnResponse(const Pdu& pdu, Running& running) {
   outcome.underflow = (header.flags & ScsiResponseHeader::kUnderflowBit) != 0;
   outcome.residual = header.residual_count;
   if (pdu.data.size() < 2) return;
-  const size_t sense = std::to_integer<size_t>(pdu.data[0]) << 8 | std::to_integer<size_t>(pdu.data[1]);
+  const size_t sense =
+      std::to_integer<size_t>(pdu.data[0]) << 8 | std::to_integer<size_t>(pdu.data[1]);
   if (sense + 2 > pdu.data.size()) {
     Violation("SenseLength");
     return;
   }
-  for (size_t i = 0; i < sense; ++i) outcome.sense.push_back(std::to_integer<uint8_t>(pdu.data[2 + i]));
+  for (size_t i = 0; i < sense; ++i)
+    outcome.sense.push_back(std::to_integer<uint8_t>(pdu.data[2 + i]));
 }
 
 Task<bool> FakeInitiator::Step() {

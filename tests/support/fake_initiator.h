@@ -115,9 +115,10 @@ class FakeInitiator {
   static Command TestUnitReady(uint64_t lun = 0);
 
   // The result; empty if the target hung up.
-  Task<std::optional<iscsi::TaskManagementResult>> Manage(
-      iscsi::TaskManagementFunction function, uint64_t lun, uint32_t referenced_tag = 0xffffffff,
-      uint32_t ref_cmd_sn = 0);
+  Task<std::optional<iscsi::TaskManagementResult>> Manage(iscsi::TaskManagementFunction function,
+                                                          uint64_t lun,
+                                                          uint32_t referenced_tag = 0xffffffff,
+                                                          uint32_t ref_cmd_sn = 0);
   Task<uint32_t> StartManage(iscsi::TaskManagementFunction function, uint64_t lun,
                              uint32_t referenced_tag = 0xffffffff, uint32_t ref_cmd_sn = 0);
 

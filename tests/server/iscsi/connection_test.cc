@@ -56,12 +56,13 @@ class ConnectionTest : public IscsiTest {
       EXPECT_TRUE(written.good()) << blocks;
       EXPECT_FALSE(written.overflow || written.underflow);
       const uint64_t first = lba < 3 ? 0 : lba - 3;
-      const auto count = static_cast<uint16_t>(
-          std::min<uint64_t>(blocks + 5, kTestDiskBytes / 512 - first));
+      const auto count =
+          static_cast<uint16_t>(std::min<uint64_t>(blocks + 5, kTestDiskBytes / 512 - first));
       const Outcome read =
           co_await initiator->Run(FakeInitiator::Read10(static_cast<uint32_t>(first), count));
       EXPECT_TRUE(read.good()) << blocks;
-      const bool equal = std::ranges::equal(read.data, std::span(shadow).subspan(first * 512, count * 512));
+      const bool equal =
+          std::ranges::equal(read.data, std::span(shadow).subspan(first * 512, count * 512));
       EXPECT_TRUE(equal) << blocks << " blocks at " << lba;
     }
     EXPECT_TRUE(std::ranges::equal(test.disk_->bytes(), shadow));
@@ -110,8 +111,8 @@ class ConnectionTest : public IscsiTest {
       uint32_t residual;
     };
     const std::vector<Case> cases = {
-        {1, 0, true, false, 512},       {1, 512, false, false, 0},   {1, 1024, false, true, 512},
-        {2, 512, true, false, 512},     {1, 10000, false, true, 9488}, {1, 200, true, false, 312},
+        {1, 0, true, false, 512},   {1, 512, false, false, 0},     {1, 1024, false, true, 512},
+        {2, 512, true, false, 512}, {1, 10000, false, true, 9488}, {1, 200, true, false, 312},
     };
     for (const Case& c : cases) {
       SCOPED_TRACE(testing::Message() << c.blocks << " blocks, EDTL " << c.expected);
@@ -468,8 +469,8 @@ TEST_P(TransferTest, EveryByteArrivesOneByOne) {
 }
 
 TEST_P(TransferTest, EveryByteArrivesThroughANarrowPipe) {
-  pool_->RunOn(0, Shadow(*this, GetParam().options, {.capacity = 1500, .read_max = 1460},
-                         {1, 9, 64, 300}));
+  pool_->RunOn(
+      0, Shadow(*this, GetParam().options, {.capacity = 1500, .read_max = 1460}, {1, 9, 64, 300}));
 }
 
 INSTANTIATE_TEST_SUITE_P(Agreements, TransferTest, testing::ValuesIn(kTransferCases),

@@ -28,7 +28,7 @@ inline constexpr char kTestTarget[] = "iqn.2026-11.io.sectormap:disk";
 inline constexpr uint64_t kTestDiskBytes = 16 * 1024 * 1024;
 
 class IscsiTest : public testing::Test {
- protected:
+ public:
   enum class Time { kReal, kManual };
   explicit IscsiTest(Time time = Time::kReal, size_t memory_bytes = 16 * 1024 * 1024)
       : memory_(memory_bytes) {
@@ -78,7 +78,9 @@ class IscsiTest : public testing::Test {
                                 .memory = test.memory_,
                                 .on_login_end = [] {}};
     std::function<void(std::shared_ptr<ConnectionHandle>)> on_start =
-        [&test](std::shared_ptr<ConnectionHandle> handle) { test.last_handle_ = std::move(handle); };
+        [&test](std::shared_ptr<ConnectionHandle> handle) {
+          test.last_handle_ = std::move(handle);
+        };
     co_await Connection::Serve(std::move(context), std::move(stream), std::move(on_start));
     --test.serving_;
     test.ended_.WakeAll();
