@@ -19,6 +19,10 @@ if(SECTORMAP_SANITIZE)
   add_compile_options(-fsanitize=${SECTORMAP_SANITIZE} -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${SECTORMAP_SANITIZE})
 endif()
+# Without it in the libraries a fuzzer sees nothing of what its bytes reach.
+if(SECTORMAP_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
 
 # sectormap_library(NAME SOURCES file... DEPS library...): a folder's library. DEPS are public:
 # they are the folder's doors (docs/architecture.md).

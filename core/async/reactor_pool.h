@@ -2,8 +2,13 @@
 // ReactorPool: the daemon's reactors and their threads.
 #pragma once
 
+#include <concepts>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <thread>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -32,6 +37,11 @@ class ReactorPool {
   template <typename T>
   T RunOn(int index, Task<T> task);
   void RunOn(int index, Task<void> task);
+  // As above for what must be *called* on the reactor too, as BlockDevice::Submit must, which may
+  // do its work before it returns: RunOn(0, [&] { return device.Submit(request); }).
+  template <typename Start>
+  requires std::invocable<Start&>
+  auto RunOn(int index, Start start);
 
   // Calls `visit` on every reactor's thread and blocks until all have returned.
   // REQUIRES: not called on a reactor's thread.
@@ -47,7 +57,11 @@ class ReactorPool {
 inline void ReactorPool::RunOn(int index, Task<void> task) {
   absl::Notification done;
   (*this)[index].Spawn([](Task<void> owned, absl::Notification& end) -> Task<void> {
-    co_await owned;
+    {
+      // What the task holds is gone when the caller goes on.
+      Task<void> running = std::move(owned);
+      co_await running;
+    }
     end.Notify();
   }(std::move(task), done));
   done.WaitForNotification();
@@ -60,6 +74,13 @@ T ReactorPool::RunOn(int index, Task<T> task) {
     out.emplace(co_await owned);
   }(std::move(task), result));
   return *std::move(result);
+}
+
+template <typename Start>
+requires std::invocable<Start&>
+auto ReactorPool::RunOn(int index, Start start) {
+  using Started = std::invoke_result_t<Start&>;
+  return RunOn(index, [](Start owned) -> Started { co_return co_await owned(); }(std::move(start)));
 }
 
 }  // namespace sectormap

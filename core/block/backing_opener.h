@@ -34,10 +34,10 @@ class BackingOpener final : public BackingSource {
  public:
   struct Options {
     // Absolute directories (--device-root). One that does not exist (yet) holds nothing.
-    std::vector<std::string> device_roots;
+    std::vector<std::string> device_roots = {};
     // How regular files and block devices are used; empty: as FileDevice chooses.
-    std::optional<FileDevice::Mode> file_mode;
-    std::optional<FileDevice::Mode> block_device_mode;
+    std::optional<FileDevice::Mode> file_mode = std::nullopt;
+    std::optional<FileDevice::Mode> block_device_mode = std::nullopt;
   };
 
   // InvalidArgument: a root that is not an absolute path.

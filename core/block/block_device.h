@@ -43,10 +43,12 @@ class BlockDevice {
   // Any thread.
   virtual BlockLimits limits() const = 0;
 
-  // REQUIRES: on a reactor's thread; the range inside [0, size()) and not empty, except for kFlush;
-  // data.size() == Bytes(count) for kRead and kWrite. The bytes stay until the task ends.
-  // Concurrent requests may end in any order; overlapping concurrent writes leave either's bytes in
-  // each sector. kDiscard and kWriteZeroes answer kNotSupported where limits() says so.
+  // REQUIRES: called and awaited on a reactor's thread (a device may do the work in the call; from
+  // another thread: reactors.RunOn(0, [&] { return device.Submit(request); })); the range inside
+  // [0, size()) and not empty, except for kFlush; data.size() == Bytes(count) for kRead and kWrite.
+  // The bytes stay until the task ends. Concurrent requests may end in any order; overlapping
+  // concurrent writes leave either's bytes in each sector. kDiscard and kWriteZeroes answer
+  // kNotSupported where limits() says so.
   virtual Task<IoStatus> Submit(IoRequest request) = 0;
 
   // The run of equal sectors that begins at `first`, as far as is cheap to know.

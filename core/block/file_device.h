@@ -32,7 +32,7 @@ class FileDevice final : public CountedDevice {
   };
   struct Options {
     // Default: kWriteback for files, kDirect for block devices that can.
-    std::optional<Mode> mode;
+    std::optional<Mode> mode = std::nullopt;
     // For kDirect, at least this much at once, a power of two; 0: as the medium needs. A drive that
     // emulates 512-byte sectors writes whole physical blocks faster.
     uint32_t direct_block_bytes = 0;

@@ -3,11 +3,15 @@
 
 #include <gtest/gtest.h>
 
-#include <set>
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <vector>
 
 #include "core/async/gate.h"
 #include "core/async/reactor_pool.h"
 #include "core/async/when_all.h"
+#include "tests/support/manual_clock.h"
 
 namespace sectormap {
 namespace {
@@ -90,6 +94,159 @@ Task<bool> CloseAndDrain() {
 }
 
 TEST_F(ReactorTest, GateDrains) { EXPECT_TRUE(pool_->RunOn(0, CloseAndDrain())); }
+
+// Ends on another reactor than it began on, with several parents on the stack of the first.
+Task<int> Wander(ReactorPool& pool, int levels, int to) {
+  if (levels > 0) co_return 1 + co_await Wander(pool, levels - 1, to);
+  co_await pool[to].Switch();
+  co_return 0;
+}
+
+Task<int> WanderOften(ReactorPool& pool) {
+  int sum = 0;
+  for (int i = 0; i < 2000; ++i) {
+    sum += co_await Wander(pool, 3, i % 2);
+    EXPECT_EQ(Reactor::Current().index(), i % 2);
+  }
+  co_return sum;
+}
+
+TEST_F(ReactorTest, AParentGoesOnWhereItsChildEnded) {
+  EXPECT_EQ(pool_->RunOn(0, WanderOften(*pool_)), 6000);
+}
+
+Task<IoStatus> EndElsewhere(ReactorPool& pool, IoStatus status) {
+  co_await pool[1].Switch();
+  co_return status;
+}
+
+Task<IoStatus> GatherFromElsewhere(ReactorPool& pool) {
+  std::vector<Task<IoStatus>> children;
+  for (int i = 0; i < 50; ++i) children.push_back(EndElsewhere(pool, IoStatus::kOk));
+  children.push_back(EndElsewhere(pool, IoStatus::kNoSpace));
+  const IoStatus status = co_await WhenAll(std::move(children));
+  EXPECT_EQ(Reactor::Current().index(), 0);
+  co_return status;
+}
+
+TEST_F(ReactorTest, WhenAllGoesOnAtHomeWhereverItsChildrenEnd) {
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(pool_->RunOn(0, GatherFromElsewhere(*pool_)), IoStatus::kNoSpace);
+  }
+}
+
+Task<int> AskAtTurnEnd() {
+  int calls = 0;
+  int again = 0;
+  Reactor& reactor = Reactor::Current();
+  Reactor::TurnEnd once([&] { ++calls; });
+  // Asks for itself while it runs: must come again, and must not keep the ring from its turn.
+  std::optional<Reactor::TurnEnd> forever;
+  forever.emplace([&] {
+    ++again;
+    reactor.AtTurnEnd(*forever);
+  });
+  auto forgotten = std::make_unique<Reactor::TurnEnd>([] { ADD_FAILURE() << "was destroyed"; });
+  reactor.AtTurnEnd(once);
+  reactor.AtTurnEnd(once);
+  reactor.AtTurnEnd(*forgotten);
+  reactor.AtTurnEnd(*forever);
+  forgotten.reset();
+  EXPECT_EQ(calls, 0);
+  co_await reactor.Sleep(std::chrono::milliseconds(1));
+  EXPECT_GT(again, 1);
+  forever.reset();
+  co_return calls;
+}
+
+TEST_F(ReactorTest, ATurnEndRunsOnceForManyWhoAsk) {
+  EXPECT_EQ(pool_->RunOn(0, AskAtTurnEnd()), 1);
+}
+
+Task<int> ReadFromRing(int count) {
+  int ok = 0;
+  for (int i = 0; i < count; ++i) {
+    const int result =
+        co_await Reactor::Current().Submit([](io_uring_sqe* sqe) { io_uring_prep_nop(sqe); });
+    if (result == 0) ++ok;
+  }
+  co_return ok;
+}
+
+Task<IoStatus> OneRead() {
+  const int ok = co_await ReadFromRing(3);
+  co_return ok == 3 ? IoStatus::kOk : IoStatus::kIoError;
+}
+
+Task<IoStatus> MoreThanTheRingHolds() {
+  std::vector<Task<IoStatus>> children;
+  for (unsigned i = 0; i < 5 * kRingEntries; ++i) children.push_back(OneRead());
+  co_return co_await WhenAll(std::move(children));
+}
+
+TEST_F(ReactorTest, MoreOperationsThanTheRingHoldsAllComplete) {
+  EXPECT_EQ(pool_->RunOn(0, ReadFromRing(1000)), 1000);
+  EXPECT_EQ(pool_->RunOn(0, MoreThanTheRingHolds()), IoStatus::kOk);
+}
+
+TEST_F(ReactorTest, ACallRunsOnTheReactorFromItsFirstLine) {
+  EXPECT_EQ(pool_->RunOn(1, [] { return Immediate(Reactor::Current().index()); }), 1);
+}
+
+Task<void> WaitAndNote(WaitQueue& queue, int number, std::vector<int>& order) {
+  co_await queue.Wait();
+  order.push_back(number);
+}
+
+Task<std::vector<int>> WakeInTwoSteps() {
+  WaitQueue queue;
+  std::vector<int> order;
+  for (int i = 0; i < 5; ++i) Detach(WaitAndNote(queue, i, order));
+  queue.WakeOne();
+  queue.WakeOne();
+  EXPECT_TRUE(order.empty());
+  co_await Reactor::Current().Sleep(std::chrono::microseconds(1));
+  EXPECT_EQ(order.size(), 2u);
+  queue.WakeAll();
+  queue.WakeOne();
+  co_await Reactor::Current().Sleep(std::chrono::microseconds(1));
+  co_return order;
+}
+
+TEST_F(ReactorTest, AWaitQueueWakesInTheOrderOfComing) {
+  EXPECT_EQ(pool_->RunOn(0, WakeInTwoSteps()), (std::vector<int>{0, 1, 2, 3, 4}));
+}
+
+class ReactorTimerTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto pool = ReactorPool::Start(1, clock_);
+    ASSERT_TRUE(pool.ok()) << pool.status();
+    pool_ = *std::move(pool);
+  }
+  ManualClock clock_;
+  std::unique_ptr<ReactorPool> pool_;
+};
+
+TEST_F(ReactorTimerTest, TimersFireInOrderOfTimeAndCancelledOnesDoNot) {
+  using std::chrono::seconds;
+  std::vector<int> fired;
+  pool_->OnEach([&](Reactor& reactor) {
+    reactor.CallAfter(seconds(30), [&] { fired.push_back(3); });
+    reactor.CallAfter(seconds(10), [&] { fired.push_back(1); });
+    const Reactor::TimerId cancelled = reactor.CallAfter(seconds(15), [&] { fired.push_back(9); });
+    reactor.CallAfter(seconds(10), [&, cancelled] {
+      fired.push_back(2);
+      reactor.CancelTimer(cancelled);
+    });
+  });
+  clock_.Advance(seconds(9), *pool_);
+  EXPECT_TRUE(fired.empty());
+  clock_.Advance(seconds(1), *pool_);
+  EXPECT_EQ(fired, (std::vector<int>{1, 2}));
+  clock_.Advance(seconds(3600), *pool_);
+  EXPECT_EQ(fired, (std::vector<int>{1, 2, 3}));
+}
 
 TEST_F(ReactorTest, PostedCallsRunInOrder) {
   std::vector<int> order;
