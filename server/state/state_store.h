@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // StateStore: what must survive `kill -9` and a reboot. Every call is one transaction, durable when
-// it returns. Control threads only: it blocks.
+// it returns. Any control thread, several at a time: calls are serialised inside, and block.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,11 +19,13 @@ namespace sectormap::state {
 struct DeviceRecord {
   std::string identity;  // the key: never changes
   std::string name;
-  std::string uuid;
-  std::optional<std::string> live_table, inactive_table;
+  std::string uuid{};
+  std::optional<std::string> live_table{}, inactive_table{};
   bool live_read_only = false, inactive_read_only = false;
   bool suspended = false;
   bool deferred_remove = false;
+
+  bool operator==(const DeviceRecord&) const = default;
 };
 
 // CHAP secrets stand here in clear, as CHAP needs them; the database's mode is 0600.
@@ -32,8 +35,8 @@ struct ChapRecord {
 
 struct TargetRecord {
   std::string iqn;
-  std::vector<std::string> allowed_initiators;
-  std::optional<ChapRecord> chap, mutual_chap;
+  std::vector<std::string> allowed_initiators{};
+  std::optional<ChapRecord> chap{}, mutual_chap{};
 };
 
 struct ExportRecord {
@@ -43,34 +46,52 @@ struct ExportRecord {
   bool read_only = false;
 };
 
-struct Contents {
-  std::vector<DeviceRecord> devices;
-  std::vector<TargetRecord> targets;
-  std::vector<ExportRecord> exports;
+struct ExportKey {
+  std::string iqn;
+  uint64_t lun_number = 0;
 };
 
-// Codes: ResourceExhausted (disk full), Unavailable (locked by another daemon), DataLoss (damaged),
-// FailedPrecondition (made by a newer version), Internal.
+struct Contents {
+  std::vector<DeviceRecord> devices;  // by name
+  std::vector<TargetRecord> targets;  // by iqn
+  std::vector<ExportRecord> exports;  // by iqn and LUN
+};
+
+// Codes: ResourceExhausted (disk full), Unavailable (locked by another daemon), PermissionDenied,
+// DataLoss (damaged), FailedPrecondition (made by a newer version), NotFound (what a record refers
+// to), Internal. A failed call has changed nothing.
 class StateStore {
  public:
   virtual ~StateStore() = default;
 
   virtual absl::StatusOr<Contents> LoadAll() = 0;
 
-  virtual absl::Status PutDevice(const DeviceRecord& device) = 0;   // insert or replace
-  virtual absl::Status DeleteDevice(std::string_view identity) = 0;  // and its reservation
-  virtual absl::Status PutTarget(const TargetRecord& target) = 0;
-  virtual absl::Status DeleteTarget(std::string_view iqn) = 0;  // and its exports
-  virtual absl::Status PutExport(const ExportRecord& entry) = 0;
-  virtual absl::Status DeleteExport(std::string_view iqn, uint64_t lun_number) = 0;
+  // Inserts or replaces. AlreadyExists: another identity has the name or the uuid.
+  virtual absl::Status PutDevice(const DeviceRecord& device) = 0;
+  // And its exports and its reservation. OK if there is none.
+  virtual absl::Status DeleteDevice(std::string_view identity) = 0;
 
-  // Persistent reservations (APTPL); an empty record deletes.
-  virtual absl::Status PutReservation(std::string_view device_identity, std::string_view record) = 0;
+  // Inserts or replaces both. NotFound: no such device.
+  virtual absl::Status PutExport(const TargetRecord& target, const ExportRecord& entry) = 0;
+  // All or none; a target that has no export left goes too. OK for those that are not there.
+  virtual absl::Status DeleteExports(std::span<const ExportKey> exports) = 0;
+
+  // Persistent reservations (APTPL); an empty record deletes. NotFound: no such device.
+  virtual absl::Status PutReservation(std::string_view device_identity,
+                                      std::string_view record) = 0;
+  // Empty if there is none.
   virtual absl::StatusOr<std::string> Reservation(std::string_view device_identity) = 0;
 };
 
+struct StoreOptions {
+  // The database grows no further; 0: as far as the disk has room.
+  uint64_t bytes_max = 0;
+};
+
 // Opens or makes `directory`/sectormap.db (mode 0600, WAL, synchronous=FULL) and holds it against
-// other daemons. The directory (mode 0700) is made if missing.
-absl::StatusOr<std::unique_ptr<StateStore>> OpenSqliteStore(const std::string& directory);
+// other daemons by a lock on `directory`/sectormapd.pid. The directory (mode 0700) is made if
+// missing, and its parents.
+absl::StatusOr<std::unique_ptr<StateStore>> OpenSqliteStore(const std::string& directory,
+                                                            const StoreOptions& options = {});
 
 }  // namespace sectormap::state

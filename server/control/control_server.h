@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// ControlServer: the gRPC server with its listeners, health and reflection.
+#pragma once
+
+#include <grpcpp/server.h>
+#include <grpcpp/support/server_interceptor.h>
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/control/control_address.h"
+
+namespace sectormap::control {
+
+// A table of TableSpec::kRowsMax rows of about 120 bytes fits.
+inline constexpr int kRequestBytesMax = 128 * 1024 * 1024;
+
+// Calls that wait for a disk (a suspend, a removal) hold a thread each.
+inline constexpr int kControlThreadsMax = 128;
+
+class ControlServer {
+ public:
+  struct Parts {
+    std::vector<ControlAddress> addresses;
+    std::vector<grpc::Service*> services;  // outlive the server
+    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
+        interceptors;
+  };
+  // Fails, saying which option to change, if an address cannot be had. Sockets have mode 0600.
+  // Without addresses it can be reached in the process only. REQUIRES: no other thread makes files
+  // meanwhile, as the mode comes from the process's umask.
+  static absl::StatusOr<std::unique_ptr<ControlServer>> Start(Parts parts);
+
+  // REQUIRES: Stop() was called.
+  ~ControlServer();
+  ControlServer(const ControlServer&) = delete;
+  ControlServer& operator=(const ControlServer&) = delete;
+
+  // What listens, with the ports that were bound: unix:/PATH or tcp:ADDR:PORT.
+  const std::vector<std::string>& addresses() const { return addresses_; }
+
+  grpc::Server& server() { return *server_; }
+
+  // Health says NOT_SERVING from now on; calls are still answered.
+  void Drain();
+  // No new calls; those that run are cancelled after `grace`. Returns when all have ended.
+  void Stop(std::chrono::milliseconds grace);
+
+ private:
+  ControlServer() = default;
+
+  std::vector<std::string> addresses_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace sectormap::control

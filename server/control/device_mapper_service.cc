@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/control/device_mapper_service.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/block/counted_device.h"
+#include "server/control/device_messages.h"
+#include "server/control/device_watch.h"
+#include "server/control/status.h"
+
+namespace sectormap::control {
+namespace {
+
+grpc::Status Answer(const absl::StatusOr<DeviceInfo>& info, v1::Device& response) {
+  if (!info.ok()) return ToGrpc(info.status());
+  FillDevice(*info, response);
+  return grpc::Status::OK;
+}
+
+grpc::ServerUnaryReactor* FinishAtOnce(grpc::CallbackServerContext* context,
+                                       const grpc::Status& status) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(status);
+  return reactor;
+}
+
+class RefusedWatch final : public grpc::ServerWriteReactor<v1::WatchResponse> {
+ public:
+  explicit RefusedWatch(const grpc::Status& status) { Finish(status); }
+  void OnDone() override { delete this; }
+};
+
+// The counters of what a table names: another mapped device's, or a backing device's.
+const IoCounters* CountersOf(const BlockDevice& device) {
+  if (const auto* mapped = dynamic_cast<const MappedDevice*>(&device)) return &mapped->counters();
+  if (const auto* counted = dynamic_cast<const CountedDevice*>(&device)) {
+    return &counted->counters();
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+DeviceMapperService::DeviceMapperService(volumes::VolumeCatalog& volumes,
+                                         const TargetRegistry& types, ChangeFeed& feed,
+                                         HolderAdvice holders)
+    : volumes_(volumes), types_(types), feed_(feed), holders_(std::move(holders)) {}
+
+grpc::Status DeviceMapperService::Create(grpc::ServerContext*, const v1::CreateRequest* request,
+                                         v1::Device* response) {
+  volumes::CreateRequest create{.name = request->name(),
+                                .uuid = request->uuid(),
+                                .table = std::nullopt,
+                                .read_only = request->read_only()};
+  if (request->has_table()) create.table = request->table();
+  return Answer(volumes_.Create(create), *response);
+}
+
+grpc::Status DeviceMapperService::Load(grpc::ServerContext*, const v1::LoadRequest* request,
+                                       v1::Device* response) {
+  return Answer(volumes_.Load(request->name(), request->table(), request->read_only()), *response);
+}
+
+grpc::Status DeviceMapperService::Clear(grpc::ServerContext*, const v1::ClearRequest* request,
+                                        v1::Device* response) {
+  return Answer(volumes_.Clear(request->name()), *response);
+}
+
+grpc::Status DeviceMapperService::Suspend(grpc::ServerContext*, const v1::SuspendRequest* request,
+                                          v1::Device* response) {
+  const SuspendMode mode = request->no_flush() ? SuspendMode::kNoFlush : SuspendMode::kFlush;
+  return Answer(volumes_.Suspend(request->name(), mode), *response);
+}
+
+grpc::Status DeviceMapperService::Resume(grpc::ServerContext*, const v1::ResumeRequest* request,
+                                         v1::Device* response) {
+  return Answer(volumes_.Resume(request->name()), *response);
+}
+
+grpc::Status DeviceMapperService::Replace(grpc::ServerContext*, const v1::ReplaceRequest* request,
+                                          v1::Device* response) {
+  const SuspendMode mode = request->no_flush() ? SuspendMode::kNoFlush : SuspendMode::kFlush;
+  return Answer(volumes_.Replace(request->name(), request->table(), request->read_only(), mode),
+                *response);
+}
+
+grpc::Status DeviceMapperService::Remove(grpc::ServerContext*, const v1::RemoveRequest* request,
+                                         v1::RemoveResponse* response) {
+  const absl::StatusOr<volumes::VolumeCatalog::Removed> removed = volumes_.Remove(
+      request->name(), {.force = request->force(), .deferred = request->deferred()});
+  if (removed.ok()) {
+    response->set_deferred(removed->deferred);
+    return grpc::Status::OK;
+  }
+  if (absl::IsNotFound(removed.status()) && request->allow_missing()) return grpc::Status::OK;
+  if (absl::IsFailedPrecondition(removed.status())) {
+    const std::string advice = holders_(request->name());
+    if (!advice.empty()) {
+      return {grpc::StatusCode::FAILED_PRECONDITION,
+              absl::StrCat(removed.status().message(), "; ", advice)};
+    }
+  }
+  return ToGrpc(removed.status());
+}
+
+grpc::Status DeviceMapperService::Rename(grpc::ServerContext*, const v1::RenameRequest* request,
+                                         v1::Device* response) {
+  if (request->new_name().empty() == request->new_uuid().empty()) {
+    return {grpc::StatusCode::INVALID_ARGUMENT, "give either new_name or new_uuid"};
+  }
+  if (!request->new_uuid().empty()) {
+    return Answer(volumes_.SetUuid(request->name(), request->new_uuid()), *response);
+  }
+  return Answer(volumes_.Rename(request->name(), request->new_name()), *response);
+}
+
+grpc::Status DeviceMapperService::GetTable(grpc::ServerContext*, const v1::GetTableRequest* request,
+                                           v1::GetTableResponse* response) {
+  absl::StatusOr<std::string> text = registry().Table(request->name(), SlotOf(request->slot()));
+  if (text.ok()) response->set_table(*std::move(text));
+  return ToGrpc(text.status());
+}
+
+grpc::Status DeviceMapperService::GetStatus(grpc::ServerContext*,
+                                            const v1::GetStatusRequest* request,
+                                            v1::GetStatusResponse* response) {
+  absl::StatusOr<std::string> text = registry().Status(request->name(), SlotOf(request->slot()));
+  if (text.ok()) response->set_status(*std::move(text));
+  return ToGrpc(text.status());
+}
+
+grpc::Status DeviceMapperService::GetDependencies(grpc::ServerContext*,
+                                                  const v1::GetDependenciesRequest* request,
+                                                  v1::GetDependenciesResponse* response) {
+  const absl::StatusOr<std::vector<DeviceRef>> devices =
+      registry().Dependencies(request->name(), SlotOf(request->slot()));
+  if (!devices.ok()) return ToGrpc(devices.status());
+  for (const DeviceRef& device : *devices) {
+    v1::Dependency& dependency = *response->add_dependencies();
+    dependency.set_name(device.name);
+    dependency.set_mapped(device.mapped);
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status DeviceMapperService::Get(grpc::ServerContext*, const v1::GetRequest* request,
+                                      v1::Device* response) {
+  return Answer(registry().Info(request->name()), *response);
+}
+
+grpc::Status DeviceMapperService::List(grpc::ServerContext*, const v1::ListRequest*,
+                                       v1::ListResponse* response) {
+  for (const DeviceInfo& info : registry().List()) FillDevice(info, *response->add_devices());
+  return grpc::Status::OK;
+}
+
+grpc::Status DeviceMapperService::Message(grpc::ServerContext*, const v1::MessageRequest* request,
+                                          v1::MessageResponse* response) {
+  absl::StatusOr<std::string> answer =
+      volumes_.Message(request->name(), Sector(request->sector()), request->message());
+  if (answer.ok()) response->set_answer(*std::move(answer));
+  return ToGrpc(answer.status());
+}
+
+grpc::Status DeviceMapperService::ListTargetTypes(grpc::ServerContext*,
+                                                  const v1::ListTargetTypesRequest*,
+                                                  v1::ListTargetTypesResponse* response) {
+  for (const TargetType* type : types_.all()) {
+    v1::TargetType& row = *response->add_types();
+    row.set_name(std::string(type->name));
+    row.set_version(std::string(type->version));
+    row.set_usage(std::string(type->usage));
+    row.set_summary(std::string(type->summary));
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status DeviceMapperService::GetStats(grpc::ServerContext*, const v1::GetStatsRequest* request,
+                                           v1::GetStatsResponse* response) {
+  const std::shared_ptr<MappedDevice> device = registry().Find(request->name());
+  if (device == nullptr) return {grpc::StatusCode::NOT_FOUND, "Device does not exist."};
+  FillStats(request->name(), device->counters().Sum(), *response->mutable_device());
+  const absl::StatusOr<std::vector<DeviceRef>> backings =
+      registry().Dependencies(request->name(), TableSlot::kLive);
+  if (!backings.ok()) return ToGrpc(backings.status());
+  for (const DeviceRef& backing : *backings) {
+    const IoCounters* counters = CountersOf(*backing.device);
+    if (counters != nullptr) FillStats(backing.name, counters->Sum(), *response->add_backings());
+  }
+  return grpc::Status::OK;
+}
+
+grpc::ServerUnaryReactor* DeviceMapperService::Wait(grpc::CallbackServerContext* context,
+                                                    const v1::WaitRequest* request,
+                                                    v1::Device* response) {
+  absl::StatusOr<DeviceInfo> info = registry().Info(request->name());
+  if (!info.ok()) return FinishAtOnce(context, ToGrpc(info.status()));
+  return StartWait(feed_, std::move(info->identity), request->event_number(), response);
+}
+
+grpc::ServerWriteReactor<v1::WatchResponse>* DeviceMapperService::Watch(
+    grpc::CallbackServerContext*, const v1::WatchRequest* request) {
+  if (request->name().empty()) return StartWatch(feed_, "");
+  absl::StatusOr<DeviceInfo> info = registry().Info(request->name());
+  if (!info.ok()) return new RefusedWatch(ToGrpc(info.status()));
+  return StartWatch(feed_, std::move(info->identity));
+}
+
+}  // namespace sectormap::control

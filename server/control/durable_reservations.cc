@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/control/durable_reservations.h"
+
+#include <utility>
+
+#include "core/base/check.h"
+
+namespace sectormap::control {
+
+// The job is posted back to the reactor that is suspending just now, so that it cannot be resumed
+// before it has suspended.
+class DurableReservations::Awaiter {
+ public:
+  Awaiter(DurableReservations& owner, Job& job) : owner_(owner), job_(job) {}
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> caller) {
+    job_.caller = caller;
+    absl::MutexLock hold(&owner_.mutex_);
+    owner_.jobs_.push_back(&job_);
+  }
+  void await_resume() noexcept {}
+
+ private:
+  DurableReservations& owner_;
+  Job& job_;
+};
+
+DurableReservations::DurableReservations(state::StateStore& store)
+    : store_(store), thread_([this] { Run(); }) {}
+
+DurableReservations::~DurableReservations() {
+  {
+    absl::MutexLock hold(&mutex_);
+    CHECK(jobs_.empty());
+    stopping_ = true;
+  }
+  thread_.join();
+}
+
+Task<absl::Status> DurableReservations::Save(std::string device_identity, std::string record) {
+  Job job{device_identity, record, Reactor::Current(), absl::OkStatus(), nullptr};
+  co_await Awaiter(*this, job);
+  co_return std::move(job.result);
+}
+
+void DurableReservations::Run() {
+  const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return !jobs_.empty() || stopping_;
+  };
+  while (true) {
+    Job* job = nullptr;
+    {
+      absl::MutexLock hold(&mutex_, absl::Condition(&has_work));
+      if (jobs_.empty()) return;
+      job = jobs_.front();
+      jobs_.pop_front();
+    }
+    job->result = store_.PutReservation(job->identity, job->record);
+    job->reactor.Post([caller = job->caller] { caller.resume(); });
+  }
+}
+
+}  // namespace sectormap::control

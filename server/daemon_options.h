@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// DaemonOptions: what the command line and the configuration file say, checked and with defaults
+// filled in. The same keys in both; the command line wins.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/control/control_address.h"
+
+namespace sectormap {
+
+struct DaemonOptions {
+  std::string state_dir;  // absolute
+  std::vector<std::string> listen{"127.0.0.1:3260"};
+  std::vector<control::ControlAddress> control;
+  std::optional<std::string> metrics{"127.0.0.1:9360"};  // empty: none
+  int reactors = 1;
+  std::vector<std::string> device_roots;  // absolute
+  bool default_device_root = false;       // nobody named one: STATE_DIR/devices, to be made
+  std::string log_level = "info";
+};
+
+struct CommandLine {
+  DaemonOptions options;
+  bool check_config = false;
+  std::optional<std::string> text;  // --help or --version: print this and do nothing else
+};
+
+// Reads the configuration file too, if one is named. InvalidArgument: one line that says what is
+// wrong, where, and what would be right.
+absl::StatusOr<CommandLine> ReadCommandLine(int argc, const char* const* argv);
+
+}  // namespace sectormap

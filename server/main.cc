@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+// sectormapd: joins the rooms. Options, state, reactors, devices, exports, metrics and control come
+// up in this order, the portals last: whoever can log in finds every LUN there.
+#include <spdlog/spdlog.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <ctime>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "core/async/clock.h"
+#include "core/async/reactor_pool.h"
+#include "core/base/status_macros.h"
+#include "core/block/backing_opener.h"
+#include "core/map/device_registry.h"
+#include "server/control/change_feed.h"
+#include "server/control/control_server.h"
+#include "server/control/device_mapper_service.h"
+#include "server/control/durable_reservations.h"
+#include "server/control/export_catalog.h"
+#include "server/control/iscsi_service.h"
+#include "server/daemon_options.h"
+#include "server/iscsi/portal.h"
+#include "server/iscsi/target_directory.h"
+#include "server/logging.h"
+#include "server/metrics/grpc_metrics.h"
+#include "server/metrics/metrics_server.h"
+#include "server/service_notify.h"
+#include "server/state/state_store.h"
+#include "server/volumes/volume_catalog.h"
+#include "targets/builtin_targets.h"
+
+namespace sectormap {
+namespace {
+
+constexpr int kExitFailure = 1;
+constexpr int kExitUsage = 2;
+
+// Control calls that still run at a stop are cancelled after this.
+constexpr std::chrono::seconds kControlGrace(5);
+
+// A stop that takes longer (a disk that does not answer) is cut: the state is on the disk already.
+constexpr std::chrono::seconds kStopLimit(40);
+
+// The portals that listen, for the control plane, which may ask while one is added.
+class Portals {
+ public:
+  absl::Status Add(std::string_view address, ReactorPool& reactors,
+                   iscsi::TargetDirectory& targets) {
+    ASSIGN_OR_RETURN(std::unique_ptr<iscsi::Portal> portal,
+                     iscsi::Portal::Listen(address, reactors, targets));
+    absl::MutexLock hold(&mutex_);
+    portals_.push_back(std::move(portal));
+    return absl::OkStatus();
+  }
+
+  std::vector<std::string> Addresses() const {
+    absl::MutexLock hold(&mutex_);
+    std::vector<std::string> addresses;
+    for (const auto& portal : portals_) addresses.push_back(portal->address());
+    return addresses;
+  }
+
+  // All at once: each waits for its sessions to log out.
+  void Stop() {
+    absl::MutexLock hold(&mutex_);
+    std::vector<std::thread> stops;
+    for (const auto& portal : portals_) stops.emplace_back([&portal] { portal->Stop(); });
+    for (std::thread& stop : stops) stop.join();
+    portals_.clear();
+  }
+
+ private:
+  mutable absl::Mutex mutex_;
+  std::vector<std::unique_ptr<iscsi::Portal>> portals_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Members are in the order in which they come up; they go down in the other one.
+class Daemon {
+ public:
+  explicit Daemon(DaemonOptions options) : options_(std::move(options)) {}
+
+  absl::Status Start();
+  void Stop();
+  // What can change while we run, does; the log says what cannot.
+  void Reload(const DaemonOptions& wanted);
+
+ private:
+  absl::Status MakeDeviceRoot() const;
+  absl::Status StartDevices(const state::Contents& contents);
+  absl::Status StartControl();
+  std::string HoldersOf(const std::string& device) const;
+
+  DaemonOptions options_;
+  SteadyClock clock_;
+  TargetRegistry types_;
+  iscsi::TargetDirectory directory_;
+  metrics::GrpcMetrics grpc_metrics_;
+  std::unique_ptr<state::StateStore> store_;
+  std::unique_ptr<ReactorPool> reactors_;
+  std::unique_ptr<BackingOpener> backings_;
+  std::unique_ptr<DeviceRegistry> registry_;
+  std::unique_ptr<volumes::VolumeCatalog> volumes_;
+  std::unique_ptr<control::DurableReservations> reservations_;
+  std::unique_ptr<control::ExportCatalog> exports_;
+  std::unique_ptr<control::ChangeFeed> feed_;
+  std::unique_ptr<control::DeviceMapperService> mapper_service_;
+  std::unique_ptr<control::IscsiService> iscsi_service_;
+  std::unique_ptr<metrics::MetricsServer> metrics_;
+  std::unique_ptr<control::ControlServer> control_;
+  Portals portals_;
+};
+
+// A line that scripts wait for.
+void Say(const std::string& line) { std::cout << line << std::endl; }
+
+absl::Status Daemon::Start() {
+  ASSIGN_OR_RETURN(store_, state::OpenSqliteStore(options_.state_dir));
+  ASSIGN_OR_RETURN(const state::Contents contents, store_->LoadAll());
+  ASSIGN_OR_RETURN(reactors_, ReactorPool::Start(options_.reactors, clock_));
+  RETURN_IF_ERROR(StartDevices(contents));
+  if (options_.metrics.has_value()) {
+    ASSIGN_OR_RETURN(metrics_,
+                     metrics::MetricsServer::Start(*options_.metrics, {.version = SECTORMAP_VERSION,
+                                                                       .reactors = *reactors_,
+                                                                       .devices = *registry_,
+                                                                       .backings = *backings_,
+                                                                       .targets = directory_,
+                                                                       .grpc = grpc_metrics_}));
+  }
+  RETURN_IF_ERROR(StartControl());
+  for (const std::string& address : options_.listen) {
+    RETURN_IF_ERROR(portals_.Add(address, *reactors_, directory_));
+  }
+  for (const std::string& address : portals_.Addresses()) Say("iscsi portal " + address);
+  for (const std::string& address : control_->addresses()) Say("control " + address);
+  if (metrics_ != nullptr) Say("metrics http://" + metrics_->address() + "/metrics");
+  Say("ready");
+  NotifyServiceManager("READY=1");
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::MakeDeviceRoot() const {
+  if (!options_.default_device_root) return absl::OkStatus();
+  const std::string& root = options_.device_roots.front();
+  if (mkdir(root.c_str(), 0700) == 0 || errno == EEXIST) return absl::OkStatus();
+  return absl::PermissionDeniedError(
+      absl::StrCat("cannot make ", root, ": ", std::strerror(errno),
+                   "; give another --state-dir, or name a directory with --device-root DIR"));
+}
+
+absl::Status Daemon::StartDevices(const state::Contents& contents) {
+  RETURN_IF_ERROR(MakeDeviceRoot());
+  targets::AddBuiltinTargets(types_);
+  ASSIGN_OR_RETURN(backings_, BackingOpener::Create({.device_roots = options_.device_roots,
+                                                     .file_mode = std::nullopt,
+                                                     .block_device_mode = std::nullopt}));
+  registry_ = std::make_unique<DeviceRegistry>(*reactors_, types_, *backings_);
+  volumes_ = std::make_unique<volumes::VolumeCatalog>(*registry_, *store_);
+  const absl::Status restored = volumes_->Restore(contents.devices);
+  if (!restored.ok()) {
+    spdlog::error("event=restore_device error={}", Quoted(restored.message()));
+  }
+  for (const DeviceInfo& info : registry_->List()) {
+    if (info.error.empty()) continue;
+    spdlog::error("event=restore_device device={} error={}", Quoted(info.name), Quoted(info.error));
+  }
+  reservations_ = std::make_unique<control::DurableReservations>(*store_);
+  exports_ = std::make_unique<control::ExportCatalog>(*volumes_, *store_, directory_, *reactors_,
+                                                      reservations_.get());
+  for (const absl::Status& refusal : exports_->Restore(contents)) {
+    spdlog::error("event=restore_export error={}", Quoted(refusal.message()));
+  }
+  volumes_->RemoveUnused();
+  spdlog::info("event=restored devices={} exports={}", contents.devices.size(),
+               contents.exports.size());
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::StartControl() {
+  feed_ = std::make_unique<control::ChangeFeed>(*registry_);
+  mapper_service_ = std::make_unique<control::DeviceMapperService>(
+      *volumes_, types_, *feed_, [this](const std::string& device) { return HoldersOf(device); });
+  iscsi_service_ = std::make_unique<control::IscsiService>(*exports_, directory_,
+                                                           [this] { return portals_.Addresses(); });
+  control::ControlServer::Parts parts;
+  parts.addresses = options_.control;
+  parts.services = {mapper_service_.get(), iscsi_service_.get()};
+  parts.interceptors.push_back(grpc_metrics_.InterceptorFactory());
+  ASSIGN_OR_RETURN(control_, control::ControlServer::Start(std::move(parts)));
+  return absl::OkStatus();
+}
+
+std::string Daemon::HoldersOf(const std::string& device) const {
+  std::string advice;
+  for (const state::ExportKey& key : exports_->ExportsOf(device)) {
+    absl::StrAppend(&advice, advice.empty() ? "it is exported as " : " and ", key.iqn, " LUN ",
+                    key.lun_number);
+  }
+  if (!advice.empty())
+    absl::StrAppend(&advice, ": sectormap unexport ", device, " takes that away");
+  return advice;
+}
+
+void Daemon::Stop() {
+  NotifyServiceManager("STOPPING=1");
+  if (control_ != nullptr) control_->Drain();
+  portals_.Stop();
+  if (feed_ != nullptr) feed_->Close();
+  if (control_ != nullptr) control_->Stop(kControlGrace);
+  metrics_.reset();
+}
+
+void Daemon::Reload(const DaemonOptions& wanted) {
+  if (wanted.log_level != options_.log_level) {
+    SetLogLevel(wanted.log_level);
+    options_.log_level = wanted.log_level;
+    spdlog::info("event=reload log_level={}", wanted.log_level);
+  }
+  for (const std::string& address : wanted.listen) {
+    if (std::ranges::find(options_.listen, address) != options_.listen.end()) continue;
+    const absl::Status status = portals_.Add(address, *reactors_, directory_);
+    if (!status.ok()) {
+      spdlog::error("event=reload listen={} error={}", address, Quoted(status.message()));
+      continue;
+    }
+    options_.listen.push_back(address);
+    Say("iscsi portal " + portals_.Addresses().back());
+  }
+  const auto needs_restart = [](const char* key, bool changed) {
+    if (changed) spdlog::warn("event=reload key={} result=\"takes effect at the next start\"", key);
+  };
+  needs_restart("listen", wanted.listen.size() < options_.listen.size());
+  needs_restart("state-dir", wanted.state_dir != options_.state_dir);
+  needs_restart("control", wanted.control != options_.control);
+  needs_restart("metrics", wanted.metrics != options_.metrics);
+  needs_restart("reactors", wanted.reactors != options_.reactors);
+  needs_restart("device-root", wanted.device_roots != options_.device_roots);
+  spdlog::info("event=reloaded");
+}
+
+// Files and connections are many; the soft limit of 1024 is for programs that use select(2).
+void RaiseFileLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+// Before any thread starts, so that all inherit it: signals are waited for by main alone.
+sigset_t BlockSignals() {
+  // A peer that closes gives EPIPE, a file that may not grow EFBIG: both are answers.
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  return signals;
+}
+
+// Ends the process if stopping takes too long or a second SIGTERM or SIGINT comes.
+class StopGuard {
+ public:
+  explicit StopGuard(const sigset_t& signals) : thread_([this, signals] { Watch(signals); }) {}
+  ~StopGuard() {
+    stopped_ = true;
+    thread_.join();
+  }
+
+ private:
+  void Watch(const sigset_t& signals) {
+    constexpr std::chrono::milliseconds kLook(100);
+    const timespec look{0, std::chrono::nanoseconds(kLook).count()};
+    for (auto left = std::chrono::milliseconds(kStopLimit); left.count() > 0; left -= kLook) {
+      const int signal = sigtimedwait(&signals, nullptr, &look);
+      if (stopped_) return;
+      if (signal == SIGTERM || signal == SIGINT) break;
+    }
+    spdlog::error("event=stop result=\"cut short: something below does not answer\"");
+    _exit(kExitFailure);
+  }
+
+  std::atomic<bool> stopped_{false};
+  std::thread thread_;
+};
+
+int Fail(const absl::Status& status, int code) {
+  std::cerr << "sectormapd: " << status.message() << std::endl;
+  return code;
+}
+
+int Run(int argc, char** argv) {
+  absl::StatusOr<CommandLine> line = ReadCommandLine(argc, argv);
+  if (!line.ok()) return Fail(line.status(), kExitUsage);
+  if (line->text.has_value()) {
+    std::cout << *line->text;
+    return 0;
+  }
+  if (line->check_config) {
+    Say("the configuration is good");
+    return 0;
+  }
+  const sigset_t signals = BlockSignals();
+  RaiseFileLimit();
+  StartLogging(line->options.log_level);
+
+  Daemon daemon(line->options);
+  const absl::Status started = daemon.Start();
+  if (started.ok()) {
+    for (int signal = 0; signal != SIGTERM && signal != SIGINT;) {
+      sigwait(&signals, &signal);
+      if (signal != SIGHUP) continue;
+      line = ReadCommandLine(argc, argv);
+      if (line.ok()) {
+        daemon.Reload(line->options);
+      } else {
+        spdlog::error("event=reload error={}", Quoted(line.status().message()));
+      }
+    }
+    spdlog::info("event=stopping");
+  }
+  const StopGuard guard(signals);
+  daemon.Stop();
+  return started.ok() ? 0 : Fail(started, kExitFailure);
+}
+
+}  // namespace
+}  // namespace sectormap
+
+int main(int argc, char** argv) { return sectormap::Run(argc, argv); }

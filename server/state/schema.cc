@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/state/schema.h"
+
+#include <array>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+
+namespace sectormap::state {
+namespace {
+
+// kMigrations[i] leads from version i to version i + 1. An entry that has been released is never
+// changed; a new version is a new entry.
+constexpr std::array kMigrations = {
+    R"sql(
+CREATE TABLE device (
+  identity           TEXT    NOT NULL PRIMARY KEY,
+  name               TEXT    NOT NULL UNIQUE,
+  uuid               TEXT    NOT NULL,
+  live_table         TEXT,
+  live_read_only     INTEGER NOT NULL,
+  inactive_table     TEXT,
+  inactive_read_only INTEGER NOT NULL,
+  suspended          INTEGER NOT NULL,
+  deferred_remove    INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX device_uuid ON device (uuid) WHERE uuid <> '';
+
+CREATE TABLE target (
+  iqn                TEXT    NOT NULL PRIMARY KEY,
+  chap_user          TEXT,
+  chap_secret        TEXT,
+  mutual_chap_user   TEXT,
+  mutual_chap_secret TEXT
+) STRICT;
+
+CREATE TABLE target_initiator (
+  iqn                TEXT    NOT NULL REFERENCES target ON DELETE CASCADE,
+  place              INTEGER NOT NULL,
+  initiator          TEXT    NOT NULL,
+  PRIMARY KEY (iqn, place)
+) STRICT;
+
+CREATE TABLE export (
+  iqn                TEXT    NOT NULL REFERENCES target ON DELETE CASCADE,
+  lun                INTEGER NOT NULL,
+  device             TEXT    NOT NULL REFERENCES device ON DELETE CASCADE,
+  read_only          INTEGER NOT NULL,
+  PRIMARY KEY (iqn, lun)
+) STRICT;
+CREATE INDEX export_device ON export (device);
+
+CREATE TABLE reservation (
+  device             TEXT    NOT NULL PRIMARY KEY REFERENCES device ON DELETE CASCADE,
+  record             BLOB    NOT NULL
+) STRICT;
+)sql",
+};
+constexpr int64_t kVersion = kMigrations.size();
+
+absl::StatusOr<int64_t> ReadNumber(SqliteDatabase& database, std::string_view sql) {
+  SqliteStatement statement(database, sql);
+  ASSIGN_OR_RETURN(const bool found, statement.Step());
+  return found ? statement.Number(0) : 0;
+}
+
+}  // namespace
+
+absl::Status MigrateSchema(SqliteDatabase& database) {
+  SqliteTransaction transaction(database);
+  RETURN_IF_ERROR(transaction.status());
+  ASSIGN_OR_RETURN(const int64_t table_count,
+                   ReadNumber(database, "SELECT count(*) FROM sqlite_schema"));
+  int64_t version = 0;
+  if (table_count == 0) {
+    RETURN_IF_ERROR(
+        database.Execute("CREATE TABLE schema_version (version INTEGER NOT NULL) STRICT;"
+                         "INSERT INTO schema_version VALUES (0)"));
+  } else {
+    ASSIGN_OR_RETURN(
+        const int64_t ours,
+        ReadNumber(database, "SELECT count(*) FROM sqlite_schema WHERE name = 'schema_version'"));
+    if (ours == 0) {
+      return absl::FailedPreconditionError(
+          "the state database is not Sectormap's; choose another --state-dir");
+    }
+    ASSIGN_OR_RETURN(version, ReadNumber(database, "SELECT version FROM schema_version"));
+  }
+  if (version > kVersion) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the state database was made by a newer Sectormap (version ", version, "; this one knows ",
+        kVersion, "); start that one, or choose another --state-dir"));
+  }
+  if (version == kVersion) return absl::OkStatus();
+  for (; version < kVersion; ++version) RETURN_IF_ERROR(database.Execute(kMigrations[version]));
+  RETURN_IF_ERROR(
+      SqliteStatement(database, "UPDATE schema_version SET version = ?").Bind(version).Run());
+  return transaction.Commit();
+}
+
+}  // namespace sectormap::state

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/state/sqlite_database.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/check.h"
+
+namespace sectormap::state {
+namespace {
+
+constexpr mode_t kFileMode = 0600;
+
+// Somebody's sqlite3 shell may hold the file for a moment; a daemon must not fail because of it.
+constexpr int kBusyTimeoutMs = 5000;
+
+bool IsNoSpace(int error) { return error == ENOSPC || error == EDQUOT || error == EFBIG; }
+
+}  // namespace
+
+SqliteStatement::SqliteStatement(SqliteDatabase& database, std::string_view sql)
+    : database_(database) {
+  sqlite3_stmt* statement = nullptr;
+  result_ = sqlite3_prepare_v2(database.handle(), sql.data(), static_cast<int>(sql.size()),
+                               &statement, nullptr);
+  statement_.reset(statement);
+}
+
+SqliteStatement& SqliteStatement::Bind(std::string_view text) {
+  if (result_ == SQLITE_OK) {
+    // SQLITE_STATIC would ask the caller to keep the bytes until Run(); a copy costs nothing here.
+    result_ = sqlite3_bind_text64(statement_.get(), next_parameter_++,
+                                  text.data() == nullptr ? "" : text.data(), text.size(),
+                                  SQLITE_TRANSIENT, SQLITE_UTF8);
+  }
+  return *this;
+}
+
+SqliteStatement& SqliteStatement::Bind(const std::optional<std::string>& text) {
+  if (text.has_value()) return Bind(std::string_view(*text));
+  if (result_ == SQLITE_OK) result_ = sqlite3_bind_null(statement_.get(), next_parameter_++);
+  return *this;
+}
+
+SqliteStatement& SqliteStatement::Bind(int64_t number) {
+  if (result_ == SQLITE_OK) {
+    result_ = sqlite3_bind_int64(statement_.get(), next_parameter_++, number);
+  }
+  return *this;
+}
+
+SqliteStatement& SqliteStatement::BindBlob(std::string_view bytes) {
+  if (result_ == SQLITE_OK) {
+    result_ = sqlite3_bind_blob64(statement_.get(), next_parameter_++,
+                                  bytes.data() == nullptr ? "" : bytes.data(), bytes.size(),
+                                  SQLITE_TRANSIENT);
+  }
+  return *this;
+}
+
+absl::StatusOr<bool> SqliteStatement::Step() {
+  if (result_ != SQLITE_OK) return database_.Error(result_);
+  const int stepped = sqlite3_step(statement_.get());
+  if (stepped == SQLITE_ROW) return true;
+  if (stepped == SQLITE_DONE) return false;
+  return database_.Error(stepped);
+}
+
+absl::Status SqliteStatement::Run() {
+  absl::StatusOr<bool> row = Step();
+  if (!row.ok()) return row.status();
+  CHECK(!*row);
+  return absl::OkStatus();
+}
+
+std::string SqliteStatement::Text(int column) const {
+  const void* bytes = sqlite3_column_blob(statement_.get(), column);
+  const int length = sqlite3_column_bytes(statement_.get(), column);
+  return bytes == nullptr ? std::string() : std::string(static_cast<const char*>(bytes), length);
+}
+
+std::optional<std::string> SqliteStatement::OptionalText(int column) const {
+  if (sqlite3_column_type(statement_.get(), column) == SQLITE_NULL) return std::nullopt;
+  return Text(column);
+}
+
+int64_t SqliteStatement::Number(int column) const {
+  return sqlite3_column_int64(statement_.get(), column);
+}
+
+absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(const std::string& path) {
+  // SQLite gives a new file mode 0644 less umask, and -wal and -shm the mode of the database.
+  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, kFileMode);
+  if (fd < 0) {
+    const std::string what = absl::StrCat("cannot open ", path, ": ", std::strerror(errno));
+    if (IsNoSpace(errno)) {
+      return absl::ResourceExhaustedError(absl::StrCat(what, "; free space there"));
+    }
+    return absl::PermissionDeniedError(absl::StrCat(
+        what, "; make it readable and writable for this user, or give another --state-dir DIR"));
+  }
+  close(fd);
+
+  std::unique_ptr<SqliteDatabase> database(new SqliteDatabase(path));
+  sqlite3* handle = nullptr;
+  const int result =
+      sqlite3_open_v2(path.c_str(), &handle,
+                      SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW, nullptr);
+  database->handle_.reset(handle);
+  if (result != SQLITE_OK) return database->Error(result);
+  sqlite3_extended_result_codes(handle, 1);
+  sqlite3_busy_timeout(handle, kBusyTimeoutMs);
+  return database;
+}
+
+absl::Status SqliteDatabase::Execute(const std::string& sql) {
+  const int result = sqlite3_exec(handle_.get(), sql.c_str(), nullptr, nullptr, nullptr);
+  return result == SQLITE_OK ? absl::OkStatus() : Error(result);
+}
+
+absl::Status SqliteDatabase::Error(int result) const {
+  const std::string what = absl::StrCat("state database ", path_, ": ",
+                                        handle_ ? sqlite3_errmsg(handle_.get()) : "no memory");
+  const int primary = result & 0xff;
+  const int system_error = handle_ ? sqlite3_system_errno(handle_.get()) : 0;
+  if (primary == SQLITE_FULL || (primary == SQLITE_IOERR && IsNoSpace(system_error))) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(what, "; nothing was changed: free space on that file system and try again"));
+  }
+  switch (primary) {
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+      return absl::DataLossError(absl::StrCat(
+          what, "; restore it from a backup, or move it away to start with no devices"));
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+      return absl::UnavailableError(
+          absl::StrCat(what, "; another program holds it: close that and try again"));
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+    case SQLITE_AUTH:
+    case SQLITE_CANTOPEN:
+      return absl::PermissionDeniedError(
+          absl::StrCat(what, "; make the state directory writable for this user"));
+    case SQLITE_CONSTRAINT:
+      return result == SQLITE_CONSTRAINT_FOREIGNKEY ? absl::NotFoundError(what)
+                                                    : absl::AlreadyExistsError(what);
+    case SQLITE_IOERR:
+      return absl::DataLossError(absl::StrCat(what, " (", std::strerror(system_error),
+                                              "); check the disk below the state directory"));
+    default:
+      return absl::InternalError(what);
+  }
+}
+
+SqliteTransaction::SqliteTransaction(SqliteDatabase& database)
+    : database_(database), status_(database.Execute("BEGIN IMMEDIATE")), open_(status_.ok()) {}
+
+SqliteTransaction::~SqliteTransaction() {
+  // SQLite has rolled back by itself after some errors; a second ROLLBACK is refused harmlessly.
+  if (open_) database_.Execute("ROLLBACK").IgnoreError();
+}
+
+absl::Status SqliteTransaction::Commit() {
+  absl::Status status = database_.Execute("COMMIT");
+  if (status.ok()) open_ = false;
+  return status;
+}
+
+}  // namespace sectormap::state

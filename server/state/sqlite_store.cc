@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <sys/stat.h>
+
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "core/base/status_macros.h"
+#include "server/state/schema.h"
+#include "server/state/sqlite_database.h"
+#include "server/state/state_lock.h"
+#include "server/state/state_store.h"
+
+namespace sectormap::state {
+namespace {
+
+constexpr char kDatabaseName[] = "sectormap.db";
+
+class SqliteStore final : public StateStore {
+ public:
+  SqliteStore(StateLock lock, std::unique_ptr<SqliteDatabase> database)
+      : lock_(std::move(lock)), database_(std::move(database)) {}
+
+  absl::StatusOr<Contents> LoadAll() override;
+  absl::Status PutDevice(const DeviceRecord& device) override;
+  absl::Status DeleteDevice(std::string_view identity) override;
+  absl::Status PutExport(const TargetRecord& target, const ExportRecord& entry) override;
+  absl::Status DeleteExports(std::span<const ExportKey> exports) override;
+  absl::Status PutReservation(std::string_view device_identity, std::string_view record) override;
+  absl::StatusOr<std::string> Reservation(std::string_view device_identity) override;
+
+ private:
+  absl::StatusOr<std::vector<DeviceRecord>> LoadDevices() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<std::vector<TargetRecord>> LoadTargets() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<std::vector<ExportRecord>> LoadExports() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status PutTarget(const TargetRecord& target) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const StateLock lock_;
+  absl::Mutex mutex_;
+  const std::unique_ptr<SqliteDatabase> database_ ABSL_PT_GUARDED_BY(mutex_);
+};
+
+absl::StatusOr<std::vector<DeviceRecord>> SqliteStore::LoadDevices() {
+  std::vector<DeviceRecord> devices;
+  SqliteStatement rows(*database_,
+                       "SELECT identity, name, uuid, live_table, live_read_only, inactive_table, "
+                       "inactive_read_only, suspended, deferred_remove FROM device ORDER BY name");
+  while (true) {
+    ASSIGN_OR_RETURN(const bool found, rows.Step());
+    if (!found) return devices;
+    devices.push_back({.identity = rows.Text(0),
+                       .name = rows.Text(1),
+                       .uuid = rows.Text(2),
+                       .live_table = rows.OptionalText(3),
+                       .inactive_table = rows.OptionalText(5),
+                       .live_read_only = rows.Truth(4),
+                       .inactive_read_only = rows.Truth(6),
+                       .suspended = rows.Truth(7),
+                       .deferred_remove = rows.Truth(8)});
+  }
+}
+
+std::optional<ChapRecord> ChapAt(const SqliteStatement& row, int column) {
+  std::optional<std::string> user = row.OptionalText(column);
+  if (!user.has_value()) return std::nullopt;
+  return ChapRecord{*std::move(user), row.Text(column + 1)};
+}
+
+absl::StatusOr<std::vector<TargetRecord>> SqliteStore::LoadTargets() {
+  std::vector<TargetRecord> targets;
+  SqliteStatement rows(*database_,
+                       "SELECT iqn, chap_user, chap_secret, mutual_chap_user, mutual_chap_secret "
+                       "FROM target ORDER BY iqn");
+  while (true) {
+    ASSIGN_OR_RETURN(const bool found, rows.Step());
+    if (!found) return targets;
+    TargetRecord& target = targets.emplace_back();
+    target.iqn = rows.Text(0);
+    target.chap = ChapAt(rows, 1);
+    target.mutual_chap = ChapAt(rows, 3);
+    SqliteStatement initiators(
+        *database_, "SELECT initiator FROM target_initiator WHERE iqn = ? ORDER BY place");
+    initiators.Bind(target.iqn);
+    while (true) {
+      ASSIGN_OR_RETURN(const bool another, initiators.Step());
+      if (!another) break;
+      target.allowed_initiators.push_back(initiators.Text(0));
+    }
+  }
+}
+
+absl::StatusOr<std::vector<ExportRecord>> SqliteStore::LoadExports() {
+  std::vector<ExportRecord> exports;
+  SqliteStatement rows(*database_,
+                       "SELECT iqn, lun, device, read_only FROM export ORDER BY iqn, lun");
+  while (true) {
+    ASSIGN_OR_RETURN(const bool found, rows.Step());
+    if (!found) return exports;
+    exports.push_back({.iqn = rows.Text(0),
+                       .lun_number = static_cast<uint64_t>(rows.Number(1)),
+                       .device_identity = rows.Text(2),
+                       .read_only = rows.Truth(3)});
+  }
+}
+
+absl::StatusOr<Contents> SqliteStore::LoadAll() {
+  absl::MutexLock hold(&mutex_);
+  Contents contents;
+  ASSIGN_OR_RETURN(contents.devices, LoadDevices());
+  ASSIGN_OR_RETURN(contents.targets, LoadTargets());
+  ASSIGN_OR_RETURN(contents.exports, LoadExports());
+  return contents;
+}
+
+// Upserts, never REPLACE: that would delete the old row, and with it what refers to the row.
+absl::Status SqliteStore::PutDevice(const DeviceRecord& device) {
+  absl::MutexLock hold(&mutex_);
+  return SqliteStatement(*database_,
+                         "INSERT INTO device (identity, name, uuid, live_table, live_read_only, "
+                         "inactive_table, inactive_read_only, suspended, deferred_remove) "
+                         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                         "ON CONFLICT (identity) DO UPDATE SET name = excluded.name, "
+                         "uuid = excluded.uuid, live_table = excluded.live_table, "
+                         "live_read_only = excluded.live_read_only, "
+                         "inactive_table = excluded.inactive_table, "
+                         "inactive_read_only = excluded.inactive_read_only, "
+                         "suspended = excluded.suspended, "
+                         "deferred_remove = excluded.deferred_remove")
+      .Bind(device.identity)
+      .Bind(device.name)
+      .Bind(device.uuid)
+      .Bind(device.live_table)
+      .Bind(device.live_read_only)
+      .Bind(device.inactive_table)
+      .Bind(device.inactive_read_only)
+      .Bind(device.suspended)
+      .Bind(device.deferred_remove)
+      .Run();
+}
+
+absl::Status SqliteStore::DeleteDevice(std::string_view identity) {
+  absl::MutexLock hold(&mutex_);
+  SqliteTransaction transaction(*database_);
+  RETURN_IF_ERROR(transaction.status());
+  RETURN_IF_ERROR(
+      SqliteStatement(*database_, "DELETE FROM device WHERE identity = ?").Bind(identity).Run());
+  RETURN_IF_ERROR(
+      database_->Execute("DELETE FROM target WHERE iqn NOT IN (SELECT iqn FROM export)"));
+  return transaction.Commit();
+}
+
+absl::Status SqliteStore::PutTarget(const TargetRecord& target) {
+  SqliteStatement upsert(*database_,
+                         "INSERT INTO target (iqn, chap_user, chap_secret, mutual_chap_user, "
+                         "mutual_chap_secret) VALUES (?, ?, ?, ?, ?) "
+                         "ON CONFLICT (iqn) DO UPDATE SET chap_user = excluded.chap_user, "
+                         "chap_secret = excluded.chap_secret, "
+                         "mutual_chap_user = excluded.mutual_chap_user, "
+                         "mutual_chap_secret = excluded.mutual_chap_secret");
+  upsert.Bind(target.iqn);
+  for (const std::optional<ChapRecord>& chap : {target.chap, target.mutual_chap}) {
+    upsert.Bind(chap ? std::optional(chap->user) : std::nullopt);
+    upsert.Bind(chap ? std::optional(chap->secret) : std::nullopt);
+  }
+  RETURN_IF_ERROR(upsert.Run());
+  RETURN_IF_ERROR(SqliteStatement(*database_, "DELETE FROM target_initiator WHERE iqn = ?")
+                      .Bind(target.iqn)
+                      .Run());
+  int64_t place = 0;
+  for (const std::string& initiator : target.allowed_initiators) {
+    RETURN_IF_ERROR(
+        SqliteStatement(*database_,
+                        "INSERT INTO target_initiator (iqn, place, initiator) VALUES (?, ?, ?)")
+            .Bind(target.iqn)
+            .Bind(place++)
+            .Bind(initiator)
+            .Run());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SqliteStore::PutExport(const TargetRecord& target, const ExportRecord& entry) {
+  absl::MutexLock hold(&mutex_);
+  SqliteTransaction transaction(*database_);
+  RETURN_IF_ERROR(transaction.status());
+  RETURN_IF_ERROR(PutTarget(target));
+  RETURN_IF_ERROR(
+      SqliteStatement(*database_,
+                      "INSERT INTO export (iqn, lun, device, read_only) VALUES (?, ?, ?, ?) "
+                      "ON CONFLICT (iqn, lun) DO UPDATE SET device = excluded.device, "
+                      "read_only = excluded.read_only")
+          .Bind(entry.iqn)
+          .Bind(static_cast<int64_t>(entry.lun_number))
+          .Bind(entry.device_identity)
+          .Bind(entry.read_only)
+          .Run());
+  return transaction.Commit();
+}
+
+absl::Status SqliteStore::DeleteExports(std::span<const ExportKey> exports) {
+  absl::MutexLock hold(&mutex_);
+  SqliteTransaction transaction(*database_);
+  RETURN_IF_ERROR(transaction.status());
+  for (const ExportKey& key : exports) {
+    RETURN_IF_ERROR(SqliteStatement(*database_, "DELETE FROM export WHERE iqn = ? AND lun = ?")
+                        .Bind(key.iqn)
+                        .Bind(static_cast<int64_t>(key.lun_number))
+                        .Run());
+  }
+  RETURN_IF_ERROR(
+      database_->Execute("DELETE FROM target WHERE iqn NOT IN (SELECT iqn FROM export)"));
+  return transaction.Commit();
+}
+
+absl::Status SqliteStore::PutReservation(std::string_view device_identity,
+                                         std::string_view record) {
+  absl::MutexLock hold(&mutex_);
+  if (record.empty()) {
+    return SqliteStatement(*database_, "DELETE FROM reservation WHERE device = ?")
+        .Bind(device_identity)
+        .Run();
+  }
+  return SqliteStatement(*database_,
+                         "INSERT INTO reservation (device, record) VALUES (?, ?) "
+                         "ON CONFLICT (device) DO UPDATE SET record = excluded.record")
+      .Bind(device_identity)
+      .BindBlob(record)
+      .Run();
+}
+
+absl::StatusOr<std::string> SqliteStore::Reservation(std::string_view device_identity) {
+  absl::MutexLock hold(&mutex_);
+  SqliteStatement row(*database_, "SELECT record FROM reservation WHERE device = ?");
+  row.Bind(device_identity);
+  ASSIGN_OR_RETURN(const bool found, row.Step());
+  return found ? row.Text(0) : std::string();
+}
+
+absl::Status CheckUndamaged(SqliteDatabase& database) {
+  SqliteStatement check(database, "PRAGMA quick_check(1)");
+  ASSIGN_OR_RETURN(const bool found, check.Step());
+  if (found && check.Text(0) == "ok") return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat("the state database is damaged: ", found ? check.Text(0) : "no answer",
+                   "; restore it from a backup, or move it away to start with no devices"));
+}
+
+absl::Status LimitSize(SqliteDatabase& database, uint64_t bytes_max) {
+  SqliteStatement page(database, "PRAGMA page_size");
+  ASSIGN_OR_RETURN(const bool found, page.Step());
+  if (!found || page.Number(0) <= 0) return absl::InternalError("SQLite tells no page size");
+  return database.Execute(absl::StrCat("PRAGMA max_page_count=", bytes_max / page.Number(0)));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<StateStore>> OpenSqliteStore(const std::string& directory,
+                                                            const StoreOptions& options) {
+  ASSIGN_OR_RETURN(StateLock lock, StateLock::Acquire(directory));
+  ASSIGN_OR_RETURN(std::unique_ptr<SqliteDatabase> database,
+                   SqliteDatabase::Open(absl::StrCat(directory, "/", kDatabaseName)));
+  // FULL: in WAL mode, a commit is on the medium when it returns. secure_delete: a secret that was
+  // taken away is not left in a free page.
+  RETURN_IF_ERROR(database->Execute(
+      "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; "
+      "PRAGMA foreign_keys=ON; PRAGMA secure_delete=ON; PRAGMA trusted_schema=OFF"));
+  RETURN_IF_ERROR(CheckUndamaged(*database));
+  RETURN_IF_ERROR(MigrateSchema(*database));
+  if (options.bytes_max != 0) RETURN_IF_ERROR(LimitSize(*database, options.bytes_max));
+  return std::make_unique<SqliteStore>(std::move(lock), std::move(database));
+}
+
+}  // namespace sectormap::state

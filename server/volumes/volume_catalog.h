@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// VolumeCatalog: the device mapper's verbs, made durable. A verb is applied to the DeviceRegistry
+// and kept in the StateStore before it answers; if it cannot be kept, it is undone and the store's
+// error is the answer. What has been answered is there after `kill -9`.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "core/map/device_registry.h"
+#include "server/state/state_store.h"
+#include "server/volumes/name_locks.h"
+
+namespace sectormap::volumes {
+
+struct CreateRequest {
+  std::string name;
+  std::string uuid{};
+  std::optional<std::string> table{};  // dmsetup's text
+  bool read_only = false;
+};
+
+// Any control thread; verbs on one device run one after the other, on different devices side by
+// side. Codes are the registry's and the store's.
+class VolumeCatalog {
+ public:
+  // Both outlive it. Changes go through the catalog only, from now on.
+  VolumeCatalog(DeviceRegistry& registry, state::StateStore& store);
+  ~VolumeCatalog();
+  VolumeCatalog(const VolumeCatalog&) = delete;
+  VolumeCatalog& operator=(const VolumeCatalog&) = delete;
+
+  // At start: every device as it was. A device whose table cannot be built is there and says why
+  // (DeviceInfo::error). Fails with the first record that could not be restored at all; such
+  // records stay in the store and all others are restored.
+  absl::Status Restore(const std::vector<state::DeviceRecord>& records);
+  // At start, once every export holds its device: deferred removals whose last opener was the dead
+  // daemon.
+  void RemoveUnused() { registry_.RemoveDeferred(); }
+
+  // With a table, also loads and resumes it, and leaves nothing behind if that fails. Creating what
+  // is there with the same uuid, table and mode succeeds; AlreadyExists says what differs.
+  absl::StatusOr<DeviceInfo> Create(const CreateRequest& request);
+  absl::StatusOr<DeviceInfo> Load(std::string_view name, std::string_view table, bool read_only);
+  absl::StatusOr<DeviceInfo> Clear(std::string_view name);
+  absl::StatusOr<DeviceInfo> Suspend(std::string_view name, SuspendMode mode);
+  absl::StatusOr<DeviceInfo> Resume(std::string_view name);
+  // Load, suspend and resume. If one of them fails, the old table serves on, and a table that stood
+  // in the inactive slot is there again.
+  absl::StatusOr<DeviceInfo> Replace(std::string_view name, std::string_view table, bool read_only,
+                                     SuspendMode mode);
+  struct Removed {
+    bool deferred = false;  // still open; goes when the last opener closes it
+  };
+  absl::StatusOr<Removed> Remove(std::string_view name, RemoveOptions options);
+  absl::StatusOr<DeviceInfo> Rename(std::string_view name, std::string_view new_name);
+  absl::StatusOr<DeviceInfo> SetUuid(std::string_view name, std::string_view uuid);
+  absl::StatusOr<std::string> Message(std::string_view name, Sector sector, std::string_view text);
+
+  // Reading needs no durability.
+  const DeviceRegistry& registry() const { return registry_; }
+  // Holds a device open, as a LUN does.
+  absl::StatusOr<DeviceRef> Open(std::string_view name) { return registry_.Open(name); }
+
+ private:
+  absl::StatusOr<DeviceInfo> ExistingIsSame(const CreateRequest& request) const;
+  // What a deferred removal reaches the catalog by, as long as it is there.
+  struct RemovalLink {
+    absl::Mutex mutex;
+    VolumeCatalog* catalog ABSL_GUARDED_BY(mutex) = nullptr;
+  };
+
+  absl::Status LoadAndResume(std::string_view name, std::string_view table, bool read_only);
+  absl::Status SwapIn(const DeviceRegistry::Saved& before, SuspendMode mode);
+  absl::Status PutInactiveBack(const DeviceRegistry::Saved& before);
+
+  // Keeps the device as it is now; nothing if it has gone meanwhile.
+  absl::Status KeepCurrent(std::string_view name);
+  // Keeps what the device is about to be. NotFound if it has gone meanwhile.
+  absl::Status KeepIntent(const state::DeviceRecord& record);
+  absl::Status Put(const state::DeviceRecord& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(save_mutex_);
+  absl::Status Forget(const std::string& identity);
+  // Deletes the records of devices that the registry no longer has.
+  void Prune() ABSL_EXCLUSIVE_LOCKS_REQUIRED(save_mutex_);
+
+  DeviceRegistry& registry_;
+  state::StateStore& store_;
+  const std::shared_ptr<RemovalLink> removals_;
+  NameLocks names_;
+
+  // Held while a device is looked at and its record written, so that a deferred removal, which may
+  // happen on any thread, cannot come in between. Never held during a verb.
+  absl::Mutex save_mutex_;
+  std::set<std::string> kept_ ABSL_GUARDED_BY(save_mutex_);  // identities that have a record
+};
+
+}  // namespace sectormap::volumes

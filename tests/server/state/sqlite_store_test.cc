@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sqlite3.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <fstream>
+
+#include "server/state/state_lock.h"
+#include "server/state/state_store.h"
+#include "tests/support/scratch_directory.h"
+
+namespace sectormap::state {
+
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+class SqliteStoreTest : public ::testing::Test {
+ protected:
+  void SetUp() override { Open(); }
+
+  void Open(const StoreOptions& options = {}) {
+    store_.reset();
+    auto opened = OpenSqliteStore(directory(), options);
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    store_ = *std::move(opened);
+  }
+
+  Contents Load() {
+    auto contents = store_->LoadAll();
+    EXPECT_TRUE(contents.ok()) << contents.status();
+    return contents.ok() ? *contents : Contents{};
+  }
+
+  static DeviceRecord Device(const std::string& name) {
+    return {.identity = "id-" + name, .name = name, .uuid = "", .live_table = "0 8 zero\n"};
+  }
+  static TargetRecord Target(const std::string& iqn) { return {.iqn = iqn}; }
+  static ExportRecord ExportOf(const std::string& iqn, uint64_t lun, const std::string& name) {
+    return {.iqn = iqn, .lun_number = lun, .device_identity = "id-" + name};
+  }
+
+  std::string directory() const { return scratch_.path() + "/a/state"; }
+  std::string database() const { return directory() + "/sectormap.db"; }
+
+  // What a person with the sqlite3 shell could do to the file.
+  void RunSql(const std::string& sql) {
+    sqlite3* handle = nullptr;
+    ASSERT_EQ(sqlite3_open(database().c_str(), &handle), SQLITE_OK);
+    EXPECT_EQ(sqlite3_exec(handle, sql.c_str(), nullptr, nullptr, nullptr), SQLITE_OK)
+        << sqlite3_errmsg(handle);
+    sqlite3_close(handle);
+  }
+
+  static mode_t ModeOf(const std::string& path) {
+    struct stat info {};
+    EXPECT_EQ(stat(path.c_str(), &info), 0) << path;
+    return info.st_mode & 0777;
+  }
+
+  testing::ScratchDirectory scratch_;
+  std::unique_ptr<StateStore> store_;
+};
+
+TEST_F(SqliteStoreTest, KeepsEveryFieldOfADeviceAcrossAReopen) {
+  const DeviceRecord full{.identity = "i1",
+                          .name = "data \"1\"",
+                          .uuid = "LVM-abc",
+                          .live_table = "0 8 linear /x 0\n8 8 zero\n",
+                          .inactive_table = "0 16 error\n",
+                          .live_read_only = true,
+                          .inactive_read_only = true,
+                          .suspended = true,
+                          .deferred_remove = true};
+  const DeviceRecord bare{.identity = "i2", .name = "empty"};
+  ASSERT_TRUE(store_->PutDevice(full).ok());
+  ASSERT_TRUE(store_->PutDevice(bare).ok());
+  Open();
+  EXPECT_THAT(Load().devices, ::testing::ElementsAre(full, bare));
+}
+
+TEST_F(SqliteStoreTest, TellsAnEmptyTableFromNone) {
+  DeviceRecord device = Device("d");
+  device.live_table = "";
+  ASSERT_TRUE(store_->PutDevice(device).ok());
+  Open();
+  EXPECT_THAT(Load().devices, ::testing::ElementsAre(device));
+}
+
+TEST_F(SqliteStoreTest, KeepsTargetsTheirAccessAndTheirExports) {
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  TargetRecord target = Target("iqn.x:t");
+  target.allowed_initiators = {"iqn.b", "iqn.a"};
+  target.chap = ChapRecord{"user", "0123456789ab"};
+  target.mutual_chap = ChapRecord{"target", "ba9876543210"};
+  ExportRecord entry = ExportOf("iqn.x:t", 7, "d");
+  entry.read_only = true;
+  ASSERT_TRUE(store_->PutExport(target, entry).ok());
+  Open();
+  const Contents contents = Load();
+  ASSERT_THAT(contents.targets, SizeIs(1));
+  EXPECT_EQ(contents.targets[0].allowed_initiators, target.allowed_initiators);
+  ASSERT_TRUE(contents.targets[0].chap.has_value());
+  EXPECT_EQ(contents.targets[0].chap->user, "user");
+  EXPECT_EQ(contents.targets[0].chap->secret, "0123456789ab");
+  ASSERT_TRUE(contents.targets[0].mutual_chap.has_value());
+  EXPECT_EQ(contents.targets[0].mutual_chap->secret, "ba9876543210");
+  ASSERT_THAT(contents.exports, SizeIs(1));
+  EXPECT_EQ(contents.exports[0].lun_number, 7u);
+  EXPECT_EQ(contents.exports[0].device_identity, "id-d");
+  EXPECT_TRUE(contents.exports[0].read_only);
+}
+
+TEST_F(SqliteStoreTest, ReplacingADeviceKeepsItsExportsAndItsReservation) {
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  ASSERT_TRUE(store_->PutExport(Target("t"), ExportOf("t", 0, "d")).ok());
+  ASSERT_TRUE(store_->PutReservation("id-d", "registrants").ok());
+  DeviceRecord renamed = Device("d");
+  renamed.name = "e";
+  ASSERT_TRUE(store_->PutDevice(renamed).ok());
+  EXPECT_THAT(Load().exports, SizeIs(1));
+  EXPECT_EQ(store_->Reservation("id-d").value(), "registrants");
+}
+
+TEST_F(SqliteStoreTest, DeletingADeviceTakesItsExportsItsReservationAndEmptyTargets) {
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  ASSERT_TRUE(store_->PutDevice(Device("other")).ok());
+  ASSERT_TRUE(store_->PutExport(Target("t"), ExportOf("t", 0, "d")).ok());
+  ASSERT_TRUE(store_->PutExport(Target("shared"), ExportOf("shared", 0, "d")).ok());
+  ASSERT_TRUE(store_->PutExport(Target("shared"), ExportOf("shared", 1, "other")).ok());
+  ASSERT_TRUE(store_->PutReservation("id-d", "x").ok());
+  ASSERT_TRUE(store_->DeleteDevice("id-d").ok());
+  const Contents contents = Load();
+  ASSERT_THAT(contents.targets, SizeIs(1));
+  EXPECT_EQ(contents.targets[0].iqn, "shared");
+  EXPECT_THAT(contents.exports, SizeIs(1));
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  EXPECT_EQ(store_->Reservation("id-d").value(), "");
+}
+
+TEST_F(SqliteStoreTest, DeletingTheLastExportTakesTheTarget) {
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  ASSERT_TRUE(store_->PutExport(Target("t"), ExportOf("t", 0, "d")).ok());
+  ASSERT_TRUE(store_->PutExport(Target("t"), ExportOf("t", 1, "d")).ok());
+  const std::vector<ExportKey> first{{"t", 0}};
+  ASSERT_TRUE(store_->DeleteExports(first).ok());
+  EXPECT_THAT(Load().targets, SizeIs(1));
+  const std::vector<ExportKey> second{{"t", 1}};
+  ASSERT_TRUE(store_->DeleteExports(second).ok());
+  EXPECT_THAT(Load().targets, IsEmpty());
+}
+
+TEST_F(SqliteStoreTest, RefusesAnExportOfAnUnknownDeviceAndLeavesNoTargetBehind) {
+  const absl::Status status = store_->PutExport(Target("t"), ExportOf("t", 0, "nobody"));
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound) << status;
+  EXPECT_THAT(Load().targets, IsEmpty());
+}
+
+TEST_F(SqliteStoreTest, RefusesTheNameOrTheUuidOfAnotherDevice) {
+  DeviceRecord first = Device("d");
+  first.uuid = "u";
+  ASSERT_TRUE(store_->PutDevice(first).ok());
+  DeviceRecord same_name = Device("d");
+  same_name.identity = "else";
+  EXPECT_EQ(store_->PutDevice(same_name).code(), absl::StatusCode::kAlreadyExists);
+  DeviceRecord same_uuid = Device("e");
+  same_uuid.uuid = "u";
+  EXPECT_EQ(store_->PutDevice(same_uuid).code(), absl::StatusCode::kAlreadyExists);
+}
+
+TEST_F(SqliteStoreTest, AnEmptyReservationDeletes) {
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  const std::string bytes("a\0b", 3);
+  ASSERT_TRUE(store_->PutReservation("id-d", bytes).ok());
+  EXPECT_EQ(store_->Reservation("id-d").value(), bytes);
+  ASSERT_TRUE(store_->PutReservation("id-d", "").ok());
+  EXPECT_EQ(store_->Reservation("id-d").value(), "");
+}
+
+TEST_F(SqliteStoreTest, FilesAreForTheOwnerOnly) {
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  EXPECT_EQ(ModeOf(directory()), 0700u);
+  for (const char* file : {"sectormap.db", "sectormap.db-wal", "sectormap.db-shm", kLockFileName}) {
+    EXPECT_EQ(ModeOf(directory() + "/" + file), 0600u) << file;
+  }
+}
+
+TEST_F(SqliteStoreTest, SecondOpenerIsToldWhoHoldsTheDirectory) {
+  auto second = OpenSqliteStore(directory());
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(second.status().message()),
+              AllOf(HasSubstr("process " + std::to_string(getpid())), HasSubstr(kLockFileName),
+                    HasSubstr("--state-dir")));
+}
+
+TEST_F(SqliteStoreTest, FullStoreRefusesWithAdviceAndLosesNothing) {
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  Open({.bytes_max = 256 * 1024});
+  DeviceRecord large = Device("d");
+  large.live_table = std::string(1024 * 1024, 'x');
+  const absl::Status status = store_->PutDevice(large);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("free space"));
+  EXPECT_THAT(Load().devices, ::testing::ElementsAre(Device("d")));
+  EXPECT_TRUE(store_->PutDevice(Device("e")).ok());
+}
+
+// EFBIG stands for every way in which the file system refuses to let a file grow.
+TEST_F(SqliteStoreTest, FileThatCannotGrowIsResourceExhausted) {
+  store_.reset();
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    auto store = OpenSqliteStore(directory());
+    if (!store.ok() || !(*store)->PutDevice(Device("d")).ok()) _exit(1);
+    const rlimit limit{1024 * 1024, RLIM_INFINITY};
+    if (setrlimit(RLIMIT_FSIZE, &limit) != 0) _exit(2);
+    DeviceRecord large = Device("e");
+    large.live_table = std::string(4 * 1024 * 1024, 'x');
+    if ((*store)->PutDevice(large).code() != absl::StatusCode::kResourceExhausted) _exit(3);
+    auto contents = (*store)->LoadAll();
+    _exit(contents.ok() && contents->devices.size() == 1 ? 0 : 4);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+TEST_F(SqliteStoreTest, RefusesADatabaseOfANewerVersion) {
+  store_.reset();
+  RunSql("UPDATE schema_version SET version = 1000");
+  auto opened = OpenSqliteStore(directory());
+  EXPECT_EQ(opened.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(opened.status().message()), HasSubstr("newer Sectormap"));
+}
+
+TEST_F(SqliteStoreTest, RefusesADatabaseOfSomebodyElse) {
+  store_.reset();
+  RunSql("DROP TABLE schema_version");
+  auto opened = OpenSqliteStore(directory());
+  EXPECT_EQ(opened.status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(SqliteStoreTest, RefusesADamagedDatabase) {
+  store_.reset();
+  std::ofstream(database(), std::ios::trunc) << std::string(8192, 'x');
+  auto opened = OpenSqliteStore(directory());
+  EXPECT_EQ(opened.status().code(), absl::StatusCode::kDataLoss) << opened.status();
+  EXPECT_THAT(std::string(opened.status().message()), HasSubstr("backup"));
+}
+
+TEST_F(SqliteStoreTest, SaysWhatToDoWhenTheDirectoryIsAFile) {
+  const std::string path = scratch_.path() + "/file";
+  std::ofstream(path) << "x";
+  auto opened = OpenSqliteStore(path);
+  EXPECT_EQ(opened.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(opened.status().message()), HasSubstr("--state-dir"));
+}
+
+TEST_F(SqliteStoreTest, SaysWhatToDoWhenTheDirectoryIsClosedToUs) {
+  const std::string closed = scratch_.path() + "/closed";
+  ASSERT_EQ(mkdir(closed.c_str(), 0500), 0);
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    // Root may write anywhere.
+    if (getuid() == 0 && (chown(closed.c_str(), 65534, 65534) != 0 || setuid(65534) != 0)) _exit(9);
+    auto opened = OpenSqliteStore(closed + "/state");
+    _exit(opened.status().code() == absl::StatusCode::kPermissionDenied ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+}  // namespace
+}  // namespace sectormap::state

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/volumes/volume_catalog.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "core/async/clock.h"
+#include "core/block/memory_device.h"
+#include "targets/builtin_targets.h"
+#include "tests/support/refusing_store.h"
+#include "tests/support/scratch_directory.h"
+
+namespace sectormap::volumes {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+// As `table` prints them: the blank before no arguments is dmsetup's.
+constexpr char kZero8[] = "0 8 zero \n";
+constexpr char kZero16[] = "0 16 zero \n";
+constexpr char kError8[] = "0 8 error \n";
+
+// Memory of 1024 sectors under any name that starts with /mem, while `present`.
+class MemoryBackings final : public BackingSource {
+ public:
+  absl::StatusOr<std::shared_ptr<BlockDevice>> Open(std::string_view name, bool) override {
+    if (!name.starts_with("/mem") || !present) return absl::NotFoundError("no such file");
+    auto device = MemoryDevice::Create(SectorCount(1024));
+    if (!device.ok()) return device.status();
+    return std::shared_ptr<BlockDevice>(*std::move(device));
+  }
+
+  bool present = true;
+};
+
+class VolumeCatalogTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    targets::AddBuiltinTargets(types_);
+    auto pool = ReactorPool::Start(1, clock_);
+    ASSERT_TRUE(pool.ok()) << pool.status();
+    reactors_ = *std::move(pool);
+    Start();
+  }
+  void TearDown() override { Stop(); }
+
+  void Start() {
+    auto store = state::OpenSqliteStore(scratch_.path());
+    ASSERT_TRUE(store.ok()) << store.status();
+    store_ = std::make_unique<testing::RefusingStore>(*std::move(store));
+    registry_ = std::make_unique<DeviceRegistry>(*reactors_, types_, backings_);
+    catalog_ = std::make_unique<VolumeCatalog>(*registry_, *store_);
+    EXPECT_TRUE(catalog_->Restore(Records()).ok());
+  }
+
+  void Stop() {
+    catalog_.reset();
+    registry_.reset();
+    store_.reset();
+  }
+
+  void Restart() {
+    Stop();
+    Start();
+  }
+
+  std::vector<state::DeviceRecord> Records() {
+    auto contents = store_->LoadAll();
+    EXPECT_TRUE(contents.ok()) << contents.status();
+    return contents.ok() ? contents->devices : std::vector<state::DeviceRecord>();
+  }
+
+  DeviceRegistry::Saved Snapshot(const std::string& name) {
+    auto saved = registry_->Snapshot(name);
+    EXPECT_TRUE(saved.ok()) << saved.status();
+    return saved.ok() ? *saved : DeviceRegistry::Saved{};
+  }
+
+  // What the registry has and what the store has are the same.
+  void ExpectKept() {
+    std::vector<state::DeviceRecord> present;
+    for (const DeviceInfo& info : registry_->List()) {
+      const DeviceRegistry::Saved saved = Snapshot(info.name);
+      present.push_back({.identity = saved.identity,
+                         .name = saved.name,
+                         .uuid = saved.uuid,
+                         .live_table = saved.live_table,
+                         .inactive_table = saved.inactive_table,
+                         .live_read_only = saved.live_read_only,
+                         .inactive_read_only = saved.inactive_read_only,
+                         .suspended = saved.suspended,
+                         .deferred_remove = saved.deferred_remove});
+    }
+    EXPECT_EQ(present, Records());
+  }
+
+  void MakeActive(const std::string& name, const std::string& table = kZero8) {
+    const auto made = catalog_->Create({.name = name, .table = table});
+    ASSERT_TRUE(made.ok()) << made.status();
+  }
+
+  SteadyClock clock_;
+  testing::ScratchDirectory scratch_;
+  TargetRegistry types_;
+  MemoryBackings backings_;
+  std::unique_ptr<ReactorPool> reactors_;
+  std::unique_ptr<testing::RefusingStore> store_;
+  std::unique_ptr<DeviceRegistry> registry_;
+  std::unique_ptr<VolumeCatalog> catalog_;
+};
+
+TEST_F(VolumeCatalogTest, EveryVerbIsKeptWhenItAnswers) {
+  ASSERT_TRUE(catalog_->Create({.name = "a"}).ok());
+  ExpectKept();
+  ASSERT_TRUE(catalog_->Load("a", kZero8, true).ok());
+  ExpectKept();
+  ASSERT_TRUE(catalog_->Resume("a").ok());
+  ExpectKept();
+  ASSERT_TRUE(catalog_->Suspend("a", SuspendMode::kFlush).ok());
+  ExpectKept();
+  ASSERT_TRUE(catalog_->Load("a", kZero16, false).ok());
+  ExpectKept();
+  ASSERT_TRUE(catalog_->Clear("a").ok());
+  ExpectKept();
+  ASSERT_TRUE(catalog_->Rename("a", "b").ok());
+  ExpectKept();
+  ASSERT_TRUE(catalog_->SetUuid("b", "uuid").ok());
+  ExpectKept();
+  ASSERT_TRUE(catalog_->Replace("b", kError8, false, SuspendMode::kNoFlush).ok());
+  ExpectKept();
+  ASSERT_TRUE(catalog_->Remove("b", {}).ok());
+  ExpectKept();
+}
+
+TEST_F(VolumeCatalogTest, ARestartBringsBackTablesStatesAndIdentities) {
+  MakeActive("lower", "0 64 linear /mem 0\n");
+  MakeActive("upper", "0 8 linear /dev/mapper/lower 8\n");
+  ASSERT_TRUE(catalog_->Suspend("upper", SuspendMode::kNoFlush).ok());
+  ASSERT_TRUE(catalog_->Load("upper", kZero16, true).ok());
+  ASSERT_TRUE(catalog_->Create({.name = "bare", .uuid = "u-1"}).ok());
+  const std::vector<state::DeviceRecord> before = Records();
+  Restart();
+  ExpectKept();
+  EXPECT_EQ(Records(), before);
+  EXPECT_TRUE(registry_->Info("upper")->error.empty());
+  EXPECT_TRUE(registry_->Info("upper")->suspended);
+  EXPECT_EQ(registry_->Info("lower")->open_count, 1u);
+}
+
+TEST_F(VolumeCatalogTest, ADeviceWhoseBackingIsGoneSaysSoAndTheOthersServe) {
+  MakeActive("broken", "0 8 linear /mem 0\n");
+  MakeActive("whole");
+  backings_.present = false;
+  Restart();
+  EXPECT_THAT(registry_->Info("broken")->error, HasSubstr("no such file"));
+  EXPECT_TRUE(registry_->Info("whole")->error.empty());
+  ExpectKept();
+  backings_.present = true;
+  ASSERT_TRUE(catalog_->Resume("broken").ok());
+  EXPECT_TRUE(registry_->Info("broken")->error.empty());
+  ExpectKept();
+}
+
+TEST_F(VolumeCatalogTest, CreateWithABadTableLeavesNothingBehind) {
+  EXPECT_EQ(catalog_->Create({.name = "a", .table = "0 8 nonsense\n"}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(registry_->List(), IsEmpty());
+  EXPECT_THAT(Records(), IsEmpty());
+}
+
+TEST_F(VolumeCatalogTest, CreatingTheSameAgainSucceeds) {
+  MakeActive("a", "0 8 zero");
+  EXPECT_TRUE(catalog_->Create({.name = "a", .table = "  0   8 zero # same\n"}).ok());
+  ASSERT_TRUE(catalog_->Create({.name = "bare"}).ok());
+  EXPECT_TRUE(catalog_->Create({.name = "bare"}).ok());
+}
+
+TEST_F(VolumeCatalogTest, CreatingSomethingElseUnderTheNameSaysWhatDiffers) {
+  MakeActive("a");
+  const auto message = [this](const CreateRequest& request) {
+    const absl::Status status = catalog_->Create(request).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
+    return std::string(status.message());
+  };
+  EXPECT_THAT(message({.name = "a", .table = kZero16}), HasSubstr("with another table"));
+  EXPECT_THAT(message({.name = "a", .uuid = "u", .table = kZero8}), HasSubstr("another uuid"));
+  EXPECT_THAT(message({.name = "a", .table = kZero8, .read_only = true}), HasSubstr("writable"));
+  EXPECT_THAT(message({.name = "a"}), HasSubstr("with a table"));
+}
+
+TEST_F(VolumeCatalogTest, AVerbThatCannotBeKeptIsUndone) {
+  MakeActive("a");
+  ASSERT_TRUE(catalog_->Load("a", kError8, true).ok());
+  const std::vector<state::DeviceRecord> before = Records();
+  const auto refused = [this](const absl::Status& status) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+    EXPECT_THAT(registry_->List(), SizeIs(1));
+    ExpectKept();
+  };
+  store_->Refuse(absl::ResourceExhaustedError("disk full"));
+  refused(catalog_->Create({.name = "b", .table = kZero8}).status());
+  refused(catalog_->Load("a", kZero16, false).status());
+  refused(catalog_->Clear("a").status());
+  refused(catalog_->Suspend("a", SuspendMode::kFlush).status());
+  refused(catalog_->Resume("a").status());
+  refused(catalog_->Replace("a", kZero16, false, SuspendMode::kFlush).status());
+  refused(catalog_->Rename("a", "b").status());
+  refused(catalog_->SetUuid("a", "u").status());
+  refused(catalog_->Remove("a", {}).status());
+  refused(catalog_->Remove("a", {.force = false, .deferred = true}).status());
+  store_->Refuse(absl::OkStatus());
+  EXPECT_EQ(Records(), before);
+  EXPECT_TRUE(catalog_->Resume("a").ok());
+}
+
+TEST_F(VolumeCatalogTest, AReplaceThatIsRefusedLeavesTheOldTableServing) {
+  MakeActive("a");
+  ASSERT_TRUE(catalog_->Load("a", kZero16, false).ok());
+  EXPECT_FALSE(catalog_->Replace("a", "0 8 linear /nowhere 0", false, SuspendMode::kFlush).ok());
+  const DeviceRegistry::Saved saved = Snapshot("a");
+  EXPECT_EQ(saved.live_table, kZero8);
+  EXPECT_EQ(saved.inactive_table, kZero16);
+  EXPECT_FALSE(saved.suspended);
+  ExpectKept();
+}
+
+TEST_F(VolumeCatalogTest, ADeferredRemovalIsForgottenWhenTheLastOpenerCloses) {
+  MakeActive("a");
+  std::optional<DeviceRef> hold = *catalog_->Open("a");
+  const auto removed = catalog_->Remove("a", {.force = false, .deferred = true});
+  ASSERT_TRUE(removed.ok()) << removed.status();
+  EXPECT_TRUE(removed->deferred);
+  ASSERT_THAT(Records(), SizeIs(1));
+  EXPECT_TRUE(Records()[0].deferred_remove);
+  hold.reset();
+  while (!Records().empty()) std::this_thread::yield();
+}
+
+TEST_F(VolumeCatalogTest, ADeferredRemovalWhoseOpenerDiedWithTheDaemonHappensAtTheNextStart) {
+  MakeActive("a");
+  MakeActive("b");
+  state::DeviceRecord record = Records()[0];
+  record.deferred_remove = true;
+  ASSERT_TRUE(store_->PutDevice(record).ok());
+  Restart();
+  EXPECT_THAT(registry_->List(), SizeIs(2));
+  catalog_->RemoveUnused();
+  while (Records().size() != 1) std::this_thread::yield();
+  EXPECT_EQ(Records()[0].name, "b");
+}
+
+TEST_F(VolumeCatalogTest, ANameIsFreeAtOnceAfterItsDeferredRemoval) {
+  for (int round = 0; round < 50; ++round) {
+    MakeActive("a");
+    std::optional<DeviceRef> hold = *catalog_->Open("a");
+    ASSERT_TRUE(catalog_->Remove("a", {.force = false, .deferred = true}).ok());
+    hold.reset();
+    while (registry_->Find("a") != nullptr) std::this_thread::yield();
+    MakeActive("a");
+    ExpectKept();
+    ASSERT_TRUE(catalog_->Remove("a", {}).ok());
+  }
+}
+
+TEST_F(VolumeCatalogTest, ABusyDeviceStaysAndStaysKept) {
+  MakeActive("a");
+  const DeviceRef hold = *catalog_->Open("a");
+  EXPECT_EQ(catalog_->Remove("a", {}).status().code(), absl::StatusCode::kFailedPrecondition);
+  ExpectKept();
+  // A forced removal swaps the error table in before it finds the device busy.
+  EXPECT_FALSE(catalog_->Remove("a", {.force = true, .deferred = false}).ok());
+  EXPECT_EQ(Snapshot("a").live_table, kError8);
+  ExpectKept();
+}
+
+TEST_F(VolumeCatalogTest, VerbsOfManyThreadsOnOneDeviceEndKept) {
+  MakeActive("a");
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < 4; ++thread) {
+    threads.emplace_back([this, thread] {
+      for (int i = 0; i < 25; ++i) {
+        const std::string table = thread % 2 == 0 ? kZero8 : kZero16;
+        catalog_->Replace("a", table, false, SuspendMode::kNoFlush).status().IgnoreError();
+        catalog_->Load("a", table, true).status().IgnoreError();
+        catalog_->Rename("a", "b").status().IgnoreError();
+        catalog_->Rename("b", "a").status().IgnoreError();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_THAT(registry_->List(), SizeIs(1));
+  ExpectKept();
+}
+
+}  // namespace
+}  // namespace sectormap::volumes

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// RefusingStore: a StateStore that can be told to refuse every change, as a full disk does.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "core/base/status_macros.h"
+#include "server/state/state_store.h"
+
+namespace sectormap::testing {
+
+class RefusingStore final : public state::StateStore {
+ public:
+  explicit RefusingStore(std::unique_ptr<state::StateStore> store) : store_(std::move(store)) {}
+
+  // OK: no longer.
+  void Refuse(absl::Status status) {
+    absl::MutexLock hold(&mutex_);
+    refusal_ = std::move(status);
+  }
+
+  absl::StatusOr<state::Contents> LoadAll() override { return store_->LoadAll(); }
+  absl::Status PutDevice(const state::DeviceRecord& device) override {
+    RETURN_IF_ERROR(refusal());
+    return store_->PutDevice(device);
+  }
+  absl::Status DeleteDevice(std::string_view identity) override {
+    RETURN_IF_ERROR(refusal());
+    return store_->DeleteDevice(identity);
+  }
+  absl::Status PutExport(const state::TargetRecord& target,
+                         const state::ExportRecord& entry) override {
+    RETURN_IF_ERROR(refusal());
+    return store_->PutExport(target, entry);
+  }
+  absl::Status DeleteExports(std::span<const state::ExportKey> exports) override {
+    RETURN_IF_ERROR(refusal());
+    return store_->DeleteExports(exports);
+  }
+  absl::Status PutReservation(std::string_view identity, std::string_view record) override {
+    RETURN_IF_ERROR(refusal());
+    return store_->PutReservation(identity, record);
+  }
+  absl::StatusOr<std::string> Reservation(std::string_view identity) override {
+    return store_->Reservation(identity);
+  }
+
+ private:
+  absl::Status refusal() {
+    absl::MutexLock hold(&mutex_);
+    return refusal_;
+  }
+
+  const std::unique_ptr<state::StateStore> store_;
+  absl::Mutex mutex_;
+  absl::Status refusal_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace sectormap::testing
