@@ -123,6 +123,7 @@ absl::StatusOr<DeviceGraph::NodePtr> DeviceGraph::Add(const std::string& name,
   NodePtr node = std::make_shared<DeviceNode>(next_id_++, std::move(device));
   node->name = name;
   node->uuid = uuid;
+  CHECK(node->verbs.Take("create", absl::ZeroDuration()));
   by_name_[name] = node;
   by_id_[node->id] = node;
   by_identity_[node->device->identity()] = node;

@@ -72,7 +72,8 @@ class DeviceGraph : public std::enable_shared_from_this<DeviceGraph> {
   // deferred; it must not block.
   explicit DeviceGraph(std::function<void(NodePtr)> on_idle) : on_idle_(std::move(on_idle)) {}
 
-  // AlreadyExists: the name, uuid or identity is taken; the name has to be valid.
+  // AlreadyExists: the name, uuid or identity is taken. InvalidArgument: not a name or uuid. The
+  // caller has the first turn on the node, and gives it.
   absl::StatusOr<NodePtr> Add(const std::string& name, const std::string& uuid,
                               std::shared_ptr<MappedDevice> device);
   // NotFound.

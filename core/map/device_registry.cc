@@ -166,7 +166,8 @@ absl::Status DeviceRegistry::Create(std::string_view name, const CreateOptions& 
   auto device =
       std::make_shared<MappedDevice>(std::string(name), options.uuid, Identity(options), reactors_);
   ASSIGN_OR_RETURN(NodePtr node, graph_->Add(std::string(name), options.uuid, std::move(device)));
-  Tell(Change::kCreated, *node);
+  const TurnHolder turn(node);
+  Tell(Change::kCreated, *turn);
   return absl::OkStatus();
 }
 

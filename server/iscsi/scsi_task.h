@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <span>
 
+#include "core/async/clock.h"
 #include "core/async/wait_queue.h"
 #include "server/iscsi/command_memory.h"
 #include "server/iscsi/data_transfer.h"
@@ -74,12 +75,17 @@ struct ScsiTask {
   ScsiTask& operator=(const ScsiTask&) = delete;
 
   uint32_t tag() const { return header.initiator_task_tag; }
-  // Bytes that the command takes from or gives to the initiator, out of what it expects.
-  uint32_t wanted() const { return std::min(plan.bytes, expected); }
+  // Bytes that a data-out command takes of what the initiator means to send: nothing of another
+  // length than an exact plan's.
+  uint32_t wanted() const {
+    if (plan.exact && expected != plan.bytes) return 0;
+    return std::min(plan.bytes, expected);
+  }
 
   Session& session;
   ScsiCommandHeader header;
   uint64_t serial = 0;   // in the order of arrival
+  MonotonicTime arrived;
   Unit* unit = nullptr;  // null: the LUN number names no unit
   scsi::CommandPlan plan;
   uint32_t expected = 0;  // bytes the initiator expects to move in the plan's direction

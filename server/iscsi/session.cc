@@ -75,6 +75,7 @@ ScsiTask& Session::TakeTask() {
 }
 
 void Session::PlanTask(ScsiTask& task) {
+  task.arrived = context_.reactor.clock().Now();
   if (context_.luns->generation() != lun_generation_) RefreshLuns();
   const std::span<const uint8_t, scsi::kCdbBytes> cdb(task.header.cdb);
   const std::optional<uint64_t> number = DecodeLun(task.header.lun);
@@ -141,6 +142,7 @@ void Session::Discard(ScsiTask& task) {
 Task<void> Session::Run(ScsiTask& task) {
   co_await Perform(task);
   if (!task.aborted) {
+    CountTask(task);
     task.reply.Prepare(context_.parameters);
     context_.writer.Queue(task.reply);
     co_await task.reply.Sent();
@@ -150,6 +152,20 @@ Task<void> Session::Run(ScsiTask& task) {
   LeaveTable(task);
   Finish(task);
   context_.gate.Leave();
+}
+
+void Session::CountTask(const ScsiTask& task) {
+  if (task.unit == nullptr) return;
+  const bool good = task.result.status == scsi::ScsiStatus::kGood;
+  uint32_t bytes = 0;
+  if (good && task.plan.direction == scsi::DataDirection::kIn) {
+    bytes = std::min(task.result.data_in_bytes, task.expected);
+  } else if (good && task.plan.direction == scsi::DataDirection::kOut) {
+    bytes = task.wanted();
+  }
+  task.unit->counters->Count(
+      scsi::ClassOf(std::span<const uint8_t, scsi::kCdbBytes>(task.header.cdb)), bytes, good,
+      context_.reactor.clock().Now() - task.arrived);
 }
 
 Task<void> Session::Perform(ScsiTask& task) {
@@ -179,10 +195,6 @@ Task<void> Session::CollectData(ScsiTask& task) {
   }
   const DataFault fault = task.transfer.fault();
   if (fault != DataFault::kNone) Decide(task, ResultFor(fault));
-  // The unit sees data that is too short; only here it is seen that more was meant.
-  const bool too_long = task.plan.direction == scsi::DataDirection::kOut &&
-                        task.expected > task.plan.bytes;
-  if (task.plan.exact && too_long) Decide(task, scsi::WrongDataLength());
 }
 
 Task<void> Session::TakeBuffer(ScsiTask& task, uint32_t bytes) {
@@ -302,6 +314,7 @@ Unit* Session::AttachUnit(const LunEntry& entry) {
   unit->number = entry.number;
   unit->lun = entry.lun;
   unit->read_only = entry.read_only;
+  unit->counters = entry.counters;
   unit->nexus = entry.lun->Attach(context_.identity, entry.number, entry.read_only,
                                   context_.nexus_tasks);
   unit->share = &context_.memory.Join(entry.lun.get());

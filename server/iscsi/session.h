@@ -40,6 +40,7 @@ struct Unit {
   uint64_t number = 0;
   std::shared_ptr<scsi::Lun> lun;
   bool read_only = false;
+  std::shared_ptr<scsi::CommandCounters> counters;
   scsi::LunNexusPtr nexus;
   UnitShare* share = nullptr;
   uint32_t users = 0;    // tasks and task management at work on it
@@ -144,6 +145,8 @@ class Session {
   static void Decide(ScsiTask& task, scsi::ScsiResult result);
 
   Task<void> Run(ScsiTask& task);
+  // For the export's counters, when the status is known.
+  void CountTask(const ScsiTask& task);
   Task<void> Perform(ScsiTask& task);
   Task<void> CollectData(ScsiTask& task);
   Task<void> TakeBuffer(ScsiTask& task, uint32_t bytes);

@@ -197,7 +197,8 @@ absl::Status TargetDirectory::AddLun(std::string_view iqn, uint64_t lun_number,
       return absl::AlreadyExistsError(
           absl::StrCat("target '", Absl(iqn), "' has a LUN ", lun_number, " already"));
     }
-    map.insert(at, LunEntry{lun_number, std::move(lun), read_only});
+    map.insert(at, LunEntry{lun_number, std::move(lun), read_only,
+                            std::make_shared<scsi::CommandCounters>()});
     place->second.luns->Set(std::move(map));
     sessions = SessionsOf(iqn);
   }

@@ -20,6 +20,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "server/iscsi/iscsi_counters.h"
+#include "server/scsi/command_counters.h"
 #include "server/scsi/lun.h"
 
 namespace sectormap::iscsi {
@@ -76,6 +77,7 @@ struct LunEntry {
   uint64_t number = 0;
   std::shared_ptr<scsi::Lun> lun;
   bool read_only = false;
+  std::shared_ptr<scsi::CommandCounters> counters;  // of this export, all its sessions together
 };
 
 // By number, ascending.

@@ -1,11 +1,83 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/metrics/iscsi_metrics.h"
 
+#include <algorithm>
+#include <array>
+#include <chrono>
 #include <map>
 #include <string>
 
+#include "server/scsi/command_counters.h"
+
 namespace sectormap::metrics {
 namespace {
+
+using Seconds = std::chrono::duration<double>;
+
+std::array<double, scsi::kLatencyBuckets - 1> LatencyBounds() {
+  std::array<double, scsi::kLatencyBuckets - 1> seconds{};
+  std::transform(scsi::kLatencyBounds.begin(), scsi::kLatencyBounds.end(), seconds.begin(),
+                 [](std::chrono::microseconds bound) { return Seconds(bound).count(); });
+  return seconds;
+}
+
+std::string_view OpLabel(scsi::OpClass op) {
+  switch (op) {
+    case scsi::OpClass::kRead:
+      return "read";
+    case scsi::OpClass::kWrite:
+      return "write";
+    case scsi::OpClass::kUnmap:
+      return "unmap";
+    case scsi::OpClass::kWriteSame:
+      return "write_same";
+    case scsi::OpClass::kCompareWrite:
+      return "compare_write";
+    case scsi::OpClass::kFlush:
+      return "flush";
+    case scsi::OpClass::kOther:
+      return "other";
+  }
+  return "other";
+}
+
+// The commands of all exports, one sample per operation, also for those that never happened.
+class CommandFamilies {
+ public:
+  void Add(std::string_view iqn, const iscsi::LunEntry& entry) {
+    const std::string lun = std::to_string(entry.number);
+    const std::string device = entry.lun->device().info().name;
+    const scsi::CommandTotals totals = entry.counters->Sum();
+    for (int i = 0; i < scsi::kOpClassCount; ++i) {
+      const scsi::CommandTotals::PerClass& op = totals.classes[i];
+      const Labels labels = {{"target", iqn},
+                             {"lun", lun},
+                             {"device", device},
+                             {"op", OpLabel(static_cast<scsi::OpClass>(i))}};
+      commands_.Add(labels, op.commands);
+      bytes_.Add(labels, op.bytes);
+      errors_.Add(labels, op.errors);
+      durations_.AddHistogram(labels, bounds_, op.latency,
+                              Seconds(std::chrono::nanoseconds(op.nanoseconds)).count());
+    }
+  }
+
+  void MoveTo(Families& families) {
+    for (Family* family : {&commands_, &bytes_, &errors_, &durations_}) {
+      families.Add(std::move(*family));
+    }
+  }
+
+ private:
+  const std::array<double, scsi::kLatencyBuckets - 1> bounds_ = LatencyBounds();
+  Family commands_ = Counter("sectormap_commands_total", "SCSI commands that have ended.");
+  Family bytes_ = Counter("sectormap_command_bytes_total",
+                          "Bytes that SCSI commands moved to or from initiators.");
+  Family errors_ =
+      Counter("sectormap_command_errors_total", "SCSI commands that did not end with GOOD.");
+  Family durations_ = Histogram("sectormap_command_duration_seconds",
+                                "From a SCSI command's arrival to its status.");
+};
 
 void AddSessions(const iscsi::TargetDirectory& targets, Families& families) {
   std::map<std::string, uint64_t> by_target;
@@ -57,6 +129,14 @@ void AddIscsiFamilies(const iscsi::TargetDirectory& targets, Families& families)
   Family rejects = Counter("sectormap_rejects_total", "PDUs refused with a Reject.");
   rejects.Add({}, totals.rejects);
   families.Add(std::move(rejects));
+}
+
+void AddCommandFamilies(const iscsi::TargetDirectory& targets, Families& families) {
+  CommandFamilies commands;
+  for (const std::string& iqn : targets.targets()) {
+    for (const iscsi::LunEntry& entry : targets.luns(iqn)) commands.Add(iqn, entry);
+  }
+  commands.MoveTo(families);
 }
 
 }  // namespace sectormap::metrics

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sessions, logins, dropped connections.
+// Sessions, logins, dropped connections, and the commands of each exported LUN.
 #pragma once
 
 #include "server/iscsi/target_directory.h"
@@ -9,5 +9,6 @@ namespace sectormap::metrics {
 
 // Not on a reactor's thread: it takes the locks of a listing.
 void AddIscsiFamilies(const iscsi::TargetDirectory& targets, Families& families);
+void AddCommandFamilies(const iscsi::TargetDirectory& targets, Families& families);
 
 }  // namespace sectormap::metrics

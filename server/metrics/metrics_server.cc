@@ -30,6 +30,7 @@ class Collector final : public prometheus::Collectable {
     AddBuildFamilies(sources_.version, families);
     AddReactorFamilies(sources_.reactors, families);
     AddIscsiFamilies(sources_.targets, families);
+    AddCommandFamilies(sources_.targets, families);
     AddDeviceFamilies(sources_.devices, families);
     AddBackingFamilies(sources_.backings, families);
     AddGrpcFamilies(sources_.grpc, families);

@@ -164,6 +164,21 @@ class MapFixture : public testing::Test {
     return registry_->Find(name);
   }
 
+  DeviceInfo InfoOf(std::string_view name) {
+    auto info = registry().Info(name);
+    EXPECT_TRUE(info.ok()) << info.status();
+    return info.ok() ? *info : DeviceInfo();
+  }
+  std::vector<std::string> Names() {
+    std::vector<std::string> names;
+    for (const DeviceInfo& info : registry().List()) names.push_back(info.name);
+    return names;
+  }
+  // The reaper works on its own thread.
+  void WaitUntilGone(std::string_view name) {
+    while (registry().Info(name).ok()) std::this_thread::yield();
+  }
+
   IoStatus Run(BlockDevice& device, IoRequest request, int reactor = 0) {
     return reactors_->RunOn(reactor, SubmitOnReactor(device, request));
   }

@@ -128,6 +128,15 @@ class DashboardFileTest(unittest.TestCase):
         for title, query, _ in queries():
             self.assertEqual(metric_names(query) - documented_names(), set(), title)
 
+    def test_every_query_is_promql(self):
+        # As recording rules, so that no server is needed.
+        rules = [{"record": "x", "labels": {"n": str(number)}, "expr": with_values(query)}
+                 for number, (_, query, _) in enumerate(queries())]
+        text = json.dumps({"groups": [{"name": "dashboard", "rules": rules}]})  # JSON is YAML
+        result = subprocess.run(["promtool", "check", "rules", "/dev/stdin"], input=text,
+                                capture_output=True, text=True, check=False)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+
     def test_the_five_questions_are_headings(self):
         rows = [panel["title"] for panel in panels() if panel["type"] == "row"]
         self.assertEqual(rows, ["Is it healthy?", "How fast is it?", "How busy is it?",

@@ -110,19 +110,19 @@ inline std::ostream& operator<<(std::ostream& out, const Answer& answer) {
              << " bytes";
 }
 
-#define EXPECT_GOOD(expression)                                       \
-  do {                                                                \
-    const Answer answer_ = (expression);                              \
-    EXPECT_EQ(answer_.status, ScsiStatus::kGood) << answer_;          \
+#define EXPECT_GOOD(expression)                              \
+  do {                                                       \
+    const Answer answer_ = (expression);                     \
+    EXPECT_EQ(answer_.status, ScsiStatus::kGood) << answer_; \
   } while (false)
-#define EXPECT_FAILS(expression, sense_code)                          \
-  do {                                                                \
-    const Answer answer_ = (expression);                              \
-    EXPECT_TRUE(answer_.FailedWith(sense_code)) << answer_;           \
+#define EXPECT_FAILS(expression, sense_code)                \
+  do {                                                      \
+    const Answer answer_ = (expression);                    \
+    EXPECT_TRUE(answer_.FailedWith(sense_code)) << answer_; \
   } while (false)
-#define EXPECT_CONFLICT(expression)                                   \
-  do {                                                                \
-    const Answer answer_ = (expression);                              \
+#define EXPECT_CONFLICT(expression)                                         \
+  do {                                                                      \
+    const Answer answer_ = (expression);                                    \
     EXPECT_EQ(answer_.status, ScsiStatus::kReservationConflict) << answer_; \
   } while (false)
 
@@ -136,7 +136,8 @@ inline CdbBytes Cdb(std::initializer_list<int> bytes) {
   return cdb;
 }
 inline void SetField(CdbBytes& cdb, size_t at, size_t width, uint64_t value) {
-  for (size_t i = 0; i < width; ++i) cdb[at + i] = static_cast<uint8_t>(value >> (8 * (width - 1 - i)));
+  for (size_t i = 0; i < width; ++i)
+    cdb[at + i] = static_cast<uint8_t>(value >> (8 * (width - 1 - i)));
 }
 inline CdbBytes Cdb10(int opcode, int byte1, uint32_t lba, uint16_t blocks) {
   CdbBytes cdb = Cdb({opcode, byte1});
@@ -210,7 +211,8 @@ class UnitTest : public testing::Test {
   };
 
   // Names differ by number; the unit attention of power on is taken unless asked for.
-  Initiator& Login(int number, int reactor = 0, bool read_only = false, bool keep_attention = false) {
+  Initiator& Login(int number, int reactor = 0, bool read_only = false,
+                   bool keep_attention = false) {
     auto initiator = std::make_unique<Initiator>();
     initiator->reactor = reactor;
     NexusIdentity identity;

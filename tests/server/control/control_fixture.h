@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// The control plane as main.cc joins it, reached through a channel inside the process. No portal.
+#pragma once
+
+#include <grpcpp/create_channel.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+
+#include "core/async/clock.h"
+#include "core/block/memory_device.h"
+#include "core/map/device_registry.h"
+#include "sectormap/v1/device_mapper.grpc.pb.h"
+#include "sectormap/v1/iscsi.grpc.pb.h"
+#include "server/control/change_feed.h"
+#include "server/control/control_server.h"
+#include "server/control/device_mapper_service.h"
+#include "server/control/durable_reservations.h"
+#include "server/control/export_catalog.h"
+#include "server/control/iscsi_service.h"
+#include "targets/builtin_targets.h"
+#include "tests/support/refusing_store.h"
+#include "tests/support/scratch_directory.h"
+
+namespace sectormap::control {
+
+// Memory of 1024 sectors under any name.
+class AnyMemory final : public BackingSource {
+ public:
+  absl::StatusOr<std::shared_ptr<BlockDevice>> Open(std::string_view, bool) override {
+    auto device = MemoryDevice::Create(SectorCount(1024));
+    if (!device.ok()) return device.status();
+    return std::shared_ptr<BlockDevice>(*std::move(device));
+  }
+};
+
+class ControlFixture : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    targets::AddBuiltinTargets(types_);
+    auto pool = ReactorPool::Start(1, clock_);
+    ASSERT_TRUE(pool.ok()) << pool.status();
+    reactors_ = *std::move(pool);
+    Start();
+  }
+  void TearDown() override { Stop(); }
+
+  void Start() {
+    auto store = state::OpenSqliteStore(scratch_.path());
+    ASSERT_TRUE(store.ok()) << store.status();
+    store_ = std::make_unique<testing::RefusingStore>(*std::move(store));
+    const auto contents = store_->LoadAll();
+    ASSERT_TRUE(contents.ok()) << contents.status();
+    registry_ = std::make_unique<DeviceRegistry>(*reactors_, types_, backings_);
+    volumes_ = std::make_unique<volumes::VolumeCatalog>(*registry_, *store_);
+    ASSERT_TRUE(volumes_->Restore(contents->devices).ok());
+    reservations_ = std::make_unique<DurableReservations>(*store_);
+    directory_ = std::make_unique<iscsi::TargetDirectory>();
+    exports_ = std::make_unique<ExportCatalog>(*volumes_, *store_, *directory_, *reactors_,
+                                               reservations_.get());
+    ASSERT_TRUE(exports_->Restore(*contents).empty());
+    feed_ = std::make_unique<ChangeFeed>(*registry_, times_);
+    mapper_service_ = std::make_unique<DeviceMapperService>(
+        *volumes_, types_, *feed_, [](const std::string&) { return "advice about holders"; });
+    iscsi_service_ = std::make_unique<IscsiService>(
+        *exports_, *directory_, [] { return std::vector<std::string>{"127.0.0.1:3260"}; });
+    ControlServer::Parts parts;
+    parts.services = {mapper_service_.get(), iscsi_service_.get()};
+    auto control = ControlServer::Start(std::move(parts));
+    ASSERT_TRUE(control.ok()) << control.status();
+    control_ = *std::move(control);
+    channel_ = control_->server().InProcessChannel({});
+    mapper_ = v1::DeviceMapper::NewStub(channel_);
+    iscsi_ = v1::Iscsi::NewStub(channel_);
+  }
+
+  void Stop() {
+    mapper_.reset();
+    iscsi_.reset();
+    channel_.reset();
+    if (feed_ != nullptr) feed_->Close();
+    if (control_ != nullptr) control_->Stop(std::chrono::seconds(1));
+    control_.reset();
+    iscsi_service_.reset();
+    mapper_service_.reset();
+    feed_.reset();
+    exports_.reset();
+    directory_.reset();
+    reservations_.reset();
+    volumes_.reset();
+    registry_.reset();
+    store_.reset();
+  }
+
+  void Restart() {
+    Stop();
+    Start();
+  }
+
+  // --- Calls, with one line each in a test ---
+
+  grpc::Status Create(const std::string& name, const std::string& table = "0 8 zero") {
+    v1::CreateRequest request;
+    request.set_name(name);
+    request.set_table(table);
+    return Call(&v1::DeviceMapper::Stub::Create, request, device_);
+  }
+
+  template <typename Request, typename Response>
+  grpc::Status Call(grpc::Status (v1::DeviceMapper::Stub::*method)(grpc::ClientContext*,
+                                                                   const Request&, Response*),
+                    const Request& request, Response& response) {
+    grpc::ClientContext context;
+    return (mapper_.get()->*method)(&context, request, &response);
+  }
+
+  template <typename Request, typename Response>
+  grpc::Status Call(grpc::Status (v1::Iscsi::Stub::*method)(grpc::ClientContext*, const Request&,
+                                                            Response*),
+                    const Request& request, Response& response) {
+    grpc::ClientContext context;
+    return (iscsi_.get()->*method)(&context, request, &response);
+  }
+
+  // Short, so that a test sees heartbeats; no test depends on how short.
+  FeedTimes times_{.poll = std::chrono::milliseconds(20),
+                   .heartbeat = std::chrono::milliseconds(60)};
+  SteadyClock clock_;
+  testing::ScratchDirectory scratch_;
+  TargetRegistry types_;
+  AnyMemory backings_;
+  std::unique_ptr<ReactorPool> reactors_;
+  std::unique_ptr<testing::RefusingStore> store_;
+  std::unique_ptr<DeviceRegistry> registry_;
+  std::unique_ptr<volumes::VolumeCatalog> volumes_;
+  std::unique_ptr<DurableReservations> reservations_;
+  std::unique_ptr<iscsi::TargetDirectory> directory_;
+  std::unique_ptr<ExportCatalog> exports_;
+  std::unique_ptr<ChangeFeed> feed_;
+  std::unique_ptr<DeviceMapperService> mapper_service_;
+  std::unique_ptr<IscsiService> iscsi_service_;
+  std::unique_ptr<ControlServer> control_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::DeviceMapper::Stub> mapper_;
+  std::unique_ptr<v1::Iscsi::Stub> iscsi_;
+  v1::Device device_;  // the last answer
+};
+
+}  // namespace sectormap::control

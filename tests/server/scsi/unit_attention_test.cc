@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// Unit attentions and task management.
+#include "server/scsi/unit_attention.h"
+
+#include "absl/synchronization/notification.h"
+#include "tests/server/scsi/unit_fixture.h"
+
+namespace sectormap::scsi {
+namespace {
+
+class AttentionTest : public UnitTest {
+ protected:
+  Answer Ready(Initiator& who) { return Run(who, Cdb({0x00})); }
+};
+
+TEST(AttentionQueueTest, KeepsOrderAndDropsRepeats) {
+  AttentionQueue queue;
+  queue.Add(kPowerOn);
+  queue.Add(kCapacityChanged);
+  queue.Add(kPowerOn);
+  EXPECT_EQ(queue.Take(), kPowerOn);
+  EXPECT_EQ(queue.Take(), kCapacityChanged);
+  EXPECT_FALSE(queue.Take());
+}
+
+TEST(AttentionQueueTest, HoldsEveryKindThereIs) {
+  AttentionQueue queue;
+  const std::vector<SenseCode> kinds = {
+      kPowerOn,         kBusDeviceReset,       kModeParametersChanged,
+      kCapacityChanged, kReservationsReleased, kReservationsPreempted,
+      kCommandsCleared, kReportedLunsChanged,  kRegistrationsPreempted};
+  for (SenseCode kind : kinds) queue.Add(kind);
+  for (SenseCode kind : kinds) EXPECT_EQ(queue.Take(), kind);
+}
+
+TEST_F(AttentionTest, ANewNexusHearsOfPowerOnOnce) {
+  Initiator& a = Login(1, 0, false, true);
+  EXPECT_GOOD(Run(a, Cdb({0x12, 0, 0, 0, 96})));
+  EXPECT_GOOD(Run(a, Cdb({0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 16})));
+  EXPECT_FAILS(Ready(a), kPowerOn);
+  EXPECT_GOOD(Ready(a));
+}
+
+TEST_F(AttentionTest, AnUnknownCommandIsToldTheAttentionFirst) {
+  Initiator& a = Login(1, 0, false, true);
+  EXPECT_FAILS(Run(a, Cdb({0xc1})), kPowerOn);
+  EXPECT_FAILS(Run(a, Cdb({0xc1})), kInvalidOpcode);
+}
+
+TEST_F(AttentionTest, SizeChangesReachEveryNexus) {
+  Initiator& a = Login(1, 0);
+  Initiator& b = Login(2, 1);
+  disk_->set_size(SectorCount(kBlocks / 2));
+  unit_->OnSizeChanged();
+  unit_->OnSizeChanged();
+  EXPECT_FAILS(Run(a, Cdb10(0x28, 0, 0, 1)), kCapacityChanged);
+  EXPECT_EQ(Run(a, Cdb({0x25})).Number(0, 4), kBlocks / 2 - 1);
+  EXPECT_FAILS(Ready(b), kCapacityChanged);
+  EXPECT_GOOD(Ready(b));
+}
+
+TEST_F(AttentionTest, AttentionComesBeforeAConflict) {
+  Initiator& a = Login(1);
+  EXPECT_GOOD(Run(a, Cdb({0x16})));
+  Initiator& b = Login(2, 1, false, true);
+  EXPECT_FAILS(Ready(b), kPowerOn);
+  EXPECT_CONFLICT(Ready(b));
+}
+
+TEST_F(AttentionTest, ResetEndsTasksReservationsAndModesAndTellsAll) {
+  Initiator& a = Login(1, 0);
+  Initiator& b = Login(2, 1);
+  EXPECT_GOOD(Run(a, Cdb({0x16})));
+  unit_->SetModeParameters(*a.nexus, {.software_write_protect = true, .descriptor_sense = false});
+  EXPECT_FAILS(Ready(b), kModeParametersChanged);
+  pool_->RunOn(1, unit_->Reset(*b.nexus));
+  EXPECT_EQ(a.aborts.calls, 1);
+  EXPECT_EQ(b.aborts.calls, 0);
+  EXPECT_FAILS(Ready(a), kBusDeviceReset);
+  EXPECT_FAILS(Ready(b), kBusDeviceReset);
+  EXPECT_GOOD(Run(b, Cdb10(0x2a, 0, 0, 1), Fill(1, 1)));
+}
+
+TEST_F(AttentionTest, ClearTaskSetTellsTheOthers) {
+  Initiator& a = Login(1, 0);
+  Initiator& b = Login(2, 1);
+  Initiator& c = Login(3, 1);
+  pool_->RunOn(0, unit_->ClearTaskSet(*a.nexus));
+  EXPECT_EQ(b.aborts.calls + c.aborts.calls, 2);
+  EXPECT_GOOD(Ready(a));
+  EXPECT_FAILS(Ready(b), kCommandsCleared);
+  EXPECT_FAILS(Ready(c), kCommandsCleared);
+}
+
+// Two sessions that preempt and abort each other at once: each waits for the other's tasks, which
+// wait for the first's. Here a session's tasks end only when its PREEMPT AND ABORT does.
+class StubbornTasks final : public NexusTasks {
+ public:
+  Task<void> AbortTasks(uint64_t) override {
+    while (!own_command_ended) co_await Reactor::Current().Sleep(std::chrono::microseconds(100));
+  }
+  std::atomic<bool> own_command_ended{false};
+};
+
+Task<void> PreemptOther(LogicalUnit& unit, LunNexus& nexus, uint64_t key, uint64_t other,
+                        StubbornTasks& own) {
+  ReservationRequest request{ReservationAction::kPreemptAndAbort, ReservationType::kWriteExclusive,
+                             key, other, false};
+  (void)co_await unit.ChangeReservations(nexus, request);
+  own.own_command_ended = true;
+}
+
+Task<LunNexusPtr> AttachOne(LogicalUnit& unit, std::string name, NexusTasks& tasks) {
+  NexusIdentity identity;
+  identity.initiator_port = std::move(name);
+  identity.target_port = "t";
+  co_return unit.Attach(identity, 0, false, &tasks);
+}
+
+TEST_F(AttentionTest, MutualPreemptAndAbortDoesNotWaitForEver) {
+  StubbornTasks tasks_a, tasks_b;
+  LunNexusPtr a = pool_->RunOn(0, AttachOne(*unit_, "a", tasks_a));
+  LunNexusPtr b = pool_->RunOn(1, AttachOne(*unit_, "b", tasks_b));
+  const auto register_key = [&](int reactor, LunNexus& nexus, uint64_t key) {
+    (void)pool_->RunOn(reactor,
+                       unit_->ChangeReservations(
+                           nexus, {ReservationAction::kRegisterAndIgnore, {}, 0, key, false}));
+  };
+  register_key(0, *a, 1);
+  register_key(1, *b, 2);
+  absl::Notification a_done, b_done;
+  const auto start = [](Task<void> task, absl::Notification& done) -> Task<void> {
+    co_await task;
+    done.Notify();
+  };
+  (*pool_)[0].Spawn(start(PreemptOther(*unit_, *a, 1, 2, tasks_a), a_done));
+  while (unit_->reservations().registrations().size() != 1) std::this_thread::yield();
+  register_key(1, *b, 2);
+  (*pool_)[1].Spawn(start(PreemptOther(*unit_, *b, 2, 1, tasks_b), b_done));
+  a_done.WaitForNotification();
+  b_done.WaitForNotification();
+  pool_->OnEach([](Reactor&) {});
+  a.reset();
+  b.reset();
+}
+
+}  // namespace
+}  // namespace sectormap::scsi
