@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <ostream>
 
+#include "cli/completion.h"
 #include "cli/server_address.h"
 #include "cli/verbs.h"
 #include "cli/version.h"
@@ -31,6 +32,20 @@ void AddGlobalOptions(CLI::App& app, GlobalOptions& options) {
       ->check(CLI::IsMember({"table", "json"}));
   app.add_flag("-v,--verbose", options.verbose, "Show a device after changing it");
   app.set_version_flag("--version", std::string("sectormap ") + kVersion);
+}
+
+void AddCompletion(Verbs& verbs, const CLI::App& app) {
+  verbs.Group("");  // hidden: not what the command is for
+  verbs
+      .Add("completion", "Print a script that completes the command line",
+           "source <(sectormap completion bash)",
+           [&app](Session& session) {
+             session.out() << BashCompletion(app);
+             return ExitCode::kOk;
+           })
+      ->add_option("shell", "bash")
+      ->required()
+      ->check(CLI::IsMember({"bash"}));
 }
 
 // The words before any were understood: is the error to be JSON?
@@ -82,6 +97,7 @@ ExitCode Run(std::vector<std::string> words, const Terminal& terminal) {
   AddDeviceVerbs(verbs);
   AddQueryVerbs(verbs);
   AddExportVerbs(verbs);
+  AddCompletion(verbs, app);
 
   const bool json_errors = AsksForJson(words);
   std::reverse(words.begin(), words.end());  // CLI11 takes them from the back

@@ -5,7 +5,7 @@
 # To build sectormapd and sectormap. GoogleTest and Google Benchmark are here because the `release`
 # preset configures the tests too.
 BUILD_PACKAGES=(
-  clang-19 lld-19 libclang-rt-19-dev cmake ninja-build ccache pkg-config
+  clang-19 lld-19 libclang-rt-19-dev cmake ninja-build ccache pkg-config python3
   libabsl-dev libspdlog-dev libssl-dev libsqlite3-dev liburing-dev libisal-dev
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   prometheus-cpp-dev libcli11-dev libtomlplusplus-dev
@@ -18,12 +18,12 @@ PROOF_PACKAGES=(qemu-utils qemu-block-extra)
 # What the tests run against the daemon: libiscsi's suite, a guest with Debian's kernel (kmod, lz4
 # and binutils make its image), Prometheus for the dashboard, SQLite's shell, mkfs for tiny disks.
 TEST_PACKAGES=(
-  python3 git clang-tools-19 libiscsi-bin qemu-system-x86 kmod lz4 binutils cpio
+  libiscsi-bin qemu-system-x86 kmod lz4 binutils cpio
   prometheus sqlite3 e2fsprogs iproute2 procps util-linux
 )
 
 # The peer that tests/bench/run.sh measures against.
-BENCH_PACKAGES=(tgt python3)
+BENCH_PACKAGES=(tgt)
 
 # Prints those of the given packages that are not installed.
 missing_packages() {

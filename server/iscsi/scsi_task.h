@@ -75,8 +75,12 @@ struct ScsiTask {
   ScsiTask& operator=(const ScsiTask&) = delete;
 
   uint32_t tag() const { return header.initiator_task_tag; }
-  // Bytes that the command takes from or gives to the initiator, out of what it expects.
-  uint32_t wanted() const { return std::min(plan.bytes, expected); }
+  // Bytes that a data-out command takes of what the initiator means to send: nothing of another
+  // length than an exact plan's.
+  uint32_t wanted() const {
+    if (plan.exact && expected != plan.bytes) return 0;
+    return std::min(plan.bytes, expected);
+  }
 
   Session& session;
   ScsiCommandHeader header;

@@ -195,10 +195,6 @@ Task<void> Session::CollectData(ScsiTask& task) {
   }
   const DataFault fault = task.transfer.fault();
   if (fault != DataFault::kNone) Decide(task, ResultFor(fault));
-  // The unit sees data that is too short; only here it is seen that more was meant.
-  const bool too_long = task.plan.direction == scsi::DataDirection::kOut &&
-                        task.expected > task.plan.bytes;
-  if (task.plan.exact && too_long) Decide(task, scsi::WrongDataLength());
 }
 
 Task<void> Session::TakeBuffer(ScsiTask& task, uint32_t bytes) {

@@ -2,6 +2,7 @@
 // What the command sends, how it ends, and what it says when it cannot.
 #include <sys/stat.h>
 
+#include <cstdio>
 #include <fstream>
 
 #include <google/protobuf/struct.pb.h>
@@ -290,6 +291,28 @@ TEST_F(CliTest, EveryVerbsHelpShowsAnExample) {
     EXPECT_EQ(outcome.code, ExitCode::kOk) << verb;
     EXPECT_TRUE(Contains(outcome.out, "Example:\n  sectormap ")) << verb << outcome.out;
   }
+}
+
+TEST_F(CliTest, BashCompletesVerbsOptionsAndDevices) {
+  devices.Add("volume-one");
+  WriteFile(scratch.path() + "/completion", RunAsIs({"completion", "bash"}).out);
+  // A stand-in for the command that bash asks for the names.
+  WriteFile(scratch.path() + "/sectormap", "#!/bin/sh\necho volume-one\n", 0700);
+  const auto complete = [this](const std::string& line) {
+    const std::string script =
+        "PATH=" + scratch.path() + ":$PATH; . " + scratch.path() + "/completion; COMP_WORDS=(" +
+        line + "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _sectormap; echo \"${COMPREPLY[*]}\"";
+    WriteFile(scratch.path() + "/script", script);
+    FILE* bash = popen(("bash " + scratch.path() + "/script").c_str(), "r");
+    char text[4096] = {};
+    const size_t length = fread(text, 1, sizeof(text) - 1, bash);
+    pclose(bash);
+    return std::string(text, length);
+  };
+  EXPECT_EQ(complete("sectormap sus"), "suspend\n");
+  EXPECT_EQ(complete("sectormap -o json suspend vol"), "volume-one\n");
+  EXPECT_EQ(complete("sectormap suspend --nof"), "--noflush\n");
+  EXPECT_EQ(complete("sectormap create vol"), "\n");
 }
 
 // --- JSON ---

@@ -146,6 +146,15 @@ class QemuToolsTest(SystemTest):
         self.assertNotIn(SECRET, self.daemon.cli("exports", "-o", "json").stdout)
         self.assertNotIn(SECRET, self.daemon.log.read_text())
 
+    def test_mutual_chap_proves_the_target_too(self):
+        url = self.volume("--chap-user", USER, "--chap-secret-file", self.secret_file(SECRET),
+                          "--mutual-chap-user", TARGET_USER,
+                          "--mutual-chap-secret-file", self.secret_file(TARGET_SECRET))
+        url = url.replace("iscsi://", f"iscsi://{USER}%{SECRET}@")
+        both = f"{url}?target_user={TARGET_USER}&target_password="
+        self.assert_works(run("iscsi-readcapacity16", both + TARGET_SECRET))
+        self.assert_fails(run("iscsi-readcapacity16", both + "not-the-secret-1"))
+
     def test_an_allow_list_keeps_others_out(self):
         url = self.volume("--allow", INITIATOR)
         disk = node(url, initiator_name=INITIATOR)
@@ -240,6 +249,7 @@ class TroubleTest(SystemTest):
         with tempfile.TemporaryDirectory() as directory, Daemon(BUILD_DIR) as daemon:
             secret = pathlib.Path(directory, "secret")
             secret.write_text(SECRET)
+            secret.chmod(0o600)
             kept, gone = daemon.thin_volume("kept", 16), daemon.thin_volume("gone", 16)
             url = daemon.export("kept", "--chap-user", USER, "--chap-secret-file", secret)
             daemon.export("gone")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# shellcheck shell=bash disable=SC1091
+# shellcheck shell=bash disable=SC1091,SC2154
 # What Debian's kernel and open-iscsi do with a LUN, twice in one boot. Runs in the guest.
 # Environment: IQN, PORTAL, SIZE_MIB (the volume's), GROWTH_MIB (what `host grow` adds each time).
 . /lib/guest.sh
@@ -21,6 +21,19 @@ log_in() {
 
 log_out() {
   check "logout" iscsiadm -m node -T "$IQN" -p "$PORTAL" --logout
+}
+
+use_digests() {
+  local digest
+  for digest in HeaderDigest DataDigest; do
+    iscsiadm -m node -T "$IQN" -p "$PORTAL" -o update -n "node.conn[0].iscsi.$digest" -v CRC32C || return 1
+  done
+}
+digests_agreed() {
+  local connection
+  for connection in /sys/class/iscsi_connection/connection*; do
+    [[ $(cat "$connection/header_digest") == 1 && $(cat "$connection/data_digest") == 1 ]] || return 1
+  done
 }
 
 # write_files NAME: FILES files on the medium, and their checksums beside it.
@@ -69,10 +82,12 @@ check_growth() {
   check "resize2fs on the mounted filesystem" resize2fs "$(disk)"
 }
 
+# round SIZE_MIB [CHECK]: everything once; CHECK is asked in the session.
 round() {
   local size=$1
   : >$SUMS
   log_in || return
+  check "the session is as asked for" "${2:-true}"
   check "the disk has $size MiB" has_size "$size"
   check "blkdiscard of everything" blkdiscard "$(disk)"
   check_discard
@@ -108,6 +123,8 @@ found=$(iscsiadm -m discovery -t sendtargets -p "$PORTAL")
 check "discovery names the target at its portal" grep -q "^$PORTAL,1 $IQN\$" <<<"$found"
 round "$SIZE_MIB"
 check "a new table while logged out: discovery again" iscsiadm -m discovery -t sendtargets -p "$PORTAL"
-round $((SIZE_MIB + GROWTH_MIB))
+check "ask for header and data digests" use_digests
+round $((SIZE_MIB + GROWTH_MIB)) digests_agreed
 check "no error reached the kernel's log" no_error_in_the_log
+((fails == 0)) || cat /run/iscsid.log
 finish

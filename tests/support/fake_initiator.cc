@@ -20,17 +20,12 @@ uint32_t Field32(const BasicHeader& header, size_t offset) {
   return field;
 }
 
+// RFC 7143 §4.2.2.2: whether the PDU uses its StatSN up.
 bool HasStatSn(const BasicHeader& header) {
-  switch (header.opcode()) {
-    case Opcode::kReadyToTransfer:
-      return false;
-    case Opcode::kDataIn:
-      return (header.flags & DataInHeader::kStatusBit) != 0;
-    case Opcode::kNopIn:
-      return header.initiator_task_tag != kReservedTag;
-    default:
-      return true;
-  }
+  const Opcode opcode = header.opcode();
+  if (opcode == Opcode::kReadyToTransfer) return false;
+  if (opcode == Opcode::kDataIn) return (header.flags & DataInHeader::kStatusBit) != 0;
+  return opcode != Opcode::kNopIn || header.initiator_task_tag != kReservedTag;
 }
 
 bool Before(uint32_t a, uint32_t b) { return static_cast<int32_t>(a - b) < 0; }
@@ -59,16 +54,20 @@ Task<bool> FakeInitiator::Send(BasicHeader header, std::span<const std::byte> da
                                std::span<const std::byte> ahs) {
   header.data_segment_length = static_cast<uint32_t>(data.size());
   header.total_ahs_length = static_cast<uint8_t>(ahs.size() / 4);
-  if (spoil) spoil(header);
   std::vector<std::byte> bytes;
   Append(bytes, std::as_bytes(header.bytes()));
   Append(bytes, ahs);
-  if (full_feature_ && options_.header_digest) Append(bytes, std::as_bytes(std::span(DigestOf(bytes))));
+  if (full_feature_ && options_.header_digest) {
+    auto digest = DigestOf(bytes);
+    if (spoil_header_digest) digest[0] ^= 1;
+    Append(bytes, std::as_bytes(std::span(digest)));
+  }
   const size_t start = bytes.size();
   Append(bytes, data);
   bytes.resize(bytes.size() + PaddingBytes(static_cast<uint32_t>(data.size())));
   if (full_feature_ && options_.data_digest && !data.empty()) {
-    const auto digest = DigestOf(std::span(bytes).subspan(start));
+    auto digest = DigestOf(std::span(bytes).subspan(start));
+    if (spoil_data_digest) digest[0] ^= 1;
     Append(bytes, std::as_bytes(std::span(digest)));
   }
   co_return co_await SendBytes(bytes);
@@ -371,12 +370,18 @@ void FakeInitiator::OnResponse(const Pdu& pdu, Running& running) {
   for (size_t i = 0; i < sense; ++i) outcome.sense.push_back(std::to_integer<uint8_t>(pdu.data[2 + i]));
 }
 
+Task<bool> FakeInitiator::Step() {
+  std::optional<Pdu> pdu = co_await Receive();
+  if (!pdu) co_return false;
+  const bool handled = co_await Handle(*pdu);
+  if (!handled) unexpected_.push_back(*std::move(pdu));
+  co_return true;
+}
+
 Task<FakeInitiator::Outcome> FakeInitiator::Finish(uint32_t tag) {
   while (!finished_.contains(tag)) {
-    std::optional<Pdu> pdu = co_await Receive();
-    if (!pdu) co_return Outcome();
-    const bool handled = co_await Handle(*pdu);
-    if (!handled) unexpected_.push_back(*std::move(pdu));
+    const bool more = co_await Step();
+    if (!more) co_return Outcome();
   }
   co_return std::move(finished_.extract(tag).mapped());
 }

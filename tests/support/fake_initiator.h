@@ -103,8 +103,12 @@ class FakeInitiator {
   // Receives, and answers R2Ts, until that command has its status.
   Task<Outcome> Finish(uint32_t tag);
   Task<Outcome> Run(Command command);
-  // Sends what was held back by hold_requests.
-  Task<bool> AnswerRequests(uint32_t tag);
+  // Receives one PDU and handles it.
+  Task<bool> Step();
+  // A status for this tag is awaited, though Start() did not send the command.
+  void Expect(uint32_t tag) { running_.emplace(tag, Running{}); }
+  // True if the status of that command has come and Finish() has not taken it.
+  bool Answered(uint32_t tag) const { return finished_.contains(tag); }
 
   static Command Read10(uint32_t lba, uint16_t blocks, uint64_t lun = 0);
   static Command Write10(uint32_t lba, std::span<const std::byte> data, uint64_t lun = 0);
@@ -134,8 +138,9 @@ class FakeInitiator {
   bool hold_requests = false;
   std::vector<iscsi::ReadyToTransferHeader> held_requests;
 
-  // Changes each PDU before it is sent.
-  std::function<void(iscsi::BasicHeader&)> spoil;
+  // Each PDU that is sent has a wrong digest.
+  bool spoil_header_digest = false;
+  bool spoil_data_digest = false;
 
  private:
   struct Running {

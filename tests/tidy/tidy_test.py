@@ -44,8 +44,8 @@ class TidyTest(unittest.TestCase):
         self.assertEqual(found(tidy.check_unfinished, "a.cc", "// TO" + "DO: later\n"), [1])
 
     def test_refuses_a_long_file(self):
-        self.assertEqual(len(found(tidy.check_length, "a.cc", "\n" * 601)), 1)
-        self.assertEqual(found(tidy.check_length, "a.cc", "\n" * 600), [])
+        self.assertEqual(len(found(tidy.check_length, "a.cc", "\n" * (tidy.LINES_MAX + 1))), 1)
+        self.assertEqual(found(tidy.check_length, "a.cc", "\n" * tidy.LINES_MAX), [])
 
     def test_refuses_a_capturing_lambda_that_is_a_coroutine(self):
         for text in ("auto f = [this]() -> Task<void> {", "Detach([&] -> Task<int> {",
@@ -61,7 +61,8 @@ class TidyTest(unittest.TestCase):
 
     def test_wants_a_test_of_every_source(self):
         files = {"core/map/a.cc": '#include "core/map/part.h"\n#include "core/block/c.h"\n',
-                 "core/map/part.cc": "", "core/map/b.cc": "", "core/block/c.cc": "",
+                 "core/map/part.cc": '#include "core/map/shared.h"\n', "core/map/part.h": "",
+                 "core/map/other_part.cc": '#include "core/map/shared.h"\n', "core/map/shared.h": "", "core/map/b.cc": "", "core/block/c.cc": "",
                  "targets/d.cc": "", "tests/targets/d_test.cc": "",
                  "server/main.cc": "", "tests/core/map/a_test.cc": '#include "core/map/a.h"\n'}
         self.assertEqual(list(tidy.untested(files)), ["core/block/c.cc", "core/map/b.cc"])

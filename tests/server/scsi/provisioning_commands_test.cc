@@ -117,7 +117,7 @@ TEST_F(ProvisioningTest, ABadRangeStopsTheWholeUnmap) {
 
 TEST_F(ProvisioningTest, UnmapDoesNotBelieveItsLengths) {
   const Bytes8 good = UnmapList({{0, 1}});
-  for (int length = 1; length < 8; ++length) {
+  for (uint16_t length = 1; length < 8; ++length) {
     EXPECT_FAILS(Do(Cdb10(0x42, 0, 0, length), good), kParameterListLengthError);
   }
   EXPECT_FAILS(Do(Cdb10(0x42, 0, 0, 25), good), kParameterListLengthError);

@@ -486,10 +486,17 @@ class NoteSaves final : public ReservationStore {
   int saves = 0;
 };
 
+LunOptions WithStore(ReservationStore& store, std::string record = "") {
+  LunOptions options;
+  options.reservation_record = std::move(record);
+  options.reservation_store = &store;
+  return options;
+}
+
 TEST_F(ReservationCommandsTest, WhatSurvivesIsSavedBeforeTheAnswerAndRestored) {
   NoteSaves store;
   initiators_.clear();
-  MakeUnit({.reservation_store = &store});
+  MakeUnit(WithStore(store));
   a_ = &Login(1);
   EXPECT_EQ(In(*a_, 2).data[2], 1);
   EXPECT_GOOD(Out(*a_, 6, 0, 0xa, 0, 0x01));
@@ -500,7 +507,7 @@ TEST_F(ReservationCommandsTest, WhatSurvivesIsSavedBeforeTheAnswerAndRestored) {
   EXPECT_EQ(In(*a_, 2).data[3], 0x81);
 
   initiators_.clear();
-  MakeUnit({.reservation_record = store.saved, .reservation_store = &store});
+  MakeUnit(WithStore(store, store.saved));
   b_ = &Login(2);
   EXPECT_CONFLICT(ReadBlock(*b_));
   a_ = &Login(1);
@@ -512,7 +519,7 @@ TEST_F(ReservationCommandsTest, WhatSurvivesIsSavedBeforeTheAnswerAndRestored) {
 TEST_F(ReservationCommandsTest, WhatCannotBeSavedDoesNotHappen) {
   NoteSaves store;
   initiators_.clear();
-  MakeUnit({.reservation_store = &store});
+  MakeUnit(WithStore(store));
   a_ = &Login(1);
   store.status = absl::ResourceExhaustedError("full");
   EXPECT_FAILS(Out(*a_, 6, 0, 0xa, 0, 0x01), kInternalTargetFailure);
@@ -523,9 +530,9 @@ TEST_F(ReservationCommandsTest, ADamagedRecordMakesNoUnit) {
   UnitBacking backing;
   backing.device = disk_.get();
   backing.identity = "x";
-  EXPECT_EQ(LogicalUnit::Create(std::move(backing), *pool_, {.reservation_record = "junk"})
-                .status()
-                .code(),
+  LunOptions options;
+  options.reservation_record = "junk";
+  EXPECT_EQ(LogicalUnit::Create(std::move(backing), *pool_, options).status().code(),
             absl::StatusCode::kDataLoss);
 }
 
