@@ -28,7 +28,7 @@ inline constexpr char kTestTarget[] = "iqn.2026-11.io.sectormap:disk";
 inline constexpr uint64_t kTestDiskBytes = 16 * 1024 * 1024;
 
 class IscsiTest : public testing::Test {
- protected:
+ public:
   enum class Time { kReal, kManual };
   explicit IscsiTest(Time time = Time::kReal, size_t memory_bytes = 16 * 1024 * 1024)
       : memory_(memory_bytes) {

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/iscsi/task_management.h"
+
+#include "tests/server/iscsi/iscsi_fixture.h"
+
+namespace sectormap::iscsi {
+namespace {
+
+using Outcome = FakeInitiator::Outcome;
+using Function = TaskManagementFunction;
+using Result = TaskManagementResult;
+
+// LUN 1 keeps its requests until the test lets them go; time stands still.
+class TaskManagementTest : public IscsiTest {
+ public:
+  TaskManagementTest() : IscsiTest(Time::kManual) {
+    slow_ = std::make_unique<SlowDevice>(*MemoryDevice::Create(SectorCount(2048)));
+    slow_->Release();
+    CHECK(directory_.AddLun(kTestTarget, 1, UnitOver(*slow_, "slow"), false).ok());
+  }
+  ~TaskManagementTest() override { slow_->Release(); }
+
+  // Both units' attentions are past, and LUN 1 holds what comes.
+  static Task<FakeInitiator*> Ready(TaskManagementTest& test, uint64_t isid = 0x800000000001) {
+    test.slow_->Release();
+    InitiatorOptions options;
+    options.isid = isid;
+    FakeInitiator* initiator = co_await Session(test, options);
+    co_await initiator->Run(FakeInitiator::TestUnitReady(1));
+    test.slow_->Hold();
+    co_return initiator;
+  }
+
+  static Task<uint32_t> HeldWrite(TaskManagementTest& test, FakeInitiator& initiator) {
+    const size_t before = test.slow_->held();
+    const uint32_t tag = co_await initiator.Start(FakeInitiator::Write10(0, test.data_, 1));
+    while (test.slow_->held() == before) {
+      const bool alive = co_await initiator.Ping();
+      EXPECT_TRUE(alive);
+    }
+    co_return tag;
+  }
+
+  static Task<Result> ResultOf(FakeInitiator& initiator) {
+    const auto answer = co_await initiator.ReceiveKind(Opcode::kTaskManagementResponse);
+    EXPECT_TRUE(answer.has_value());
+    co_return answer ? HeaderAs<TaskManagementResponseHeader>(answer->header).response
+                     : Result::kFunctionRejected;
+  }
+
+  static bool HasAnswer(const FakeInitiator& initiator) {
+    for (const FakeInitiator::Pdu& pdu : initiator.unexpected()) {
+      if (pdu.header.opcode() == Opcode::kTaskManagementResponse) return true;
+    }
+    return false;
+  }
+
+  // While LUN 1 hangs, everything else goes on.
+  static Task<void> ExpectAlive(FakeInitiator& initiator) {
+    const bool alive = co_await initiator.Ping();
+    EXPECT_TRUE(alive);
+    const Outcome other = co_await initiator.Run(FakeInitiator::Read10(0, 1, 0));
+    EXPECT_TRUE(other.good());
+  }
+
+  static Task<void> AbortInFlight(TaskManagementTest& test, Function function, uint32_t attention) {
+    FakeInitiator* initiator = co_await Ready(test);
+    const uint32_t tag = co_await HeldWrite(test, *initiator);
+    co_await initiator->StartManage(function, 1, tag, initiator->cmd_sn() - 1);
+    co_await ExpectAlive(*initiator);
+    // The command is in the device's hands: it is too early to call it ended.
+    EXPECT_FALSE(HasAnswer(*initiator));
+    test.slow_->Release();
+    const Result result = co_await ResultOf(*initiator);
+    EXPECT_EQ(result, Result::kFunctionComplete);
+    co_await ExpectAlive(*initiator);
+    EXPECT_FALSE(initiator->Answered(tag));
+    const Outcome next = co_await initiator->Run(FakeInitiator::TestUnitReady(1));
+    EXPECT_EQ(next.sense_code(), attention);
+    EXPECT_EQ(initiator->max_cmd_sn(), initiator->exp_cmd_sn() + kCommandWindow - 1);
+  }
+
+  static Task<void> AbortGone(TaskManagementTest& test) {
+    FakeInitiator* initiator = co_await Ready(test);
+    const std::optional<Result> gone =
+        co_await initiator->Manage(Function::kAbortTask, 0, 0x4711, initiator->cmd_sn() - 1);
+    EXPECT_EQ(gone, Result::kTaskDoesNotExist);
+    // RFC 7143 §11.5.1: one that has not come counts as come, and is not waited for.
+    const uint32_t lost = initiator->cmd_sn()++;
+    const uint32_t later = co_await initiator->Start(FakeInitiator::TestUnitReady());
+    co_await initiator->Ping();
+    EXPECT_FALSE(initiator->Answered(later));
+    const std::optional<Result> never =
+        co_await initiator->Manage(Function::kAbortTask, 0, 0x4712, lost);
+    EXPECT_EQ(never, Result::kFunctionComplete);
+    const Outcome outcome = co_await initiator->Finish(later);
+    EXPECT_TRUE(outcome.good());
+  }
+
+  static Task<void> AbortWhileDataIsAwaited(TaskManagementTest& test) {
+    InitiatorOptions options;
+    options.initial_r2t = true;
+    options.immediate_data = false;
+    FakeInitiator* initiator = co_await Session(test, options);
+    initiator->hold_requests = true;
+    const uint32_t tag = co_await initiator->Start(FakeInitiator::Write10(0, test.data_, 0));
+    while (initiator->held_requests.empty()) co_await initiator->Step();
+    const std::optional<Result> result =
+        co_await initiator->Manage(Function::kAbortTask, 0, tag, initiator->cmd_sn() - 1);
+    EXPECT_EQ(result, Result::kFunctionComplete);
+    // The data that was asked for comes too late.
+    DataOutHeader header;
+    header.flags = kFinalBit;
+    header.initiator_task_tag = tag;
+    header.target_transfer_tag = initiator->held_requests.front().target_transfer_tag;
+    co_await initiator->Send(header, test.data_);
+    co_await ExpectAlive(*initiator);
+    EXPECT_FALSE(initiator->Answered(tag));
+    EXPECT_EQ(test.disk_->bytes()[0], std::byte{0});
+  }
+
+  static Task<void> Refusals(TaskManagementTest& test) {
+    FakeInitiator* initiator = co_await Ready(test);
+    struct Case {
+      Function function;
+      uint64_t lun;
+      Result result;
+    };
+    const std::vector<Case> cases = {
+        {Function::kClearAca, 0, Result::kFunctionNotSupported},
+        {Function::kTaskReassign, 0, Result::kReassignmentNotSupported},
+        {Function::kQueryTask, 0, Result::kFunctionNotSupported},
+        {Function::kQueryTaskSet, 0, Result::kFunctionNotSupported},
+        {Function::kItNexusReset, 0, Result::kFunctionNotSupported},
+        {Function::kQueryAsynchronousEvent, 0, Result::kFunctionNotSupported},
+        {Function::kLogicalUnitReset, 99, Result::kLunDoesNotExist},
+        {Function::kAbortTaskSet, 99, Result::kLunDoesNotExist},
+        {static_cast<Function>(0), 0, Result::kFunctionRejected},
+        {static_cast<Function>(77), 0, Result::kFunctionRejected},
+    };
+    for (const Case& c : cases) {
+      const std::optional<Result> result = co_await initiator->Manage(c.function, c.lun);
+      EXPECT_EQ(result, c.result) << static_cast<int>(c.function);
+    }
+  }
+
+  static Task<void> HangingStart(TaskManagementTest& test) {
+    FakeInitiator* initiator = co_await Ready(test);
+    test.tag_ = co_await HeldWrite(test, *initiator);
+    co_await initiator->StartManage(Function::kLogicalUnitReset, 1);
+    co_await ExpectAlive(*initiator);
+    EXPECT_FALSE(HasAnswer(*initiator));
+  }
+  static Task<void> HangingEnd(TaskManagementTest& test) {
+    FakeInitiator* initiator = test.initiators_.back().get();
+    const Result result = co_await ResultOf(*initiator);
+    EXPECT_EQ(result, Result::kFunctionRejected);
+    co_await ExpectAlive(*initiator);
+    const bool out = co_await initiator->Logout();
+    EXPECT_TRUE(out);
+    EXPECT_FALSE(initiator->Answered(test.tag_));
+    test.slow_->Release();
+    co_await AllEnded(test);
+  }
+
+  static Task<void> ResetEndsOthers(TaskManagementTest& test) {
+    FakeInitiator* one = co_await Ready(test, 0x800000000001);
+    FakeInitiator* two = co_await Ready(test, 0x800000000002);
+    const uint32_t tag = co_await HeldWrite(test, *two);
+    co_await one->StartManage(Function::kLogicalUnitReset, 1);
+    co_await ExpectAlive(*one);
+    EXPECT_FALSE(HasAnswer(*one));
+    test.slow_->Release();
+    const Result result = co_await ResultOf(*one);
+    EXPECT_EQ(result, Result::kFunctionComplete);
+    const Outcome attention = co_await two->Run(FakeInitiator::TestUnitReady(1));
+    EXPECT_EQ(attention.sense_code(), 0x062903u);
+    EXPECT_FALSE(two->Answered(tag));
+  }
+
+  static Task<void> ColdReset(TaskManagementTest& test) {
+    FakeInitiator* one = co_await Ready(test, 0x800000000001);
+    FakeInitiator* two = co_await Ready(test, 0x800000000002);
+    test.slow_->Release();
+    co_await one->StartManage(Function::kTargetColdReset, 0);
+    const std::optional<FakeInitiator::Pdu> end = co_await two->Receive();
+    EXPECT_FALSE(end.has_value());
+    co_await AllEnded(test);
+    EXPECT_EQ(test.directory_.totals().drops[static_cast<int>(DropReason::kColdReset)], 2u);
+  }
+
+  // The same initiator port logs in while its old session has a command in the device's hands.
+  static Task<void> ReinstateStart(TaskManagementTest& test) {
+    FakeInitiator* old = co_await Ready(test);
+    co_await HeldWrite(test, *old);
+    test.Connect();
+    Detach(ReinstateLogin(test));
+    const std::optional<FakeInitiator::Pdu> end = co_await old->Receive();
+    EXPECT_FALSE(end.has_value());
+    EXPECT_FALSE(test.status_.has_value());
+  }
+  static Task<void> ReinstateLogin(TaskManagementTest& test) {
+    test.status_ = co_await test.initiators_.back()->Login({});
+  }
+  static Task<void> ReinstateEnd(TaskManagementTest& test) {
+    while (!test.status_) co_await test.ended_.Wait();
+    EXPECT_EQ(test.status_, LoginStatus::kSuccess);
+    EXPECT_EQ(test.directory_.sessions().size(), 1u);
+  }
+
+  // Sessions of one initiator port, one after the other, without end, with I/O under way.
+  static Task<void> ReinstateOften(TaskManagementTest& test) {
+    test.slow_->Release();
+    for (int i = 0; i < 50; ++i) {
+      FakeInitiator* initiator = co_await Session(test);
+      for (int k = 0; k < 10; ++k) {
+        co_await initiator->Start(FakeInitiator::Write10(0, test.data_, 0));
+      }
+    }
+    EXPECT_EQ(test.directory_.sessions().size(), 1u);
+  }
+
+  std::unique_ptr<SlowDevice> slow_;
+  const std::vector<std::byte> data_ = std::vector<std::byte>(4096, std::byte{0xab});
+  uint32_t tag_ = 0;
+  std::optional<LoginStatus> status_;
+};
+
+TEST_F(TaskManagementTest, AbortTaskAnswersWhenTheDeviceLetsGo) {
+  pool_->RunOn(0, AbortInFlight(*this, Function::kAbortTask, 0));
+}
+TEST_F(TaskManagementTest, AbortTaskSetAnswersWhenTheDeviceLetsGo) {
+  pool_->RunOn(0, AbortInFlight(*this, Function::kAbortTaskSet, 0));
+}
+TEST_F(TaskManagementTest, ClearTaskSetAnswersWhenTheDeviceLetsGo) {
+  pool_->RunOn(0, AbortInFlight(*this, Function::kClearTaskSet, 0));
+}
+TEST_F(TaskManagementTest, LogicalUnitResetAnswersWhenTheDeviceLetsGo) {
+  pool_->RunOn(0, AbortInFlight(*this, Function::kLogicalUnitReset, 0x062903));
+}
+TEST_F(TaskManagementTest, TargetWarmResetAnswersWhenTheDeviceLetsGo) {
+  pool_->RunOn(0, AbortInFlight(*this, Function::kTargetWarmReset, 0x062903));
+}
+TEST_F(TaskManagementTest, AbortTaskOfWhatIsGoneOrNeverCame) { pool_->RunOn(0, AbortGone(*this)); }
+TEST_F(TaskManagementTest, AbortTaskEndsAWriteThatWaitsForItsData) {
+  pool_->RunOn(0, AbortWhileDataIsAwaited(*this));
+}
+TEST_F(TaskManagementTest, WhatIsNotSupportedSaysSo) { pool_->RunOn(0, Refusals(*this)); }
+
+TEST_F(TaskManagementTest, AHangingDeviceDelaysTheAnswerByTheGraceAndNothingElse) {
+  pool_->RunOn(0, HangingStart(*this));
+  clock_.Advance(kAbortGrace, *pool_);
+  pool_->RunOn(0, HangingEnd(*this));
+}
+
+TEST_F(TaskManagementTest, LogicalUnitResetEndsTheTasksOfOtherSessions) {
+  pool_->RunOn(0, ResetEndsOthers(*this));
+}
+TEST_F(TaskManagementTest, TargetColdResetDropsEverySession) { pool_->RunOn(0, ColdReset(*this)); }
+
+TEST_F(TaskManagementTest, ReinstatementWaitsForTheOldSession) {
+  pool_->RunOn(0, ReinstateStart(*this));
+  slow_->Release();
+  pool_->RunOn(0, ReinstateEnd(*this));
+}
+
+TEST_F(TaskManagementTest, ReinstatementPassesAnOldSessionThatHangs) {
+  pool_->RunOn(0, ReinstateStart(*this));
+  clock_.Advance(kReinstatementWait, *pool_);
+  pool_->RunOn(0, [](TaskManagementTest& test) -> Task<void> {
+    while (!test.status_) co_await Reactor::Current().Sleep(nanoseconds(0));
+    EXPECT_EQ(test.status_, LoginStatus::kSuccess);
+    EXPECT_EQ(test.directory_.sessions().size(), 2u);
+  }(*this));
+}
+
+TEST_F(TaskManagementTest, ReinstatementAgainAndAgainLeavesOneSession) {
+  pool_->RunOn(0, ReinstateOften(*this));
+}
+
+TEST_F(TaskManagementTest, ASilentPeerIsAskedAndThenDropped) {
+  pool_->RunOn(0, [](TaskManagementTest& test) -> Task<void> { co_await Session(test); }(*this));
+  clock_.Advance(kKeepAliveInterval, *pool_);
+  clock_.Advance(kKeepAliveInterval, *pool_);
+  pool_->RunOn(0, [](TaskManagementTest& test) -> Task<void> {
+    const auto ping = co_await test.initiators_.back()->ReceiveKind(Opcode::kNopIn);
+    EXPECT_TRUE(ping.has_value());
+    EXPECT_EQ(ping->header.initiator_task_tag, kReservedTag);
+  }(*this));
+  clock_.Advance(kKeepAliveInterval, *pool_);
+  EXPECT_EQ(directory_.sessions().size(), 1u);
+  clock_.Advance(kKeepAliveInterval, *pool_);
+  pool_->RunOn(0, AllEnded(*this));
+  EXPECT_EQ(directory_.totals().drops[static_cast<int>(DropReason::kKeepAlive)], 1u);
+}
+
+TEST_F(TaskManagementTest, ALoginThatTakesTooLongIsDropped) {
+  pool_->RunOn(0, [](TaskManagementTest& test) -> Task<void> {
+    test.Connect();
+    co_return;
+  }(*this));
+  clock_.Advance(kLoginTimeout, *pool_);
+  pool_->RunOn(0, AllEnded(*this));
+  EXPECT_EQ(directory_.totals().drops[static_cast<int>(DropReason::kLoginTimeout)], 1u);
+}
+
+}  // namespace
+}  // namespace sectormap::iscsi
