@@ -175,6 +175,6 @@ class Daemon:
         return path
 
     def export(self, name, *options):
-        """Exports a device; returns its URL."""
+        """Exports a device; returns its URL. REQUIRES: the name is fit for an iSCSI name."""
         self.cli("export", name, *options)
         return self.url(name)
