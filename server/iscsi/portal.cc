@@ -115,12 +115,14 @@ void TcpPortal::Stop() {
   accept_ended_.WaitForNotification();
   // Those that were handed over are known when their reactors have run what was posted.
   reactors_.OnEach([](Reactor&) {});
-  absl::MutexLock lock(&mutex_);
-  for (const auto& [id, handle] : connections_) {
-    handle->AskLogout(DropReason::kShutdown);
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [id, handle] : connections_) handle->AskLogout(DropReason::kShutdown);
+    auto all_ended = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return connections_.empty(); };
+    mutex_.Await(absl::Condition(&all_ended));
   }
-  auto all_ended = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return connections_.empty(); };
-  mutex_.Await(absl::Condition(&all_ended));
+  // The last of them is out of Remove() too.
+  reactors_.OnEach([](Reactor&) {});
 }
 
 }  // namespace
