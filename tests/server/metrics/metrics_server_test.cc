@@ -85,6 +85,7 @@ TEST_F(MetricsServerTest, ShowsBuildReactorsAndProcess) {
   EXPECT_THAT(text, HasSubstr("200 OK"));
   EXPECT_THAT(text, HasSubstr("sectormap_build_info{version=\"1.2.3\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("sectormap_reactor_turns_total{reactor=\"1\"} "));
+  EXPECT_THAT(text, HasSubstr("sectormap_reactor_sessions{reactor=\"1\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("\nprocess_resident_memory_bytes "));
   EXPECT_THAT(text, HasSubstr("sectormap_logins_total{result=\"accepted\"} 0\n"));
 }
