@@ -144,7 +144,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--build-dir", type=pathlib.Path, help="where sectormapd and sectormap are")
     parser.add_argument("--url", help="a target that runs already, instead of --build-dir")
-    parser.add_argument("--memory", action="store_true", help="a LUN of memory instead of a thin file")
     parser.add_argument("--suite", default=".", help="only suites that match this expression")
     parser.add_argument("--expected", type=pathlib.Path,
                         default=pathlib.Path(__file__).with_name("expected.txt"))
@@ -171,11 +170,7 @@ def main():
         verdicts = run(options.url)
     else:
         with Daemon(options.build_dir) as daemon:
-            if options.memory:
-                daemon.cli("create", "conformance", "--table",
-                           f"0 {VOLUME_MIB * 2048} linear mem:{VOLUME_MIB}M 0")
-            else:
-                daemon.thin_volume("conformance", VOLUME_MIB)
+            daemon.thin_volume("conformance", VOLUME_MIB)
             verdicts = run(daemon.export("conformance"))
             if not daemon.running():
                 print(f"sectormapd died:\n{daemon.tail(60)}")
