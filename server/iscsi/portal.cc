@@ -37,6 +37,7 @@ class TcpPortal final : public Portal {
   Task<void> AcceptLoop();
   void HandOver(std::unique_ptr<TcpStream> stream);
   Task<void> Serve(int reactor, std::unique_ptr<TcpStream> stream, std::string peer);
+  uint64_t NextId();
   void Add(uint64_t id, std::shared_ptr<ConnectionHandle> handle);
   void Remove(uint64_t id);
 
@@ -48,9 +49,8 @@ class TcpPortal final : public Portal {
   bool stopped_ = false;  // the control thread's
 
   absl::Mutex mutex_;
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t last_id_ ABSL_GUARDED_BY(mutex_) = 0;
-  // Every connection from its hand-over to its end; null until it has begun.
+  // Every connection from its beginning to its end.
   std::map<uint64_t, std::shared_ptr<ConnectionHandle>> connections_ ABSL_GUARDED_BY(mutex_);
 };
 
@@ -79,20 +79,11 @@ void TcpPortal::HandOver(std::unique_ptr<TcpStream> stream) {
 }
 
 Task<void> TcpPortal::Serve(int reactor, std::unique_ptr<TcpStream> stream, std::string peer) {
-  uint64_t id = 0;
-  bool stopping = false;
-  {
-    absl::MutexLock lock(&mutex_);
-    id = ++last_id_;
-    stopping = stopping_;
-    connections_.emplace(id, nullptr);
-  }
+  const uint64_t id = NextId();
   Connection::Context context{
       .reactor = reactors_[reactor],
       .directory = targets_,
       .memory = resources_->memory(reactor),
-      .service =
-          stopping ? LoginNegotiator::Service::kUnavailable : LoginNegotiator::Service::kReady,
       .on_login_end = [this, peer = std::move(peer)] { resources_->logins().Leave(peer); },
   };
   std::function<void(std::shared_ptr<ConnectionHandle>)> on_start =
@@ -100,6 +91,11 @@ Task<void> TcpPortal::Serve(int reactor, std::unique_ptr<TcpStream> stream, std:
   co_await Connection::Serve(std::move(context), std::move(stream), std::move(on_start));
   resources_->Leave(reactor);
   Remove(id);
+}
+
+uint64_t TcpPortal::NextId() {
+  absl::MutexLock lock(&mutex_);
+  return ++last_id_;
 }
 
 void TcpPortal::Add(uint64_t id, std::shared_ptr<ConnectionHandle> handle) {
@@ -119,13 +115,14 @@ void TcpPortal::Stop() {
   accept_ended_.WaitForNotification();
   // Those that were handed over are known when their reactors have run what was posted.
   reactors_.OnEach([](Reactor&) {});
-  absl::MutexLock lock(&mutex_);
-  stopping_ = true;
-  for (const auto& [id, handle] : connections_) {
-    if (handle != nullptr) handle->AskLogout(DropReason::kShutdown);
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [id, handle] : connections_) handle->AskLogout(DropReason::kShutdown);
+    auto all_ended = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return connections_.empty(); };
+    mutex_.Await(absl::Condition(&all_ended));
   }
-  auto all_ended = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return connections_.empty(); };
-  mutex_.Await(absl::Condition(&all_ended));
+  // The last of them is out of Remove() too.
+  reactors_.OnEach([](Reactor&) {});
 }
 
 }  // namespace

@@ -40,12 +40,14 @@ class DaemonProcess {
 
   // The configuration file says where to listen, not the command line.
   void ListenByConfig() { listen_.clear(); }
+  void ListenOn(const std::string& address) { listen_[1] = address; }
+  void ShowMetricsOn(const std::string& address) { metrics_ = address; }
 
   // Starts it and reads its lines up to `ready`; false if it ended before.
   bool Start(std::vector<std::string> more = {}) {
-    std::vector<std::string> words{SECTORMAPD,    "--state-dir", state_dir(), "--metrics",
-                                   "127.0.0.1:0", "--reactors",  "2"};
+    std::vector<std::string> words{SECTORMAPD, "--state-dir", state_dir(), "--reactors", "2"};
     words.insert(words.end(), listen_.begin(), listen_.end());
+    words.insert(words.end(), {"--metrics", metrics_});
     words.insert(words.end(), more.begin(), more.end());
     int out[2];
     if (pipe2(out, O_CLOEXEC) != 0) return false;
@@ -115,6 +117,7 @@ class DaemonProcess {
 
   const std::string directory_;
   std::vector<std::string> listen_{"--listen", "127.0.0.1:0"};
+  std::string metrics_ = "127.0.0.1:0";
   pid_t pid_ = -1;
   std::vector<std::string> lines_;
 };

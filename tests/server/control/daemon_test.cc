@@ -100,10 +100,11 @@ TEST_F(DaemonTest, ASecondOneInTheSameStateDirectoryIsToldWhoHasIt) {
 
 TEST_F(DaemonTest, AUsedPortIsNamedWithItsOption) {
   ASSERT_NO_FATAL_FAILURE(MustStart());
+  const std::string address = daemon_.Said("iscsi portal ");
   for (const std::string option : {"--listen", "--metrics"}) {
     testing::DaemonProcess second(Second(option));
-    std::string address = daemon_.Said("iscsi portal ");
-    EXPECT_FALSE(second.Start({option, address}));
+    option == "--listen" ? second.ListenOn(address) : second.ShowMetricsOn(address);
+    EXPECT_FALSE(second.Start());
     const testing::DaemonProcess::Exit end = second.Wait();
     EXPECT_EQ(end.code, 1);
     EXPECT_THAT(end.errors, AllOf(HasSubstr(option), HasSubstr(address)));

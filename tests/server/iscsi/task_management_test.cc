@@ -73,6 +73,8 @@ class TaskManagementTest : public IscsiTest {
     test.slow_->Release();
     const Result result = co_await ResultOf(*initiator);
     EXPECT_EQ(result, Result::kFunctionComplete);
+    // A reset of the target leaves an attention on this unit too.
+    co_await initiator->Run(FakeInitiator::TestUnitReady(0));
     co_await ExpectAlive(*initiator);
     EXPECT_FALSE(initiator->Answered(tag));
     const Outcome next = co_await initiator->Run(FakeInitiator::TestUnitReady(1));
