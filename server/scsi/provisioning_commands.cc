@@ -77,8 +77,14 @@ Task<ScsiResult> WriteSame(Command command) {
   if (command.Bits(1, kAnchorBit) != 0) return command.RefuseField(1);
   // Without LBPWS a device server refuses the UNMAP bit (SBC-3 §5.42).
   if (may_unmap && !(limits.can_discard && limits.discard_zeroes)) return command.RefuseField(1);
-  // WSNZ, and MAXIMUM WRITE SAME LENGTH of VPD page B0h.
-  if (command.blocks == 0 || command.blocks > kMaxWriteSameBytes / command.unit->block_bytes()) {
+  // SBC-3 §5.42: no number means up to the last block.
+  if (command.blocks == 0) {
+    const uint64_t capacity = command.unit->capacity_blocks();
+    if (command.lba >= capacity) return command.Fail(kLbaOutOfRange);
+    command.blocks = capacity - command.lba;
+  }
+  // MAXIMUM WRITE SAME LENGTH of VPD page B0h.
+  if (command.blocks > kMaxWriteSameBytes / command.unit->block_bytes()) {
     return command.RefuseField(length_field);
   }
   const std::span<const std::byte> block = command.buffer;

@@ -74,7 +74,7 @@ void PutBlockLimits(const LogicalUnit& unit, ParameterWriter& out) {
   const BlockLimits limits = unit.limits();
   const size_t head = out.size() - 4;
   const uint32_t granularity = InBlocks(limits.io_min_bytes, unit);
-  out.Put8(0x01);  // WSNZ: WRITE SAME of zero blocks is refused
+  out.Put8(0);  // no WSNZ: WRITE SAME of zero blocks goes up to the end
   out.Put8(kMaxCompareAndWriteBlocks);
   out.Put16(std::min<uint32_t>(granularity, UINT16_MAX));
   out.Put32(InBlocks(kMaxTransferBytes, unit));

@@ -102,7 +102,7 @@ TEST_F(PrimaryCommandsTest, DesignatorsFillTheirPageAndNameThePort) {
 TEST_F(PrimaryCommandsTest, BlockLimitsAreThoseThatAreKept) {
   const Answer page = Vpd(0xb0);
   ASSERT_EQ(page.data.size(), 64u);
-  EXPECT_EQ(page.data[4] & 1, 1);
+  EXPECT_EQ(page.data[4] & 1, 0);
   EXPECT_EQ(page.data[5], 255);
   EXPECT_EQ(page.Number(8, 4), kMaxTransferBytes / kTestBlockBytes);
   EXPECT_EQ(page.Number(20, 4), 1024u * 1024);

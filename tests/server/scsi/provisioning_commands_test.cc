@@ -81,7 +81,7 @@ TEST_F(ProvisioningTest, ZerosAreWrittenWhereTheTableCannot) {
 TEST_F(ProvisioningTest, WriteSameRefusesWhatItDoesNotDo) {
   EXPECT_FAILS(Do(Cdb10(0x41, 0x10, 0, 1), Fill(1, 0)), kInvalidFieldInCdb);
   EXPECT_FAILS(Do(Cdb10(0x41, 0x18, 0, 1), Fill(1, 0)), kInvalidFieldInCdb);
-  EXPECT_FAILS(Do(Cdb10(0x41, 0, 0, 0), Fill(1, 0)), kInvalidFieldInCdb);
+  EXPECT_FAILS(Do(Cdb10(0x41, 0, kBlocks, 0), Fill(1, 0)), kLbaOutOfRange);
   EXPECT_FAILS(Do(Cdb10(0x41, 0x08, 0, 1), Bytes8(256)), kInvalidFieldInInformationUnit);
   EXPECT_FAILS(Do(Cdb16(0x93, 0x08, 0, 1), Fill(2, 0)), kInvalidFieldInInformationUnit);
   disk_ = std::make_unique<BendableDisk>(SectorCount(1 << 20));
@@ -90,6 +90,18 @@ TEST_F(ProvisioningTest, WriteSameRefusesWhatItDoesNotDo) {
   a_ = &Login(1);
   EXPECT_FAILS(Do(Cdb16(0x93, 0, 0, (256 << 11) + 1), Fill(1, 0)), kInvalidFieldInCdb);
   EXPECT_GOOD(Do(Cdb16(0x93, 0, 0, 256 << 11), Fill(1, 0)));
+}
+
+TEST_F(ProvisioningTest, WriteSameOfNoNumberGoesToTheEnd) {
+  EXPECT_GOOD(Do(Cdb10(0x41, 0, kBlocks - 3, 0), Fill(1, 0x77)));
+  EXPECT_EQ(ByteOnDisk(kBlocks - 4), 0);
+  EXPECT_EQ(ByteOnDisk(kBlocks - 3), 0x77);
+  EXPECT_EQ(ByteOnDisk(kBlocks - 1), 0x77);
+  disk_ = std::make_unique<BendableDisk>(SectorCount(1 << 20));
+  initiators_.clear();
+  MakeUnit({});
+  a_ = &Login(1);
+  EXPECT_FAILS(Do(Cdb10(0x41, 0, 0, 0), Fill(1, 0)), kInvalidFieldInCdb);
 }
 
 TEST_F(ProvisioningTest, UnmapFreesEveryRange) {
