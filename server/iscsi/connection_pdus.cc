@@ -274,11 +274,8 @@ Task<bool> Connection::OnTaskManagement() {
 void Connection::ManageTasks(const TaskManagementRequestHeader& request) {
   const TaskManagementHooks hooks{
       [this](uint32_t cmd_sn) { return SkipCommand(cmd_sn); },
-      [this] {
-        context_.directory.DropSessions(login_.target->iqn, session_id_, DropReason::kColdReset);
-        // This one is dropped when its answer has been sent.
-        context_.directory.DropSessions(login_.target->iqn, 0, DropReason::kColdReset);
-      },
+      // Its own session too: the drop is posted, so the answer leaves at the end of this turn.
+      [this] { context_.directory.DropSessions(login_.target->iqn, DropReason::kColdReset); },
   };
   StartTaskManagement(*session_, request, hooks);
 }

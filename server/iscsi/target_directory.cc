@@ -279,7 +279,7 @@ std::vector<SessionInfo> TargetDirectory::sessions() const {
 
 uint16_t TargetDirectory::TakeTsih() {
   absl::MutexLock lock(&mutex_);
-  if (tsihs_.size() == UINT16_MAX) return 0;
+  if (tsihs_.size() >= kMaxConnections) return 0;
   do {
     if (++last_tsih_ == 0) ++last_tsih_;
   } while (!tsihs_.insert(last_tsih_).second);
@@ -325,10 +325,10 @@ void TargetDirectory::Unregister(uint64_t id) {
   sessions_.erase(place);
 }
 
-void TargetDirectory::DropSessions(std::string_view iqn, uint64_t except, DropReason reason) {
+void TargetDirectory::DropSessions(std::string_view iqn, DropReason reason) {
   absl::MutexLock lock(&mutex_);
   for (const auto& [id, session] : sessions_) {
-    if (session.key.target_name == iqn && id != except) session.control->Drop(reason);
+    if (session.key.target_name == iqn) session.control->Drop(reason);
   }
 }
 

@@ -48,6 +48,10 @@ inline constexpr size_t kMaxIscsiNameBytes = 223;
 // SAM-5 §4.7.7: the flat address method has 14 bits.
 inline constexpr uint64_t kMaxLunNumber = 16383;
 
+// Connections that may be open at once, with those in login: at about 64 KiB each after they were
+// busy, half a gigabyte.
+inline constexpr size_t kMaxConnections = 8192;
+
 // A session that was asked to log out is given this long, then it is dropped.
 inline constexpr auto kLogoutGrace = std::chrono::seconds(2);
 
@@ -164,8 +168,8 @@ class TargetDirectory {
 
   IscsiCounters& counters() { return counters_; }
 
-  // A target session identifying handle that nobody has: never 0 (RFC 7143 §11.13.2); 0 if all
-  // 65535 are taken. Given back by ReleaseTsih.
+  // A target session identifying handle that nobody has: never 0 (RFC 7143 §11.13.2); 0 if
+  // kMaxConnections are taken. Given back by ReleaseTsih.
   uint16_t TakeTsih();
   void ReleaseTsih(uint16_t tsih);
 
@@ -186,8 +190,8 @@ class TargetDirectory {
                         std::shared_ptr<SessionControl> session, bool replace);
   // The last thing a registered session does.
   void Unregister(uint64_t id);
-  // Every registered session of the target but `except` is dropped: TARGET COLD RESET.
-  void DropSessions(std::string_view iqn, uint64_t except, DropReason reason);
+  // Every registered session of the target is dropped: TARGET COLD RESET.
+  void DropSessions(std::string_view iqn, DropReason reason);
 
  private:
   struct TargetRecord {
