@@ -11,8 +11,7 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/escaping.h"
-#include "absl/strings/str_cat.h"
+#include "server/control/call_log.h"
 
 namespace sectormap {
 namespace {
@@ -35,7 +34,7 @@ class PriorityFlag final : public spdlog::custom_flag_formatter {
 
 // gRPC's own complaints; its usual errors are told by status to whom they concern.
 void LogGrpc(gpr_log_func_args* args) {
-  spdlog::debug("event=grpc message={}", Quoted(args->message));
+  spdlog::debug("event=grpc message={}", control::Quoted(args->message));
 }
 
 }  // namespace
@@ -53,10 +52,6 @@ void StartLogging(std::string_view level) {
   spdlog::set_default_logger(std::move(logger));
   gpr_set_log_function(LogGrpc);
   SetLogLevel(level);
-}
-
-std::string Quoted(absl::string_view value) {
-  return absl::StrCat("\"", absl::CEscape(value), "\"");
 }
 
 void SetLogLevel(std::string_view level) {

@@ -3,10 +3,7 @@
 // per I/O. Secrets never reach it.
 #pragma once
 
-#include <string>
 #include <string_view>
-
-#include "absl/strings/string_view.h"
 
 namespace sectormap {
 
@@ -16,8 +13,5 @@ void StartLogging(std::string_view level);
 
 // debug, info, warning, error or off. Any thread.
 void SetLogLevel(std::string_view level);
-
-// A value as one word of a line: in quotes, with quotes and control characters escaped.
-std::string Quoted(absl::string_view value);
 
 }  // namespace sectormap

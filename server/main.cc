@@ -22,12 +22,14 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
 #include "core/async/clock.h"
 #include "core/async/reactor_pool.h"
 #include "core/base/status_macros.h"
 #include "core/block/backing_opener.h"
 #include "core/map/device_registry.h"
+#include "server/control/call_log.h"
 #include "server/control/change_feed.h"
 #include "server/control/control_server.h"
 #include "server/control/device_mapper_service.h"
@@ -47,6 +49,8 @@
 
 namespace sectormap {
 namespace {
+
+using control::Quoted;
 
 constexpr int kExitFailure = 1;
 constexpr int kExitUsage = 2;
@@ -242,6 +246,12 @@ void Daemon::Reload(const DaemonOptions& wanted) {
     options_.listen.push_back(address);
     Say("iscsi portal " + portals_.Addresses().back());
   }
+  if (wanted.device_roots != options_.device_roots) {
+    const absl::Status status = backings_->SetDeviceRoots(wanted.device_roots);
+    spdlog::info("event=reload device_roots={} error={}",
+                 Quoted(absl::StrJoin(wanted.device_roots, " ")), Quoted(status.message()));
+    if (status.ok()) options_.device_roots = wanted.device_roots;
+  }
   const auto needs_restart = [](const char* key, bool changed) {
     if (changed) spdlog::warn("event=reload key={} result=\"takes effect at the next start\"", key);
   };
@@ -250,7 +260,6 @@ void Daemon::Reload(const DaemonOptions& wanted) {
   needs_restart("control", wanted.control != options_.control);
   needs_restart("metrics", wanted.metrics != options_.metrics);
   needs_restart("reactors", wanted.reactors != options_.reactors);
-  needs_restart("device-root", wanted.device_roots != options_.device_roots);
   spdlog::info("event=reloaded");
 }
 

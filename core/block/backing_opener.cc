@@ -87,6 +87,16 @@ int OpenBeneath(int directory, const std::string& part, int flags) {
   }
 }
 
+absl::Status CheckRoots(const std::vector<std::string>& roots) {
+  for (const std::string& root : roots) {
+    if (!root.starts_with('/')) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--device-root '", root, "' is not an absolute path"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 struct BackingOpener::Opened {
@@ -96,13 +106,15 @@ struct BackingOpener::Opened {
 };
 
 absl::StatusOr<std::unique_ptr<BackingOpener>> BackingOpener::Create(Options options) {
-  for (const std::string& root : options.device_roots) {
-    if (!root.starts_with('/')) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--device-root '", root, "' is not an absolute path"));
-    }
-  }
+  RETURN_IF_ERROR(CheckRoots(options.device_roots));
   return std::unique_ptr<BackingOpener>(new BackingOpener(std::move(options)));
+}
+
+absl::Status BackingOpener::SetDeviceRoots(std::vector<std::string> roots) {
+  RETURN_IF_ERROR(CheckRoots(roots));
+  absl::MutexLock lock(&mutex_);
+  device_roots_ = std::move(roots);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::shared_ptr<BlockDevice>> BackingOpener::Open(std::string_view name,
@@ -161,7 +173,12 @@ absl::StatusOr<BackingOpener::Opened> BackingOpener::OpenBelowRoots(const std::s
                                                                     bool read_only) const {
   const std::optional<std::string> path = RealPath(name);
   if (!path.has_value()) return OpenError(name, read_only, errno);
-  for (const std::string& root : options_.device_roots) {
+  std::vector<std::string> roots;
+  {
+    absl::MutexLock lock(&mutex_);
+    roots = device_roots_;
+  }
+  for (const std::string& root : roots) {
     const std::optional<std::string> real_root = RealPath(root);
     if (!real_root.has_value()) continue;
     const std::string part = PartBelow(*path, *real_root);
@@ -192,20 +209,21 @@ absl::StatusOr<BackingOpener::Opened> BackingOpener::OpenBelowRoots(const std::s
                                 block_device ? 0 : after.st_ino};
     return Opened{std::move(opened), *path, identity};
   }
-  return OutsideRoots(name, *path);
+  return OutsideRoots(name, *path, roots);
 }
 
-absl::Status BackingOpener::OutsideRoots(const std::string& name, const std::string& path) const {
+absl::Status BackingOpener::OutsideRoots(const std::string& name, const std::string& path,
+                                         const std::vector<std::string>& roots) {
   const std::string subject =
       name == path ? absl::StrCat("'", name, "'") : absl::StrCat("'", name, "' (", path, ")");
-  if (options_.device_roots.empty()) {
+  if (roots.empty()) {
     return absl::PermissionDeniedError(
         absl::StrCat(subject,
                      " may not be used: no directory is allowed; name one with "
                      "--device-root"));
   }
   return absl::PermissionDeniedError(
-      absl::StrCat(subject, " lies outside of ", absl::StrJoin(options_.device_roots, ", "),
+      absl::StrCat(subject, " lies outside of ", absl::StrJoin(roots, ", "),
                    ": move it there, or allow its directory with --device-root"));
 }
 

@@ -47,6 +47,10 @@ class BackingOpener final : public BackingSource {
   // NotFound: nothing there. PermissionDenied: outside the roots, or not for this user.
   absl::StatusOr<std::shared_ptr<BlockDevice>> Open(std::string_view name, bool read_only) override;
 
+  // From now on, for what is opened; what is open stays so. InvalidArgument, with nothing changed:
+  // a root that is not an absolute path.
+  absl::Status SetDeviceRoots(std::vector<std::string> roots);
+
   // Those that somebody holds, in order of name, for metrics. A file's name is its path without
   // links.
   struct Backing {
@@ -71,18 +75,21 @@ class BackingOpener final : public BackingSource {
   // An open descriptor that lies below a root.
   struct Opened;
 
-  explicit BackingOpener(Options options) : options_(std::move(options)) {}
+  explicit BackingOpener(Options options)
+      : options_(std::move(options)), device_roots_(options_.device_roots) {}
 
   absl::StatusOr<std::shared_ptr<BlockDevice>> OpenMemory(const std::string& name);
   absl::StatusOr<std::shared_ptr<BlockDevice>> OpenFile(const std::string& name, bool read_only);
   absl::StatusOr<Opened> OpenBelowRoots(const std::string& name, bool read_only) const;
-  absl::Status OutsideRoots(const std::string& name, const std::string& path) const;
+  static absl::Status OutsideRoots(const std::string& name, const std::string& path,
+                                   const std::vector<std::string>& roots);
   std::shared_ptr<CountedDevice> FindFile(const FileIdentity& file)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetUnused() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  const Options options_;
-  absl::Mutex mutex_;
+  const Options options_;  // but for its device_roots, which are only the first ones
+  mutable absl::Mutex mutex_;
+  std::vector<std::string> device_roots_ ABSL_GUARDED_BY(mutex_);
   std::vector<Entry> entries_ ABSL_GUARDED_BY(mutex_);
 };
 

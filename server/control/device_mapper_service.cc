@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/block/counted_device.h"
+#include "server/control/call_log.h"
 #include "server/control/device_messages.h"
 #include "server/control/device_watch.h"
 #include "server/control/status.h"
@@ -16,6 +17,12 @@ grpc::Status Answer(const absl::StatusOr<DeviceInfo>& info, v1::Device& response
   if (!info.ok()) return ToGrpc(info.status());
   FillDevice(*info, response);
   return grpc::Status::OK;
+}
+
+grpc::Status AnswerChange(std::string_view verb, const std::string& device,
+                          const absl::StatusOr<DeviceInfo>& info, v1::Device& response) {
+  LogChange(verb, device, info.status());
+  return Answer(info, response);
 }
 
 grpc::ServerUnaryReactor* FinishAtOnce(grpc::CallbackServerContext* context,
@@ -54,28 +61,31 @@ grpc::Status DeviceMapperService::Create(grpc::ServerContext*, const v1::CreateR
                                 .table = std::nullopt,
                                 .read_only = request->read_only()};
   if (request->has_table()) create.table = request->table();
-  return Answer(volumes_.Create(create), *response);
+  return AnswerChange("create", request->name(), volumes_.Create(create), *response);
 }
 
 grpc::Status DeviceMapperService::Load(grpc::ServerContext*, const v1::LoadRequest* request,
                                        v1::Device* response) {
-  return Answer(volumes_.Load(request->name(), request->table(), request->read_only()), *response);
+  return AnswerChange("load", request->name(),
+                      volumes_.Load(request->name(), request->table(), request->read_only()),
+                      *response);
 }
 
 grpc::Status DeviceMapperService::Clear(grpc::ServerContext*, const v1::ClearRequest* request,
                                         v1::Device* response) {
-  return Answer(volumes_.Clear(request->name()), *response);
+  return AnswerChange("clear", request->name(), volumes_.Clear(request->name()), *response);
 }
 
 grpc::Status DeviceMapperService::Suspend(grpc::ServerContext*, const v1::SuspendRequest* request,
                                           v1::Device* response) {
   const SuspendMode mode = request->no_flush() ? SuspendMode::kNoFlush : SuspendMode::kFlush;
-  return Answer(volumes_.Suspend(request->name(), mode), *response);
+  return AnswerChange("suspend", request->name(), volumes_.Suspend(request->name(), mode),
+                      *response);
 }
 
 grpc::Status DeviceMapperService::Resume(grpc::ServerContext*, const v1::ResumeRequest* request,
                                          v1::Device* response) {
-  return Answer(volumes_.Resume(request->name()), *response);
+  return AnswerChange("resume", request->name(), volumes_.Resume(request->name()), *response);
 }
 
 grpc::Status DeviceMapperService::Replace(grpc::ServerContext*, const v1::ReplaceRequest* request,
@@ -89,6 +99,7 @@ grpc::Status DeviceMapperService::Remove(grpc::ServerContext*, const v1::RemoveR
                                          v1::RemoveResponse* response) {
   const absl::StatusOr<volumes::VolumeCatalog::Removed> removed = volumes_.Remove(
       request->name(), {.force = request->force(), .deferred = request->deferred()});
+  LogChange("remove", request->name(), removed.status());
   if (removed.ok()) {
     response->set_deferred(removed->deferred);
     return grpc::Status::OK;
@@ -110,9 +121,11 @@ grpc::Status DeviceMapperService::Rename(grpc::ServerContext*, const v1::RenameR
     return {grpc::StatusCode::INVALID_ARGUMENT, "give either new_name or new_uuid"};
   }
   if (!request->new_uuid().empty()) {
-    return Answer(volumes_.SetUuid(request->name(), request->new_uuid()), *response);
+    return AnswerChange("set_uuid", request->name(),
+                        volumes_.SetUuid(request->name(), request->new_uuid()), *response);
   }
-  return Answer(volumes_.Rename(request->name(), request->new_name()), *response);
+  return AnswerChange("rename", request->name(),
+                      volumes_.Rename(request->name(), request->new_name()), *response);
 }
 
 grpc::Status DeviceMapperService::GetTable(grpc::ServerContext*, const v1::GetTableRequest* request,
@@ -159,8 +172,10 @@ grpc::Status DeviceMapperService::Message(grpc::ServerContext*, const v1::Messag
                                           v1::MessageResponse* response) {
   absl::StatusOr<std::string> answer =
       volumes_.Message(request->name(), Sector(request->sector()), request->message());
-  if (answer.ok()) response->set_answer(*std::move(answer));
-  return ToGrpc(answer.status());
+  LogChange("message", request->name(), answer.status());
+  if (!answer.ok()) return ToGrpc(answer.status());
+  response->set_answer(*std::move(answer));
+  return grpc::Status::OK;
 }
 
 grpc::Status DeviceMapperService::ListTargetTypes(grpc::ServerContext*,

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "server/control/call_log.h"
 #include "server/control/status.h"
 
 namespace sectormap::control {
@@ -43,6 +44,7 @@ grpc::Status IscsiService::Export(grpc::ServerContext*, const v1::ExportRequest*
     wanted.allowed_initiators.push_back(name);
   }
   const absl::StatusOr<ExportInfo> info = exports_.Export(wanted);
+  LogChange("export", request->device(), info.status());
   if (!info.ok()) return ToGrpc(info.status());
   FillExport(*info, *response);
   return grpc::Status::OK;
@@ -51,6 +53,7 @@ grpc::Status IscsiService::Export(grpc::ServerContext*, const v1::ExportRequest*
 grpc::Status IscsiService::Unexport(grpc::ServerContext*, const v1::UnexportRequest* request,
                                     v1::UnexportResponse*) {
   const absl::Status status = exports_.Unexport(request->device(), request->iqn());
+  LogChange("unexport", request->device(), status);
   if (absl::IsNotFound(status) && request->allow_missing()) return grpc::Status::OK;
   return ToGrpc(status);
 }

@@ -9,26 +9,42 @@
 #include <string_view>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 
 namespace sectormap::volumes {
+
+// A verb that waits longer for its turn is refused, so that a stuck disk does not collect the
+// control plane's threads. The same as the registry's.
+inline constexpr absl::Duration kTurnWaitMax = absl::Seconds(30);
 
 // Control threads only: it blocks.
 class NameLocks {
  public:
+  explicit NameLocks(absl::Duration wait_max = kTurnWaitMax) : wait_max_(wait_max) {}
+
+  // Holds the names until it goes. For the thread's own scope; the locks outlive it.
   class Held {
    public:
-    Held(NameLocks& locks, std::initializer_list<std::string_view> names);
+    Held(Held&& other) noexcept;
+    Held& operator=(Held&&) = delete;
     ~Held();
-    Held(const Held&) = delete;
-    Held& operator=(const Held&) = delete;
 
    private:
-    NameLocks& locks_;
-    const std::set<std::string> names_;
+    friend class NameLocks;
+    Held(NameLocks& locks, std::set<std::string> names)
+        : locks_(&locks), names_(std::move(names)) {}
+
+    NameLocks* locks_;
+    std::set<std::string> names_;
   };
 
+  // FailedPrecondition: one of them has been held for too long.
+  absl::StatusOr<Held> Take(std::initializer_list<std::string_view> names);
+
  private:
+  const absl::Duration wait_max_;
   absl::Mutex mutex_;
   std::set<std::string> held_ ABSL_GUARDED_BY(mutex_);
 };

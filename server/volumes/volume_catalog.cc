@@ -91,7 +91,7 @@ absl::Status VolumeCatalog::Restore(const std::vector<DeviceRecord>& records) {
 }
 
 absl::StatusOr<DeviceInfo> VolumeCatalog::Create(const CreateRequest& request) {
-  const NameLocks::Held lock(names_, {request.name});
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({request.name}));
   const absl::Status created =
       registry_.Create(request.name, {.uuid = request.uuid, .identity = ""});
   if (absl::IsAlreadyExists(created) && registry_.Find(request.name) != nullptr) {
@@ -144,7 +144,7 @@ absl::Status VolumeCatalog::LoadAndResume(std::string_view name, std::string_vie
 absl::StatusOr<DeviceInfo> VolumeCatalog::Load(std::string_view name, std::string_view table,
                                                bool read_only) {
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(table));
-  const NameLocks::Held lock(names_, {name});
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
   RETURN_IF_ERROR(registry_.Load(name, spec, read_only));
   absl::Status status = KeepCurrent(name);
@@ -153,7 +153,7 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Load(std::string_view name, std::strin
 }
 
 absl::StatusOr<DeviceInfo> VolumeCatalog::Clear(std::string_view name) {
-  const NameLocks::Held lock(names_, {name});
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
   RETURN_IF_ERROR(registry_.Clear(name));
   absl::Status status = KeepCurrent(name);
@@ -164,7 +164,7 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Clear(std::string_view name) {
 // A suspend is kept before it is done: to undo it, one would have to resume, and resuming swaps in
 // the inactive table.
 absl::StatusOr<DeviceInfo> VolumeCatalog::Suspend(std::string_view name, SuspendMode mode) {
-  const NameLocks::Held lock(names_, {name});
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(Saved before, registry_.Snapshot(name));
   DeviceRecord suspended = ToRecord(std::move(before));
   suspended.suspended = true;
@@ -176,7 +176,7 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Suspend(std::string_view name, Suspend
 
 // So is a resume: a swapped table has served initiators already when the store refuses.
 absl::StatusOr<DeviceInfo> VolumeCatalog::Resume(std::string_view name) {
-  const NameLocks::Held lock(names_, {name});
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(Saved before, registry_.Snapshot(name));
   RETURN_IF_ERROR(KeepIntent(AfterResume(std::move(before))));
   absl::Status status = registry_.Resume(name);
@@ -187,7 +187,7 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Resume(std::string_view name) {
 absl::StatusOr<DeviceInfo> VolumeCatalog::Replace(std::string_view name, std::string_view table,
                                                   bool read_only, SuspendMode mode) {
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(table));
-  const NameLocks::Held lock(names_, {name});
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
   RETURN_IF_ERROR(registry_.Load(name, spec, read_only));
   ASSIGN_OR_RETURN(Saved loaded, registry_.Snapshot(name));
@@ -218,7 +218,7 @@ absl::Status VolumeCatalog::PutInactiveBack(const Saved& before) {
 
 absl::StatusOr<VolumeCatalog::Removed> VolumeCatalog::Remove(std::string_view name,
                                                              RemoveOptions options) {
-  const NameLocks::Held lock(names_, {name});
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
   if (options.deferred) {
     // Kept first, as a removal that has been put off cannot be called back.
@@ -246,7 +246,7 @@ absl::StatusOr<VolumeCatalog::Removed> VolumeCatalog::Remove(std::string_view na
 }
 
 absl::StatusOr<DeviceInfo> VolumeCatalog::Rename(std::string_view name, std::string_view new_name) {
-  const NameLocks::Held lock(names_, {name, new_name});
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name, new_name}));
   RETURN_IF_ERROR(registry_.Rename(name, new_name));
   absl::Status status = KeepCurrent(new_name);
   if (!status.ok()) return Undone(std::move(status), registry_.Rename(new_name, name));
@@ -255,7 +255,7 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Rename(std::string_view name, std::str
 
 // Kept first, as a uuid that has been set stays.
 absl::StatusOr<DeviceInfo> VolumeCatalog::SetUuid(std::string_view name, std::string_view uuid) {
-  const NameLocks::Held lock(names_, {name});
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(Saved before, registry_.Snapshot(name));
   if (before.uuid.empty()) {
     DeviceRecord named = ToRecord(std::move(before));
@@ -269,7 +269,7 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::SetUuid(std::string_view name, std::st
 
 absl::StatusOr<std::string> VolumeCatalog::Message(std::string_view name, Sector sector,
                                                    std::string_view text) {
-  const NameLocks::Held lock(names_, {name});
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
   ASSIGN_OR_RETURN(std::string answer, registry_.Message(name, sector, text));
   // A message may change what `table` prints.

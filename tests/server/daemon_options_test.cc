@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <fstream>
 
-#include "tests/support/scratch_directory.h"
+#include "tests/support/test_directory.h"
 
 namespace sectormap {
 namespace {
@@ -31,12 +31,12 @@ class DaemonOptionsTest : public ::testing::Test {
   }
 
   std::string File(const std::string& text) {
-    const std::string path = scratch_.path() + "/sectormapd.toml";
+    const std::string path = scratch_.path().string() + "/sectormapd.toml";
     std::ofstream(path) << text;
     return path;
   }
 
-  testing::ScratchDirectory scratch_;
+  TestDirectory scratch_{"/tmp"};
 };
 
 TEST_F(DaemonOptionsTest, TheDefaultsServeOnLoopback) {
@@ -88,7 +88,7 @@ TEST_F(DaemonOptionsTest, UnknownKeysAndWrongValuesNameTheirLineAndColumn) {
 }
 
 TEST_F(DaemonOptionsTest, AMissingFileIsAnError) {
-  EXPECT_FALSE(Read({"--config", scratch_.path() + "/nothing"}).ok());
+  EXPECT_FALSE(Read({"--config", scratch_.path().string() + "/nothing"}).ok());
 }
 
 TEST_F(DaemonOptionsTest, WrongOptionsSayWhatWouldBeRight) {

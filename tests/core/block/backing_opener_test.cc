@@ -98,6 +98,16 @@ TEST_F(BackingOpenerTest, WithoutRootsNoFileMayBeUsed) {
   EXPECT_NE(Open("mem:1M"), nullptr);
 }
 
+TEST_F(BackingOpenerTest, NewRootsCountForWhatIsOpenedFromThenOn) {
+  const std::shared_ptr<BlockDevice> open = Open(In("a.img"));
+  ASSERT_TRUE(opener_->SetDeviceRoots({directory_ / "devices2"}).ok());
+  EXPECT_EQ(Open(directory_ / "devices2/c.img")->size(), SectorCount(2048));
+  EXPECT_TRUE(absl::IsPermissionDenied(Refusal(In("a.img"))));
+  EXPECT_EQ(open->size(), SectorCount(2048));
+  EXPECT_TRUE(absl::IsInvalidArgument(opener_->SetDeviceRoots({"relative"})));
+  EXPECT_EQ(Open(directory_ / "devices2/c.img")->size(), SectorCount(2048));
+}
+
 TEST(BackingOpenerOptionsTest, ARootIsAnAbsolutePath) {
   EXPECT_TRUE(absl::IsInvalidArgument(BackingOpener::Create({.device_roots = {"disks"}}).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(BackingOpener::Create({.device_roots = {""}}).status()));

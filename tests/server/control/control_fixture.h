@@ -21,7 +21,7 @@
 #include "server/control/iscsi_service.h"
 #include "targets/builtin_targets.h"
 #include "tests/support/refusing_store.h"
-#include "tests/support/scratch_directory.h"
+#include "tests/support/test_directory.h"
 
 namespace sectormap::control {
 
@@ -47,7 +47,7 @@ class ControlFixture : public ::testing::Test {
   void TearDown() override { Stop(); }
 
   void Start() {
-    auto store = state::OpenSqliteStore(scratch_.path());
+    auto store = state::OpenSqliteStore(scratch_.path().string());
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = std::make_unique<testing::RefusingStore>(*std::move(store));
     const auto contents = store_->LoadAll();
@@ -127,7 +127,7 @@ class ControlFixture : public ::testing::Test {
   FeedTimes times_{.poll = std::chrono::milliseconds(20),
                    .heartbeat = std::chrono::milliseconds(60)};
   SteadyClock clock_;
-  testing::ScratchDirectory scratch_;
+  TestDirectory scratch_{"/tmp"};  // short, as a socket's path has to be
   TargetRegistry types_;
   AnyMemory backings_;
   std::unique_ptr<ReactorPool> reactors_;

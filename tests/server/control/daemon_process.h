@@ -41,6 +41,8 @@ class DaemonProcess {
   // The configuration file says where to listen, not the command line.
   void ListenByConfig() { listen_.clear(); }
   void ListenOn(const std::string& address) { listen_[1] = address; }
+  // `call` runs in the new process before sectormapd does; it must not allocate.
+  void BeforeExec(void (*call)()) { before_exec_ = call; }
   void ShowMetricsOn(const std::string& address) { metrics_ = address; }
 
   // Starts it and reads its lines up to `ready`; false if it ended before.
@@ -52,14 +54,15 @@ class DaemonProcess {
     int out[2];
     if (pipe2(out, O_CLOEXEC) != 0) return false;
     const int errors = open(ErrorFile().c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
     pid_ = fork();
     if (pid_ == 0) {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
       dup2(out[1], STDOUT_FILENO);
       dup2(errors, STDERR_FILENO);
-      std::vector<char*> argv;
-      for (std::string& word : words) argv.push_back(word.data());
-      argv.push_back(nullptr);
+      if (before_exec_ != nullptr) before_exec_();
       execv(SECTORMAPD, argv.data());
       _exit(127);
     }
@@ -118,6 +121,7 @@ class DaemonProcess {
   const std::string directory_;
   std::vector<std::string> listen_{"--listen", "127.0.0.1:0"};
   std::string metrics_ = "127.0.0.1:0";
+  void (*before_exec_)() = nullptr;
   pid_t pid_ = -1;
   std::vector<std::string> lines_;
 };

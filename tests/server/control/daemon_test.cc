@@ -3,10 +3,14 @@
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <netinet/in.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 
 #include <filesystem>
@@ -15,7 +19,7 @@
 #include "sectormap/v1/device_mapper.grpc.pb.h"
 #include "sectormap/v1/iscsi.grpc.pb.h"
 #include "tests/server/control/daemon_process.h"
-#include "tests/support/scratch_directory.h"
+#include "tests/support/test_directory.h"
 
 namespace sectormap {
 namespace {
@@ -23,6 +27,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 bool CanConnect(const std::string& address) {
   const size_t colon = address.rfind(':');
@@ -53,13 +58,13 @@ class DaemonTest : public ::testing::Test {
   }
 
   std::string Second(const std::string& name) {
-    const std::string directory = scratch_.path() + "/" + name;
+    const std::string directory = scratch_.path().string() + "/" + name;
     std::filesystem::create_directories(directory);
     return directory;
   }
 
-  testing::ScratchDirectory scratch_;
-  testing::DaemonProcess daemon_{scratch_.path()};
+  TestDirectory scratch_{"/tmp"};  // short, as a socket's path has to be
+  testing::DaemonProcess daemon_{scratch_.path().string()};
 };
 
 TEST_F(DaemonTest, SaysWhereItListensAndThenThatItIsReady) {
@@ -90,7 +95,7 @@ TEST_F(DaemonTest, EndsCleanlyOnSigtermAndSigintWithAWatcherConnected) {
 
 TEST_F(DaemonTest, ASecondOneInTheSameStateDirectoryIsToldWhoHasIt) {
   ASSERT_NO_FATAL_FAILURE(MustStart());
-  testing::DaemonProcess second(scratch_.path());
+  testing::DaemonProcess second(scratch_.path().string());
   EXPECT_FALSE(second.Start());
   const testing::DaemonProcess::Exit end = second.Wait();
   EXPECT_EQ(end.code, 1);
@@ -125,7 +130,7 @@ TEST_F(DaemonTest, CheckConfigStartsNothing) {
 }
 
 TEST_F(DaemonTest, SighupAddsAPortalAndABadFileChangesNothing) {
-  const std::string config = scratch_.path() + "/sectormapd.toml";
+  const std::string config = scratch_.path().string() + "/sectormapd.toml";
   std::ofstream(config) << "listen = \"127.0.0.1:0\"\n";
   daemon_.ListenByConfig();
   ASSERT_NO_FATAL_FAILURE(MustStart({"--config", config}));
@@ -150,6 +155,59 @@ TEST_F(DaemonTest, SighupAddsAPortalAndABadFileChangesNothing) {
   EXPECT_THAT(end.errors, HasSubstr("sectormapd.toml:1:10: listen takes a text"));
 }
 
+TEST_F(DaemonTest, SighupChangesTheDeviceRoots) {
+  const std::string config = scratch_.path().string() + "/sectormapd.toml";
+  std::ofstream(config) << "device-root = \"/nowhere\"\n";
+  ASSERT_NO_FATAL_FAILURE(MustStart({"--config", config}));
+  const std::string disk = scratch_.MakeFile("disk", 8192);
+  const std::string table = "0 8 linear " + disk + " 0";
+  EXPECT_EQ(Create("a", table).error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  std::ofstream(config) << "device-root = \"" << scratch_.path().string() << "\"\n";
+  daemon_.Signal(SIGHUP);
+  while (!Create("a", table).ok()) std::this_thread::yield();
+}
+
+TEST_F(DaemonTest, LogsChangesAndNeverASecret) {
+  ASSERT_NO_FATAL_FAILURE(MustStart({"--log-level", "debug"}));
+  ASSERT_TRUE(Create("a", "0 8 zero").ok());
+  auto stub = v1::Iscsi::NewStub(daemon_.Connect());
+  v1::ExportRequest request;
+  request.set_device("a");
+  request.mutable_chap()->set_user("alice");
+  for (const std::string secret : {"the-secret-itself", "short-one"}) {
+    request.mutable_chap()->set_secret(secret);
+    grpc::ClientContext context;
+    v1::Export response;
+    EXPECT_EQ(stub->Export(&context, request, &response).ok(), secret.size() >= 12);
+  }
+  daemon_.Signal(SIGTERM);
+  const testing::DaemonProcess::Exit end = daemon_.Wait();
+  EXPECT_THAT(end.errors, AllOf(HasSubstr("event=create device=\"a\" code=OK"),
+                                HasSubstr("event=export device=\"a\" code=INVALID_ARGUMENT"),
+                                Not(HasSubstr("the-secret-itself")), Not(HasSubstr("short-one"))));
+}
+
+// As container engines do by default (moby's seccomp profile).
+void ForbidIoUring() {
+  sock_filter program[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog filter{4, program};
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter);
+}
+
+TEST_F(DaemonTest, WithoutIoUringItSaysWhatToChange) {
+  daemon_.BeforeExec(ForbidIoUring);
+  EXPECT_FALSE(daemon_.Start());
+  const testing::DaemonProcess::Exit end = daemon_.Wait();
+  EXPECT_EQ(end.code, 1);
+  EXPECT_THAT(end.errors, AllOf(HasSubstr("io_uring"), HasSubstr("seccomp")));
+}
+
 TEST_F(DaemonTest, AFullDiskRefusesTheVerbAndTheDaemonGoesOn) {
   rlimit before{};
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
@@ -168,14 +226,14 @@ TEST_F(DaemonTest, AFullDiskRefusesTheVerbAndTheDaemonGoesOn) {
 
 TEST_F(DaemonTest, APathOutsideTheDeviceRootsIsRefusedByName) {
   ASSERT_NO_FATAL_FAILURE(MustStart());
-  std::ofstream(scratch_.path() + "/outside") << std::string(8192, 'x');
-  const grpc::Status status = Create("a", "0 8 linear " + scratch_.path() + "/outside 0");
+  std::ofstream(scratch_.path().string() + "/outside") << std::string(8192, 'x');
+  const grpc::Status status = Create("a", "0 8 linear " + scratch_.path().string() + "/outside 0");
   EXPECT_EQ(status.error_code(), grpc::StatusCode::PERMISSION_DENIED);
   EXPECT_THAT(status.error_message(), HasSubstr("--device-root"));
 }
 
 TEST_F(DaemonTest, TellsTheServiceManagerThatItIsReady) {
-  const std::string path = scratch_.path() + "/notify";
+  const std::string path = scratch_.path().string() + "/notify";
   const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   sockaddr_un name{};
   name.sun_family = AF_UNIX;

@@ -16,7 +16,7 @@
 #include "sectormap/v1/iscsi.grpc.pb.h"
 #include "tests/server/control/daemon_process.h"
 #include "tests/support/random.h"
-#include "tests/support/scratch_directory.h"
+#include "tests/support/test_directory.h"
 
 namespace sectormap {
 namespace {
@@ -240,13 +240,13 @@ bool Unanswered(const grpc::Status& status) {
 class KillAndRestartTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::filesystem::create_directories(scratch_.path() + "/victim");
-    std::filesystem::create_directories(scratch_.path() + "/measure");
+    std::filesystem::create_directories(scratch_.path().string() + "/victim");
+    std::filesystem::create_directories(scratch_.path().string() + "/measure");
     std::filesystem::create_directories(disks());
     for (int i = 0; i < kDisks; ++i) MakeDisk(i);
   }
 
-  std::string disks() const { return scratch_.path() + "/disks"; }
+  std::string disks() const { return scratch_.path().string() + "/disks"; }
   std::string DiskPath(int number) const { return disks() + "/disk" + std::to_string(number); }
   void MakeDisk(int number) {
     std::ofstream(DiskPath(number)).close();
@@ -257,9 +257,9 @@ class KillAndRestartTest : public ::testing::Test {
     ASSERT_TRUE(daemon.Start({"--device-root", disks()})) << daemon.Wait().errors;
   }
 
-  testing::ScratchDirectory scratch_;
-  testing::DaemonProcess victim_{scratch_.path() + "/victim"};
-  testing::DaemonProcess measure_{scratch_.path() + "/measure"};
+  TestDirectory scratch_{"/tmp"};  // short, as a socket's path has to be
+  testing::DaemonProcess victim_{scratch_.path().string() + "/victim"};
+  testing::DaemonProcess measure_{scratch_.path().string() + "/measure"};
 };
 
 TEST_F(KillAndRestartTest, WhatWasAcknowledgedIsThereAfterEveryKill) {

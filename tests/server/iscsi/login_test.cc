@@ -264,6 +264,7 @@ class SilentSession : public SessionControl {
   void AskLogout(DropReason) override {}
   void Drop(DropReason) override {}
   void OnLunsChanged(absl::AnyInvocable<void()> released) override { released(); }
+  void WhenEnded(absl::AnyInvocable<void()> ended) override { ended(); }
 };
 
 TEST_F(LoginTest, ASessionTakesNoSecondConnection) {

@@ -12,7 +12,7 @@
 #include <thread>
 
 #include "server/state/state_store.h"
-#include "tests/support/scratch_directory.h"
+#include "tests/support/test_directory.h"
 
 namespace sectormap::state {
 namespace {
@@ -83,7 +83,7 @@ TEST(SqliteStoreCrashTest, KillLosesNothingThatWasAcknowledged) {
       given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device()();
   std::cout << "SECTORMAP_SEED=" << seed << std::endl;
   std::minstd_rand random(static_cast<uint32_t>(seed));
-  testing::ScratchDirectory scratch;
+  TestDirectory scratch{"/tmp"};
   Shadow shadow;
   size_t acknowledged = 0;
   for (int round = 0; round < kRounds; ++round) {
@@ -92,7 +92,7 @@ TEST(SqliteStoreCrashTest, KillLosesNothingThatWasAcknowledged) {
     const uint64_t child_seed = random();
     const pid_t child = fork();
     ASSERT_GE(child, 0);
-    if (child == 0) RunChild(scratch.path(), child_seed, pipe[1]);
+    if (child == 0) RunChild(scratch.path().string(), child_seed, pipe[1]);
     close(pipe[1]);
     // Some reports are read before the kill, so that each round has got somewhere.
     size_t wanted = 1 + random() % 40;
@@ -110,7 +110,7 @@ TEST(SqliteStoreCrashTest, KillLosesNothingThatWasAcknowledged) {
     int status = 0;
     ASSERT_EQ(waitpid(child, &status, 0), child);
     ASSERT_TRUE(WIFSIGNALED(status)) << "the child failed by itself";
-    auto store = OpenSqliteStore(scratch.path());
+    auto store = OpenSqliteStore(scratch.path().string());
     ASSERT_TRUE(store.ok()) << store.status();
     auto contents = (*store)->LoadAll();
     ASSERT_TRUE(contents.ok()) << contents.status();

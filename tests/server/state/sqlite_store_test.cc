@@ -12,7 +12,7 @@
 
 #include "server/state/state_lock.h"
 #include "server/state/state_store.h"
-#include "tests/support/scratch_directory.h"
+#include "tests/support/test_directory.h"
 
 namespace sectormap::state {
 
@@ -48,7 +48,7 @@ class SqliteStoreTest : public ::testing::Test {
     return {.iqn = iqn, .lun_number = lun, .device_identity = "id-" + name};
   }
 
-  std::string directory() const { return scratch_.path() + "/a/state"; }
+  std::string directory() const { return scratch_.path().string() + "/a/state"; }
   std::string database() const { return directory() + "/sectormap.db"; }
 
   // What a person with the sqlite3 shell could do to the file.
@@ -66,7 +66,7 @@ class SqliteStoreTest : public ::testing::Test {
     return info.st_mode & 0777;
   }
 
-  testing::ScratchDirectory scratch_;
+  TestDirectory scratch_{"/tmp"};
   std::unique_ptr<StateStore> store_;
 };
 
@@ -263,7 +263,7 @@ TEST_F(SqliteStoreTest, RefusesADamagedDatabase) {
 }
 
 TEST_F(SqliteStoreTest, SaysWhatToDoWhenTheDirectoryIsAFile) {
-  const std::string path = scratch_.path() + "/file";
+  const std::string path = scratch_.path().string() + "/file";
   std::ofstream(path) << "x";
   auto opened = OpenSqliteStore(path);
   EXPECT_EQ(opened.status().code(), absl::StatusCode::kFailedPrecondition);
@@ -271,7 +271,7 @@ TEST_F(SqliteStoreTest, SaysWhatToDoWhenTheDirectoryIsAFile) {
 }
 
 TEST_F(SqliteStoreTest, SaysWhatToDoWhenTheDirectoryIsClosedToUs) {
-  const std::string closed = scratch_.path() + "/closed";
+  const std::string closed = scratch_.path().string() + "/closed";
   ASSERT_EQ(mkdir(closed.c_str(), 0500), 0);
   const pid_t child = fork();
   ASSERT_GE(child, 0);

@@ -10,7 +10,7 @@
 #include "core/block/memory_device.h"
 #include "targets/builtin_targets.h"
 #include "tests/support/refusing_store.h"
-#include "tests/support/scratch_directory.h"
+#include "tests/support/test_directory.h"
 
 namespace sectormap::volumes {
 namespace {
@@ -50,7 +50,7 @@ class VolumeCatalogTest : public ::testing::Test {
   void TearDown() override { Stop(); }
 
   void Start() {
-    auto store = state::OpenSqliteStore(scratch_.path());
+    auto store = state::OpenSqliteStore(scratch_.path().string());
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = std::make_unique<testing::RefusingStore>(*std::move(store));
     registry_ = std::make_unique<DeviceRegistry>(*reactors_, types_, backings_);
@@ -105,7 +105,7 @@ class VolumeCatalogTest : public ::testing::Test {
   }
 
   SteadyClock clock_;
-  testing::ScratchDirectory scratch_;
+  TestDirectory scratch_{"/tmp"};
   TargetRegistry types_;
   MemoryBackings backings_;
   std::unique_ptr<ReactorPool> reactors_;
