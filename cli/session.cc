@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "cli/server_address.h"
@@ -75,18 +76,18 @@ std::optional<v1::TableViolation> TableViolationIn(const grpc::Status& status) {
   return std::nullopt;
 }
 
-// `  line 2, linear: Gap in table` and below it the line itself.
-std::string ViolationText(const v1::TableViolation& violation, absl::string_view table) {
-  std::string text = "\n  ";
-  if (violation.line() == 0) {
-    absl::StrAppend(&text, "table: ", violation.reason());
-    return text;
+// Line, type and reason, unless the daemon's sentence says them already, and the line itself.
+std::string ViolationText(const v1::TableViolation& violation, absl::string_view sentence,
+                          absl::string_view table) {
+  std::string text;
+  const std::string place =
+      violation.line() == 0 ? "table" : absl::StrCat("line ", violation.line());
+  if (!absl::StrContains(sentence, absl::StrCat(place, ":"))) {
+    absl::StrAppend(&text, "\n  ", place, ": ", violation.target_type(),
+                    violation.target_type().empty() ? "" : ": ", violation.reason());
   }
-  absl::StrAppend(&text, "line ", violation.line());
-  if (!violation.target_type().empty()) absl::StrAppend(&text, ", ", violation.target_type());
-  absl::StrAppend(&text, ": ", violation.reason());
   const std::vector<absl::string_view> lines = absl::StrSplit(table, '\n');
-  if (violation.line() <= lines.size() && !table.empty()) {
+  if (violation.line() != 0 && violation.line() <= lines.size() && !table.empty()) {
     absl::StrAppend(&text, "\n  > ", lines[violation.line() - 1]);
   }
   return text;
@@ -131,7 +132,7 @@ ExitCode Session::ShowRefusal(absl::string_view what, const grpc::Status& status
   std::string more_json;
   if (const auto violation = TableViolationIn(status)) {
     more_json = absl::StrCat(",\"table_violation\":", JsonOf(*violation));
-    if (!json_) message += ViolationText(*violation, table);
+    if (!json_) message += ViolationText(*violation, status.error_message(), table);
   }
   PrintError(terminal_.err, json_, CodeName(status.error_code()), exit_code, message, more_json);
   return exit_code;

@@ -18,6 +18,13 @@ target_compile_options(sectormap_options INTERFACE
 if(SECTORMAP_SANITIZE)
   add_compile_options(-fsanitize=${SECTORMAP_SANITIZE} -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${SECTORMAP_SANITIZE})
+  if(SECTORMAP_SANITIZE MATCHES "thread")
+    # Debian's Abseil is not instrumented: this tells ThreadSanitizer what its locks order.
+    add_library(sectormap_tsan_absl OBJECT cmake/tsan_absl_mutex.cc)
+    target_link_libraries(sectormap_tsan_absl PRIVATE absl::synchronization)
+    target_link_libraries(sectormap_options INTERFACE
+      $<TARGET_OBJECTS:sectormap_tsan_absl> absl::synchronization ${CMAKE_DL_LIBS})
+  endif()
 endif()
 # Without it in the libraries a fuzzer sees nothing of what its bytes reach.
 if(SECTORMAP_FUZZ)

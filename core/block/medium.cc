@@ -69,9 +69,9 @@ absl::Status ProbeFile(int fd, bool writable, const struct stat& file, Medium& m
   medium.in_memory =
       file_system.f_type == TMPFS_MAGIC || file_system.f_type == static_cast<long>(RAMFS_MAGIC);
   medium.can_punch_hole = writable && CanPunchHole(fd, file);
-  // The page cache reads a whole page before it writes a part of one.
+  // Writes of any size meet in the page cache, so its blocks are no concern of an initiator's; only
+  // what a discard can free is (physical_block_bytes stays one sector).
   const auto block = static_cast<uint32_t>(std::clamp<blksize_t>(file.st_blksize, 512, 65536));
-  medium.limits.physical_block_bytes = block;
   medium.limits.discard_granularity_bytes = block;
   return absl::OkStatus();
 }

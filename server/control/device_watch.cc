@@ -46,6 +46,8 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::WatchResponse>,
   static WatchReactor* Start(std::shared_ptr<WatchReactor> reactor) {
     WatchReactor* raw = reactor.get();
     raw->self_ = reactor;
+    // The client learns that it watches, even if there is nothing to tell for now.
+    raw->StartSendInitialMetadata();
     raw->feed_.Subscribe(std::move(reactor));
     return raw;
   }

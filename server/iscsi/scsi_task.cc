@@ -31,8 +31,9 @@ void ReplySource::Prepare(const SessionParameters& parameters) {
   const bool in = task_.plan.direction == scsi::DataDirection::kIn;
   const bool out = task_.plan.direction == scsi::DataDirection::kOut;
   const uint32_t moved = in ? task_.result.data_in_bytes : out ? task_.plan.bytes : 0;
-  residual_ = ResidualOf(task_.expected, moved);
-  cutter_ = DataInCutter(in ? std::min(moved, task_.expected) : 0, parameters);
+  const uint32_t expected = in && !task_.header.read() ? 0 : task_.expected;
+  residual_ = ResidualOf(expected, moved);
+  cutter_ = DataInCutter(in ? std::min(moved, expected) : 0, parameters);
 }
 
 bool ReplySource::NextPdu(BasicHeader& header, std::span<const std::byte>& data) {

@@ -42,9 +42,9 @@ Session::Received Session::Receive(const ScsiCommandHeader& header, const Additi
   PlanTask(task);
   const bool bidirectional = (header.read() && header.write()) || ahs.bidi_read_length.has_value();
   const scsi::DataDirection direction = task.plan.direction;
-  const bool other_way =
-      (direction == scsi::DataDirection::kIn && !header.read() && header.write()) ||
-      (direction == scsi::DataDirection::kOut && header.read());
+  // A read that is flagged as a write moves no data the way the initiator has room for: all of it is
+  // residual. A write without the bytes to write cannot be done.
+  const bool other_way = direction == scsi::DataDirection::kOut && header.read();
   if (bidirectional || (other_way && task.plan.bytes != 0 && task.expected != 0)) {
     Decide(task,
            scsi::CheckCondition(scsi::kInvalidFieldInInformationUnit, scsi::SenseFormat::kFixed));

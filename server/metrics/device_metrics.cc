@@ -36,7 +36,7 @@ class StateFamilies {
                         "1 if the live table could not be built, so that every I/O fails; "
                         "`sectormap info` says why.");
   Family open_count_ =
-      Gauge("sectormap_device_open_count", "LUNs and other devices' tables that use the device.");
+      Gauge("sectormap_device_openers", "LUNs and other devices' tables that use the device.");
   Family events_ = Counter("sectormap_device_events_total",
                            "The device's event number: leg failures, snapshots lost, renames.");
 };

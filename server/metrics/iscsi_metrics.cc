@@ -79,9 +79,10 @@ class CommandFamilies {
                                 "From a SCSI command's arrival to its status.");
 };
 
-void AddSessions(const iscsi::TargetDirectory& targets, Families& families) {
+void AddSessions(const iscsi::TargetDirectory& targets, int reactors, Families& families) {
   std::map<std::string, uint64_t> by_target;
   std::map<int, uint64_t> by_reactor;
+  for (int i = 0; i < reactors; ++i) by_reactor[i] = 0;
   for (const std::string& iqn : targets.targets()) by_target[iqn] = 0;
   for (const iscsi::SessionInfo& session : targets.sessions()) {
     ++by_target[session.target_name];
@@ -100,8 +101,8 @@ void AddSessions(const iscsi::TargetDirectory& targets, Families& families) {
 
 }  // namespace
 
-void AddIscsiFamilies(const iscsi::TargetDirectory& targets, Families& families) {
-  AddSessions(targets, families);
+void AddIscsiFamilies(const iscsi::TargetDirectory& targets, int reactors, Families& families) {
+  AddSessions(targets, reactors, families);
   const iscsi::IscsiTotals totals = targets.totals();
 
   Family connections = Counter("sectormap_connections_total", "iSCSI connections accepted.");

@@ -7,8 +7,8 @@
 
 namespace sectormap::metrics {
 
-// Not on a reactor's thread: it takes the locks of a listing.
-void AddIscsiFamilies(const iscsi::TargetDirectory& targets, Families& families);
+// Not on a reactor's thread: these take the locks of a listing. `reactors` is how many there are.
+void AddIscsiFamilies(const iscsi::TargetDirectory& targets, int reactors, Families& families);
 void AddCommandFamilies(const iscsi::TargetDirectory& targets, Families& families);
 
 }  // namespace sectormap::metrics

@@ -29,7 +29,7 @@ class Collector final : public prometheus::Collectable {
     Families families;
     AddBuildFamilies(sources_.version, families);
     AddReactorFamilies(sources_.reactors, families);
-    AddIscsiFamilies(sources_.targets, families);
+    AddIscsiFamilies(sources_.targets, sources_.reactors.size(), families);
     AddCommandFamilies(sources_.targets, families);
     AddDeviceFamilies(sources_.devices, families);
     AddBackingFamilies(sources_.backings, families);

@@ -220,9 +220,11 @@ Task<ScsiResult> OrThenWrite(Command command, std::span<std::byte> data) {
 }  // namespace
 
 // SBC-3 §5.2: the first half of the data is compared, the second written. The dispatcher has seen
-// that both halves are there.
+// that both halves are there. The standard lets a count of zero succeed. It is refused here: the
+// field is one byte, so zero is what an initiator sends that asked for 256 blocks, and it must not
+// hear that a compare succeeded which never was (libiscsi's suite asks for exactly this).
 Task<ScsiResult> CompareAndWrite(Command command) {
-  if (command.blocks == 0) return ScsiResult{};
+  if (command.blocks == 0) return command.Fail(kInvalidFieldInCdb, {.information = {}, .field_pointer = 13});
   const size_t half = command.buffer.size() / 2;
   return CompareThenWrite(command, command.buffer.first(half), command.buffer.subspan(half));
 }

@@ -15,9 +15,9 @@ inline constexpr uint32_t kMaxParameterDataBytes = 64 * 1024;
 // MAXIMUM COMPARE AND WRITE LENGTH in blocks: all that its one byte can say.
 inline constexpr uint8_t kMaxCompareAndWriteBlocks = 255;
 
-// MAXIMUM WRITE SAME LENGTH in bytes: a command that cannot be aborted in between should end within
-// a second on an ordinary disk.
-inline constexpr uint64_t kMaxWriteSameBytes = 256ull * 1024 * 1024;
+// MAXIMUM WRITE SAME LENGTH in blocks: all that WRITE SAME(10) can say, and little enough that a
+// command that cannot be aborted in between ends within a second on an ordinary disk.
+inline constexpr uint64_t kMaxWriteSameBlocks = 65535;
 
 // MAXIMUM UNMAP LBA COUNT in blocks, of all descriptors together; and their number.
 inline constexpr uint32_t kMaxUnmapBlocks = 1024 * 1024;

@@ -78,7 +78,7 @@ Task<ScsiResult> WriteSame(Command command) {
   // Without LBPWS a device server refuses the UNMAP bit (SBC-3 §5.42).
   if (may_unmap && !(limits.can_discard && limits.discard_zeroes)) return command.RefuseField(1);
   // WSNZ, and MAXIMUM WRITE SAME LENGTH of VPD page B0h.
-  if (command.blocks == 0 || command.blocks > kMaxWriteSameBytes / command.unit->block_bytes()) {
+  if (command.blocks == 0 || command.blocks > kMaxWriteSameBlocks) {
     return command.RefuseField(length_field);
   }
   const std::span<const std::byte> block = command.buffer;

@@ -85,7 +85,7 @@ void PutBlockLimits(const LogicalUnit& unit, ParameterWriter& out) {
   const uint32_t unmap = InBlocks(limits.discard_granularity_bytes, unit);
   out.Put32(limits.can_discard ? std::max<uint32_t>(unmap, 1) : 0);
   out.Put32(limits.can_discard ? 0x80000000u : 0);  // UGAVALID, alignment 0
-  out.Put64(kMaxWriteSameBytes / unit.block_bytes());
+  out.Put64(kMaxWriteSameBlocks);
   out.PadTo(head + kLongPageBytes);
 }
 

@@ -64,6 +64,7 @@ SqliteStatement& SqliteStatement::BindBlob(std::string_view bytes) {
 
 absl::StatusOr<bool> SqliteStatement::Step() {
   if (result_ != SQLITE_OK) return database_.Error(result_);
+  errno = 0;
   const int stepped = sqlite3_step(statement_.get());
   if (stepped == SQLITE_ROW) return true;
   if (stepped == SQLITE_DONE) return false;
@@ -118,15 +119,20 @@ absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(const std::
 }
 
 absl::Status SqliteDatabase::Execute(const std::string& sql) {
+  errno = 0;
   const int result = sqlite3_exec(handle_.get(), sql.c_str(), nullptr, nullptr, nullptr);
   return result == SQLITE_OK ? absl::OkStatus() : Error(result);
 }
 
 absl::Status SqliteDatabase::Error(int result) const {
+  // A commit that fails leaves no sqlite3_system_errno (SQLite 3.40), but errno is still that of the
+  // system call.
+  const int last_error = errno;
   const std::string what = absl::StrCat("state database ", path_, ": ",
                                         handle_ ? sqlite3_errmsg(handle_.get()) : "no memory");
   const int primary = result & 0xff;
-  const int system_error = handle_ ? sqlite3_system_errno(handle_.get()) : 0;
+  const int told_error = handle_ ? sqlite3_system_errno(handle_.get()) : 0;
+  const int system_error = told_error != 0 ? told_error : last_error;
   if (primary == SQLITE_FULL || (primary == SQLITE_IOERR && IsNoSpace(system_error))) {
     return absl::ResourceExhaustedError(
         absl::StrCat(what, "; nothing was changed: free space on that file system and try again"));

@@ -32,7 +32,8 @@ void WriteFile(const std::string& path, const std::string& text, mode_t mode = 0
   chmod(path.c_str(), mode);
 }
 
-grpc::Status RefusedTable(uint32_t line, const std::string& type, const std::string& reason) {
+grpc::Status RefusedTable(uint32_t line, const std::string& type, const std::string& reason,
+                          const std::string& sentence = "the table was refused") {
   v1::TableViolation violation;
   violation.set_line(line);
   violation.set_target_type(type);
@@ -40,7 +41,7 @@ grpc::Status RefusedTable(uint32_t line, const std::string& type, const std::str
   google::rpc::Status details;
   details.set_code(static_cast<int>(grpc::StatusCode::INVALID_ARGUMENT));
   details.add_details()->PackFrom(violation);
-  return {grpc::StatusCode::INVALID_ARGUMENT, "the table was refused", details.SerializeAsString()};
+  return {grpc::StatusCode::INVALID_ARGUMENT, sentence, details.SerializeAsString()};
 }
 
 // --- Where tables come from ---
@@ -243,8 +244,17 @@ TEST_F(CliTest, ARefusedTableShowsLineTypeReasonAndTheLineItself) {
   EXPECT_EQ(outcome.code, ExitCode::kError);
   EXPECT_EQ(outcome.err,
             "sectormap: create x: the table was refused\n"
-            "  line 2, linear: Gap in table\n"
+            "  line 2: linear: Gap in table\n"
             "  > 16 8 linear /srv/a 8\n");
+}
+
+TEST_F(CliTest, ARefusedTableSaysNothingTwice) {
+  devices.Add("x");
+  devices.refusal =
+      RefusedTable(1, "linear", "Gap in table", "line 1: linear: Gap in table; advice");
+  EXPECT_EQ(RunCli({"load", "x", "--table", "8 8 linear /srv/a 0"}).err,
+            "sectormap: load x: line 1: linear: Gap in table; advice\n"
+            "  > 8 8 linear /srv/a 0\n");
 }
 
 TEST_F(CliTest, ARefusedTableIsJsonWhenAsked) {

@@ -64,7 +64,7 @@ class Daemon:
         while True:
             if self._process.poll() is not None:
                 raise DaemonError(f"sectormapd ended with {self._process.returncode}:\n{self.tail()}")
-            if self._read_addresses() and self.cli("ls", check=False).returncode == 0:
+            if self._read_addresses():
                 return
             if time.monotonic() > deadline:
                 raise DaemonError(f"sectormapd does not answer:\n{self.tail()}")
@@ -118,14 +118,12 @@ class Daemon:
             return "(no log)"
 
     def _read_addresses(self):
-        """Takes the ports that the daemon chose from what it says when it is ready."""
+        """Takes the ports that the daemon chose from what it says; false before it is ready."""
         text = self.log.read_text(errors="replace")
-        portals = re.findall(r"iSCSI portal on (\S+:\d+)", text)
-        metrics = re.search(r"metrics on http://(\S+:\d+)/metrics", text)
-        if len(portals) < len(self._listen) or metrics is None:
+        if re.search("^ready$", text, re.M) is None:
             return False
-        self._listen = portals
-        self._metrics = metrics.group(1)
+        self._listen = re.findall(r"^iscsi portal (\S+)$", text, re.M)
+        self._metrics = re.search(r"^metrics http://(\S+)/metrics$", text, re.M).group(1)
         return True
 
     # --- how to reach it ---
@@ -177,6 +175,6 @@ class Daemon:
         return path
 
     def export(self, name, *options):
-        """Exports a device; returns its URL."""
+        """Exports a device; returns its URL. REQUIRES: the name is fit for an iSCSI name."""
         self.cli("export", name, *options)
         return self.url(name)

@@ -282,6 +282,13 @@ TEST_F(WatchTest, OfAMissingDeviceIsNotFound) {
   EXPECT_EQ(watch_->Finish().error_code(), grpc::StatusCode::NOT_FOUND);
 }
 
+TEST_F(WatchTest, IsAcceptedEvenIfThereIsNothingToTell) {
+  times_.heartbeat = std::chrono::hours(1);
+  Restart();
+  Watch();
+  watch_->WaitForInitialMetadata();
+}
+
 TEST_F(WatchTest, BeatsWhenNothingHappens) {
   Watch();
   v1::WatchResponse response;

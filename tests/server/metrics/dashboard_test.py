@@ -252,11 +252,11 @@ class Load(threading.Thread):
     def __init__(self, daemon, url):
         super().__init__(daemon=True)
         self._daemon, self._url = daemon, url
-        self._stop = threading.Event()
+        self._ended = threading.Event()
         self.rounds, self.failure = 0, None
 
     def run(self):
-        while not self._stop.is_set():
+        while not self._ended.is_set():
             result = subprocess.run(
                 ["qemu-io", "-f", "raw", "-c", "write -P 7 0 1M", "-c", "read -P 7 0 1M",
                  "-c", "write -P 9 64k 4k", "-c", "flush", "-c", "read -P 9 64k 4k",
@@ -270,7 +270,7 @@ class Load(threading.Thread):
             self.rounds += 1
 
     def end(self):
-        self._stop.set()
+        self._ended.set()
         self.join(READY_SECONDS)
 
 

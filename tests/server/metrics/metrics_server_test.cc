@@ -85,6 +85,7 @@ TEST_F(MetricsServerTest, ShowsBuildReactorsAndProcess) {
   EXPECT_THAT(text, HasSubstr("200 OK"));
   EXPECT_THAT(text, HasSubstr("sectormap_build_info{version=\"1.2.3\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("sectormap_reactor_turns_total{reactor=\"1\"} "));
+  EXPECT_THAT(text, HasSubstr("sectormap_reactor_sessions{reactor=\"1\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("\nprocess_resident_memory_bytes "));
   EXPECT_THAT(text, HasSubstr("sectormap_logins_total{result=\"accepted\"} 0\n"));
 }
@@ -93,7 +94,8 @@ TEST_F(MetricsServerTest, ShowsADevicesStateAndTheIoThatPassedThroughIt) {
   Create("vol", "0 2048 linear mem:1M 0");
   std::vector<std::byte> data(4096);
   const auto device = devices_->Find("vol");
-  EXPECT_EQ(reactors_->RunOn(1, device->Submit(IoRequest::Write(Sector(0), data))), IoStatus::kOk);
+  EXPECT_EQ(reactors_->RunOn(1, [&] { return device->Submit(IoRequest::Write(Sector(0), data)); }),
+            IoStatus::kOk);
   ASSERT_TRUE(devices_->Suspend("vol", SuspendMode::kNoFlush).ok());
   const auto server = Start("127.0.0.1:0");
   const std::string text = Scrape(server->address());
@@ -113,7 +115,7 @@ TEST_F(MetricsServerTest, ShowsWhatFailed) {
   Create("bad", "0 8 error");
   std::vector<std::byte> data(512);
   const auto device = devices_->Find("bad");
-  EXPECT_EQ(reactors_->RunOn(0, device->Submit(IoRequest::Read(Sector(0), data))),
+  EXPECT_EQ(reactors_->RunOn(0, [&] { return device->Submit(IoRequest::Read(Sector(0), data)); }),
             IoStatus::kIoError);
   const auto server = Start("127.0.0.1:0");
   EXPECT_THAT(Scrape(server->address()),

@@ -63,7 +63,8 @@ TEST_F(BlockCommandsTest, NoBlocksAtTheEndIsGood) {
   EXPECT_GOOD(Do(Cdb10(0x28, 0, kBlocks, 0)));
   EXPECT_GOOD(Do(Cdb16(0x8a, 0, kBlocks, 0)));
   EXPECT_GOOD(Do(Cdb16(0x8b, 0, 0, 0)));
-  EXPECT_GOOD(Do(CompareAndWriteCdb(0, 0)));
+  // What an initiator sends that asked for 256 blocks in a field of one byte.
+  EXPECT_FAILS(Do(CompareAndWriteCdb(0, 0)), kInvalidFieldInCdb);
 }
 
 TEST_F(BlockCommandsTest, TransfersAboveTheLimitAreRefusedAndPlanNothing) {

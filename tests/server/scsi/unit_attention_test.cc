@@ -97,8 +97,11 @@ TEST_F(AttentionTest, ClearTaskSetTellsTheOthers) {
 class StubbornTasks final : public NexusTasks {
  public:
   Task<void> AbortTasks(uint64_t) override {
+    ++running;
     while (!own_command_ended) co_await Reactor::Current().Sleep(std::chrono::microseconds(100));
+    --running;
   }
+  std::atomic<int> running{0};  // a session would wait for these in its Gate
   std::atomic<bool> own_command_ended{false};
 };
 
@@ -139,7 +142,8 @@ TEST_F(AttentionTest, MutualPreemptAndAbortDoesNotWaitForEver) {
   (*pool_)[1].Spawn(start(PreemptOther(*unit_, *b, 2, 1, tasks_b), b_done));
   a_done.WaitForNotification();
   b_done.WaitForNotification();
-  pool_->OnEach([](Reactor&) {});
+  while (tasks_a.running + tasks_b.running != 0) std::this_thread::yield();
+  for (int i = 0; i < 3; ++i) pool_->OnEach([](Reactor&) {});
   a.reset();
   b.reset();
 }

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// The real daemon's manners: what it says, how it ends, what it tells when it cannot start.
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "sectormap/v1/device_mapper.grpc.pb.h"
+#include "sectormap/v1/iscsi.grpc.pb.h"
+#include "tests/server/control/daemon_process.h"
+#include "tests/support/scratch_directory.h"
+
+namespace sectormap {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ContainsRegex;
+using ::testing::HasSubstr;
+
+bool CanConnect(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(colon + 1))));
+  inet_pton(AF_INET, address.substr(0, colon).c_str(), &to.sin_addr);
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  const bool connected = connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to) == 0;
+  close(fd);
+  return connected;
+}
+
+class DaemonTest : public ::testing::Test {
+ protected:
+  void MustStart(const std::vector<std::string>& more = {}) {
+    ASSERT_TRUE(daemon_.Start(more)) << daemon_.Wait().errors;
+  }
+
+  grpc::Status Create(const std::string& name, const std::string& table) {
+    auto stub = v1::DeviceMapper::NewStub(daemon_.Connect());
+    v1::CreateRequest request;
+    request.set_name(name);
+    request.set_table(table);
+    v1::Device device;
+    grpc::ClientContext context;
+    return stub->Create(&context, request, &device);
+  }
+
+  std::string Second(const std::string& name) {
+    const std::string directory = scratch_.path() + "/" + name;
+    std::filesystem::create_directories(directory);
+    return directory;
+  }
+
+  testing::ScratchDirectory scratch_;
+  testing::DaemonProcess daemon_{scratch_.path()};
+};
+
+TEST_F(DaemonTest, SaysWhereItListensAndThenThatItIsReady) {
+  ASSERT_NO_FATAL_FAILURE(MustStart());
+  EXPECT_THAT(daemon_.Said("iscsi portal "), ContainsRegex("^127\\.0\\.0\\.1:[0-9]+$"));
+  EXPECT_EQ(daemon_.Said("control "), daemon_.control());
+  EXPECT_THAT(daemon_.Said("metrics "), ContainsRegex("^http://127\\.0\\.0\\.1:[0-9]+/metrics$"));
+  EXPECT_TRUE(CanConnect(daemon_.Said("iscsi portal ")));
+}
+
+TEST_F(DaemonTest, EndsCleanlyOnSigtermAndSigintWithAWatcherConnected) {
+  for (const int signal : {SIGTERM, SIGINT}) {
+    ASSERT_NO_FATAL_FAILURE(MustStart());
+    auto stub = v1::DeviceMapper::NewStub(daemon_.Connect());
+    grpc::ClientContext context;
+    auto watch = stub->Watch(&context, v1::WatchRequest());
+    watch->WaitForInitialMetadata();
+    daemon_.Signal(signal);
+    const testing::DaemonProcess::Exit end = daemon_.Wait();
+    EXPECT_EQ(end.code, 0) << end.errors;
+    v1::WatchResponse response;
+    while (watch->Read(&response)) {
+    }
+    EXPECT_EQ(watch->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+    EXPECT_FALSE(std::filesystem::exists(daemon_.state_dir() + "/control.sock"));
+  }
+}
+
+TEST_F(DaemonTest, ASecondOneInTheSameStateDirectoryIsToldWhoHasIt) {
+  ASSERT_NO_FATAL_FAILURE(MustStart());
+  testing::DaemonProcess second(scratch_.path());
+  EXPECT_FALSE(second.Start());
+  const testing::DaemonProcess::Exit end = second.Wait();
+  EXPECT_EQ(end.code, 1);
+  EXPECT_THAT(end.errors, AllOf(HasSubstr("process " + std::to_string(daemon_.pid())),
+                                HasSubstr("--state-dir")));
+}
+
+TEST_F(DaemonTest, AUsedPortIsNamedWithItsOption) {
+  ASSERT_NO_FATAL_FAILURE(MustStart());
+  const std::string address = daemon_.Said("iscsi portal ");
+  for (const std::string option : {"--listen", "--metrics"}) {
+    testing::DaemonProcess second(Second(option));
+    option == "--listen" ? second.ListenOn(address) : second.ShowMetricsOn(address);
+    EXPECT_FALSE(second.Start());
+    const testing::DaemonProcess::Exit end = second.Wait();
+    EXPECT_EQ(end.code, 1);
+    EXPECT_THAT(end.errors, AllOf(HasSubstr(option), HasSubstr(address)));
+  }
+}
+
+TEST_F(DaemonTest, BadOptionsEndWithCodeTwo) {
+  EXPECT_FALSE(daemon_.Start({"--listen", "nonsense"}));
+  const testing::DaemonProcess::Exit end = daemon_.Wait();
+  EXPECT_EQ(end.code, 2);
+  EXPECT_THAT(end.errors, HasSubstr("ADDR:PORT"));
+}
+
+TEST_F(DaemonTest, CheckConfigStartsNothing) {
+  EXPECT_FALSE(daemon_.Start({"--check-config"}));
+  EXPECT_EQ(daemon_.Wait().code, 0);
+  EXPECT_FALSE(std::filesystem::exists(daemon_.state_dir()));
+}
+
+TEST_F(DaemonTest, SighupAddsAPortalAndABadFileChangesNothing) {
+  const std::string config = scratch_.path() + "/sectormapd.toml";
+  std::ofstream(config) << "listen = \"127.0.0.1:0\"\n";
+  daemon_.ListenByConfig();
+  ASSERT_NO_FATAL_FAILURE(MustStart({"--config", config}));
+  auto stub = v1::Iscsi::NewStub(daemon_.Connect());
+  const auto portals = [&stub] {
+    grpc::ClientContext context;
+    v1::ListPortalsResponse response;
+    EXPECT_TRUE(stub->ListPortals(&context, v1::ListPortalsRequest(), &response).ok());
+    return std::vector<std::string>(response.addresses().begin(), response.addresses().end());
+  };
+  std::ofstream(config) << "listen = [\"127.0.0.1:0\", \"127.0.0.2:0\"]\n";
+  daemon_.Signal(SIGHUP);
+  while (portals().size() < 2) std::this_thread::yield();
+  EXPECT_THAT(portals()[1], HasSubstr("127.0.0.2:"));
+  EXPECT_TRUE(CanConnect(portals()[1]));
+  std::ofstream(config) << "listen = 7\n";
+  daemon_.Signal(SIGHUP);
+  EXPECT_EQ(portals().size(), 2u);
+  daemon_.Signal(SIGTERM);
+  const testing::DaemonProcess::Exit end = daemon_.Wait();
+  EXPECT_EQ(end.code, 0);
+  EXPECT_THAT(end.errors, HasSubstr("sectormapd.toml:1:10: listen takes a text"));
+}
+
+TEST_F(DaemonTest, AFullDiskRefusesTheVerbAndTheDaemonGoesOn) {
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const rlimit small{1024 * 1024, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  const bool started = daemon_.Start();
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  ASSERT_TRUE(started);
+  std::string rows;
+  for (int i = 0; i < 100'000; ++i) rows += std::to_string(8 * i) + " 8 zero\n";
+  const grpc::Status status = Create("large", rows);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << status.error_message();
+  EXPECT_THAT(status.error_message(), HasSubstr("free space"));
+  EXPECT_TRUE(Create("small", "0 8 zero").ok());
+}
+
+TEST_F(DaemonTest, APathOutsideTheDeviceRootsIsRefusedByName) {
+  ASSERT_NO_FATAL_FAILURE(MustStart());
+  std::ofstream(scratch_.path() + "/outside") << std::string(8192, 'x');
+  const grpc::Status status = Create("a", "0 8 linear " + scratch_.path() + "/outside 0");
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  EXPECT_THAT(status.error_message(), HasSubstr("--device-root"));
+}
+
+TEST_F(DaemonTest, TellsTheServiceManagerThatItIsReady) {
+  const std::string path = scratch_.path() + "/notify";
+  const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  std::strcpy(name.sun_path, path.c_str());
+  ASSERT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&name), sizeof name), 0);
+  setenv("NOTIFY_SOCKET", path.c_str(), 1);
+  const bool started = daemon_.Start();
+  unsetenv("NOTIFY_SOCKET");
+  ASSERT_TRUE(started);
+  char text[64] = {};
+  EXPECT_GT(recv(fd, text, sizeof text - 1, 0), 0);
+  EXPECT_STREQ(text, "READY=1");
+  close(fd);
+}
+
+}  // namespace
+}  // namespace sectormap
