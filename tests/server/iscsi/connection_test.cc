@@ -497,11 +497,7 @@ TEST_F(ConnectionTest, WithoutMemoryDataOnItsWayIsRefusedAndTheRestWaits) {
 
 class SlowUnitTest : public ConnectionTest {
  protected:
-  SlowUnitTest() {
-    slow_ = std::make_unique<SlowDevice>(*MemoryDevice::Create(SectorCount(2048)));
-    CHECK(directory_.AddLun(kTestTarget, 1, UnitOver(*slow_, "slow"), false).ok());
-  }
-  std::unique_ptr<SlowDevice> slow_;
+  SlowDevice* const slow_ = AddSlowUnit(1);
 };
 
 TEST_F(SlowUnitTest, ImmediateCommandsAreBounded) {

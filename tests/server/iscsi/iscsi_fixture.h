@@ -39,6 +39,7 @@ class IscsiTest : public testing::Test {
     CHECK(directory_.AddLun(kTestTarget, 0, UnitOver(*disk_, "disk"), false).ok());
   }
   ~IscsiTest() override {
+    for (auto& device : slow_devices_) device->Release();
     // Every connection ends, or the test hangs here.
     pool_->RunOn(0, EndAll(*this));
     CHECK(directory_.luns(kTestTarget).empty() || directory_.RemoveTarget(kTestTarget).ok());
@@ -51,6 +52,22 @@ class IscsiTest : public testing::Test {
     backing.identity = identity;
     return *scsi::LogicalUnit::Create(std::move(backing), *pool_, {});
   }
+
+  // A unit that keeps its requests while the test wants it to; it lets them pass at first.
+  SlowDevice* AddSlowUnit(uint64_t number) {
+    slow_devices_.push_back(std::make_unique<SlowDevice>(*MemoryDevice::Create(SectorCount(2048))));
+    SlowDevice& device = *slow_devices_.back();
+    device.Release();
+    CHECK(directory_.AddLun(kTestTarget, number, UnitOver(device, "slow"), false).ok());
+    return &device;
+  }
+
+  // co_await Yield(): lets everything else of the reactor run once, whatever the clock says.
+  struct Yield {
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> handle) { Reactor::Current().Ready(handle); }
+    void await_resume() const noexcept {}
+  };
 
   // On reactor 0: a new connection and its initiator, which has not logged in.
   FakeInitiator& Connect(MemoryStreamOptions options = {}) {
@@ -104,6 +121,7 @@ class IscsiTest : public testing::Test {
   TargetDirectory directory_;
   CommandMemory memory_;
   std::unique_ptr<MemoryDevice> disk_;
+  std::vector<std::unique_ptr<SlowDevice>> slow_devices_;
   std::unique_ptr<ReactorPool> pool_;
 
   // Reactor 0's.

@@ -13,12 +13,7 @@ using Result = TaskManagementResult;
 // LUN 1 keeps its requests until the test lets them go; time stands still.
 class TaskManagementTest : public IscsiTest {
  public:
-  TaskManagementTest() : IscsiTest(Time::kManual) {
-    slow_ = std::make_unique<SlowDevice>(*MemoryDevice::Create(SectorCount(2048)));
-    slow_->Release();
-    CHECK(directory_.AddLun(kTestTarget, 1, UnitOver(*slow_, "slow"), false).ok());
-  }
-  ~TaskManagementTest() override { slow_->Release(); }
+  TaskManagementTest() : IscsiTest(Time::kManual), slow_(AddSlowUnit(1)) {}
 
   // Both units' attentions are past, and LUN 1 holds what comes.
   static Task<FakeInitiator*> Ready(TaskManagementTest& test, uint64_t isid = 0x800000000001) {
@@ -205,7 +200,7 @@ class TaskManagementTest : public IscsiTest {
     test.status_ = co_await test.initiators_.back()->Login({});
   }
   static Task<void> ReinstateEnd(TaskManagementTest& test) {
-    while (!test.status_) co_await Reactor::Current().Sleep(nanoseconds(0));
+    while (!test.status_) co_await Yield();
     EXPECT_EQ(test.status_, LoginStatus::kSuccess);
     EXPECT_EQ(test.directory_.sessions().size(), 1u);
   }
@@ -222,7 +217,7 @@ class TaskManagementTest : public IscsiTest {
     EXPECT_EQ(test.directory_.sessions().size(), 1u);
   }
 
-  std::unique_ptr<SlowDevice> slow_;
+  SlowDevice* const slow_;
   const std::vector<std::byte> data_ = std::vector<std::byte>(4096, std::byte{0xab});
   uint32_t tag_ = 0;
   std::optional<LoginStatus> status_;
@@ -270,7 +265,7 @@ TEST_F(TaskManagementTest, ReinstatementPassesAnOldSessionThatHangs) {
   pool_->RunOn(0, ReinstateStart(*this));
   clock_.Advance(kReinstatementWait, *pool_);
   pool_->RunOn(0, [](TaskManagementTest& test) -> Task<void> {
-    while (!test.status_) co_await Reactor::Current().Sleep(nanoseconds(0));
+    while (!test.status_) co_await Yield();
     EXPECT_EQ(test.status_, LoginStatus::kSuccess);
     EXPECT_EQ(test.directory_.sessions().size(), 2u);
   }(*this));
