@@ -66,8 +66,9 @@ class Portals {
  public:
   absl::Status Add(std::string_view address, ReactorPool& reactors,
                    iscsi::TargetDirectory& targets) {
+    if (resources_ == nullptr) resources_ = std::make_shared<iscsi::PortalResources>(reactors);
     ASSIGN_OR_RETURN(std::unique_ptr<iscsi::Portal> portal,
-                     iscsi::Portal::Listen(address, reactors, targets));
+                     iscsi::Portal::Listen(address, reactors, targets, resources_));
     absl::MutexLock hold(&mutex_);
     portals_.push_back(std::move(portal));
     return absl::OkStatus();
@@ -90,6 +91,8 @@ class Portals {
   }
 
  private:
+  // Command memory and limits on connections are the daemon's, not each portal's. Main's thread only.
+  std::shared_ptr<iscsi::PortalResources> resources_;
   mutable absl::Mutex mutex_;
   std::vector<std::unique_ptr<iscsi::Portal>> portals_ ABSL_GUARDED_BY(mutex_);
 };
