@@ -325,6 +325,9 @@ int Run(int argc, char** argv) {
     Say("the configuration is good");
     return 0;
   }
+  // Debian's Abseil checks the order of locks in every build, under a lock of its own for the whole
+  // process. That is for debugging, and the tsan preset does it better.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   const sigset_t signals = BlockSignals();
   RaiseFileLimit();
   StartLogging(line->options.log_level);

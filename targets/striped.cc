@@ -28,19 +28,9 @@ class StripedTarget final : public Target {
         failed_(devices_.size()) {}
 
   BlockLimits limits() const override {
-    BlockLimits limits;  // MappingTable stacks those of the devices
-    limits.can_discard = limits.can_write_zeroes = limits.discard_zeroes = true;
+    BlockLimits limits = devices_.front().device->limits();
     for (const DeviceRef& device : devices_) {
-      const BlockLimits below = device.device->limits();
-      limits.logical_block_bytes = std::max(limits.logical_block_bytes, below.logical_block_bytes);
-      limits.physical_block_bytes =
-          std::max(limits.physical_block_bytes, below.physical_block_bytes);
-      limits.discard_granularity_bytes =
-          std::max(limits.discard_granularity_bytes, below.discard_granularity_bytes);
-      limits.can_discard &= below.can_discard;
-      limits.discard_zeroes &= below.discard_zeroes;
-      limits.can_write_zeroes &= below.can_write_zeroes;
-      limits.has_volatile_cache |= below.has_volatile_cache;
+      limits = StackedLimits(limits, device.device->limits());
     }
     limits.io_min_bytes = ClampedBytes(chunk_);
     limits.io_opt_bytes = ClampedBytes(chunk_ * devices_.size());

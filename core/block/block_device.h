@@ -26,6 +26,10 @@ struct BlockLimits {
   bool has_volatile_cache = false;         // kFlush and force_unit_access do something
 };
 
+// What two devices side by side can do: the strictest of each (block/blk-settings.c,
+// blk_stack_limits).
+BlockLimits StackedLimits(const BlockLimits& a, const BlockLimits& b);
+
 // A run of sectors of one kind, for GET LBA STATUS.
 struct Extent {
   IoStatus status = IoStatus::kOk;

@@ -2,7 +2,6 @@
 #include "core/map/mapping_table.h"
 
 #include <algorithm>
-#include <numeric>
 #include <unordered_set>
 
 #include "absl/strings/str_cat.h"
@@ -44,32 +43,6 @@ uint64_t BlockSectors(const BlockLimits& limits) {
   return std::max<uint64_t>(WholeSectors(ByteCount(limits.logical_block_bytes)).value(), 1);
 }
 
-// Preferred sizes stack to what is good for both (block/blk-settings.c, blk_stack_limits); none if
-// that would be absurdly large.
-uint32_t CommonMultiple(uint32_t a, uint32_t b) {
-  if (a == 0 || b == 0) return std::max(a, b);
-  const uint64_t multiple = std::lcm(uint64_t{a}, uint64_t{b});
-  return multiple <= UINT32_MAX ? static_cast<uint32_t>(multiple) : 0;
-}
-
-// Words as in a table row: blanks part them, `\` quotes the next character (dm_split_args).
-std::vector<std::string> SplitWords(std::string_view text) {
-  std::vector<std::string> words;
-  bool in_word = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    char c = text[i];
-    if (c == ' ' || (c >= '\t' && c <= '\r')) {
-      in_word = false;
-      continue;
-    }
-    if (c == '\\' && i + 1 < text.size()) c = text[++i];
-    if (!in_word) words.emplace_back();
-    in_word = true;
-    words.back() += c;
-  }
-  return words;
-}
-
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const MappingTable>> MappingTable::Build(const TableSpec& spec,
@@ -100,22 +73,7 @@ absl::StatusOr<std::shared_ptr<const MappingTable>> MappingTable::Build(const Ta
 void MappingTable::StackLimits() {
   limits_ = rows_.front().target->limits();
   for (const Row& row : std::span(rows_).subspan(1)) {
-    const BlockLimits limits = row.target->limits();
-    limits_.logical_block_bytes = std::max(limits_.logical_block_bytes, limits.logical_block_bytes);
-    limits_.physical_block_bytes =
-        std::max(limits_.physical_block_bytes, limits.physical_block_bytes);
-    limits_.io_min_bytes = std::max(limits_.io_min_bytes, limits.io_min_bytes);
-    limits_.io_opt_bytes = CommonMultiple(limits_.io_opt_bytes, limits.io_opt_bytes);
-    limits_.can_discard &= limits.can_discard;
-    limits_.discard_granularity_bytes =
-        std::max(limits_.discard_granularity_bytes, limits.discard_granularity_bytes);
-    limits_.discard_zeroes &= limits.discard_zeroes;
-    limits_.can_write_zeroes &= limits.can_write_zeroes;
-    limits_.has_volatile_cache |= limits.has_volatile_cache;
-  }
-  if (!limits_.can_discard) {
-    limits_.discard_granularity_bytes = 0;
-    limits_.discard_zeroes = false;
+    limits_ = StackedLimits(limits_, row.target->limits());
   }
 }
 
@@ -197,10 +155,13 @@ absl::StatusOr<std::string> MappingTable::Message(Sector sector, std::string_vie
                                                    " is outside of the table, which has ",
                                                    size_.value(), " sectors"));
   }
-  const std::vector<std::string> words = SplitWords(text);
-  if (words.empty()) return absl::InvalidArgumentError("the message is empty");
+  const std::optional<std::vector<std::string>> words = SplitWords(text, Comments::kNone);
+  if (!words.has_value()) {
+    return absl::InvalidArgumentError("the message ends in a backslash, or holds a NUL");
+  }
+  if (words->empty()) return absl::InvalidArgumentError("the message is empty");
   absl::MutexLock lock(&control_mutex_);
-  return Find(sector).target->Message(words);
+  return Find(sector).target->Message(*words);
 }
 
 }  // namespace sectormap

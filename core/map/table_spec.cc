@@ -14,36 +14,6 @@ namespace {
 
 bool IsBlank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\f' || c == '\v'; }
 
-// The words of one line. `\` takes the next character as it is (dm-table.c, dm_split_args), an
-// unquoted `#` begins a comment (dmsetup).
-absl::StatusOr<std::vector<std::string>> SplitLine(std::string_view line, int number) {
-  std::vector<std::string> words;
-  bool in_word = false;
-  for (size_t i = 0; i < line.size(); ++i) {
-    char c = line[i];
-    if (c == '#') break;
-    if (IsBlank(c)) {
-      in_word = false;
-      continue;
-    }
-    if (c == '\\') {
-      if (++i == line.size()) {
-        return TableError(
-            number, "", "couldn't split parameters",
-            "the line ends in a backslash; put the character that it quotes after it");
-      }
-      c = line[i];
-    }
-    if (c == '\0') {
-      return TableError(number, "", "couldn't split parameters", "a table holds no NUL bytes");
-    }
-    if (!in_word) words.emplace_back();
-    in_word = true;
-    words.back().push_back(c);
-  }
-  return words;
-}
-
 bool ParseNumber(std::string_view word, uint64_t& value) {
   if (word.empty() || word[0] < '0' || word[0] > '9') return false;
   const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
@@ -99,13 +69,18 @@ absl::StatusOr<TableSpec> TableSpec::Parse(std::string_view text) {
     const size_t end = text.find('\n');
     const std::string_view this_line = text.substr(0, end);
     text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
-    ASSIGN_OR_RETURN(std::vector<std::string> words, SplitLine(this_line, line));
-    if (words.empty()) continue;
+    std::optional<std::vector<std::string>> words = SplitWords(this_line, Comments::kHash);
+    if (!words.has_value()) {
+      return TableError(
+          line, "", "couldn't split parameters",
+          "a backslash quotes the character after it, and a table holds no NUL bytes");
+    }
+    if (words->empty()) continue;
     if (spec.rows_.size() == kRowsMax) {
       return TableError(line, "", absl::StrFormat("a table has at most %d rows", kRowsMax),
                         "stack devices: give parts of the table names of their own");
     }
-    ASSIGN_OR_RETURN(TableRow row, ParseRow(std::move(words), line));
+    ASSIGN_OR_RETURN(TableRow row, ParseRow(*std::move(words), line));
     RETURN_IF_ERROR(CheckRow(row, spec.size()));
     spec.rows_.push_back(std::move(row));
   }
@@ -131,6 +106,24 @@ std::string TableSpec::ToText() const {
 std::string FormatRow(Sector start, SectorCount length, std::string_view type,
                       std::string_view args) {
   return absl::StrCat(start.value(), " ", length.value(), " ", Absl(type), " ", Absl(args));
+}
+
+std::optional<std::vector<std::string>> SplitWords(std::string_view text, Comments comments) {
+  std::vector<std::string> words;
+  bool in_word = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '#' && comments == Comments::kHash) break;
+    if (IsBlank(text[i])) {
+      in_word = false;
+      continue;
+    }
+    if (text[i] == '\\' && ++i == text.size()) return std::nullopt;
+    if (text[i] == '\0') return std::nullopt;
+    if (!in_word) words.emplace_back();
+    in_word = true;
+    words.back().push_back(text[i]);
+  }
+  return words;
 }
 
 std::string QuoteWord(std::string_view word) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -48,6 +49,11 @@ class TableSpec {
 // blank after the type also where no arguments follow.
 std::string FormatRow(Sector start, SectorCount length, std::string_view type,
                       std::string_view args);
+
+// The words of one line or message: blanks part them, `\` takes the next character as it is
+// (dm-table.c, dm_split_args). Nothing if the text ends in a backslash or holds a NUL.
+enum class Comments { kNone, kHash };  // kHash: an unquoted `#` ends the text, as in dmsetup
+std::optional<std::vector<std::string>> SplitWords(std::string_view text, Comments comments);
 
 // A word as it must be written in a table to be read back: quotes blanks, `\` and `#`.
 std::string QuoteWord(std::string_view word);

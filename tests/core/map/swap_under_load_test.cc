@@ -159,18 +159,19 @@ TEST_F(SwapUnderLoadTest, AfterASwapTheOldBackingIsLeftAlone) {
   std::atomic<uint64_t> acknowledged{0};
   a_->SuspendEveryRequest();
   b_->SuspendEveryRequest();
-  auto write_on = [](MappedDevice& to, std::atomic<uint64_t>& ended, std::atomic<int>& left,
-                     const std::atomic<bool>& stopped) -> Task<void> {
+  auto write_on = [](MappedDevice& to, Sector own, std::atomic<uint64_t>& ended,
+                     std::atomic<int>& left, const std::atomic<bool>& stopped) -> Task<void> {
     std::vector<std::byte> data(kSectorBytes * 4);
     while (!stopped.load()) {
-      const IoStatus status = co_await to.Submit(IoRequest::Write(Sector(8), data));
+      const IoStatus status = co_await to.Submit(IoRequest::Write(own, data));
       EXPECT_EQ(status, IoStatus::kOk);
       ++ended;
     }
     --left;
   };
   for (int i = 0; i < 4; ++i) {
-    (*reactors_)[i % 2].Spawn(write_on(*device, acknowledged, running, stop));
+    const Sector own(static_cast<uint64_t>(i) * 8);
+    (*reactors_)[i % 2].Spawn(write_on(*device, own, acknowledged, running, stop));
   }
   uint64_t reached = 0;
   for (int i = 0; i < kSwaps; ++i) {

@@ -205,7 +205,7 @@ class TaskManagementTest : public IscsiTest {
     test.status_ = co_await test.initiators_.back()->Login({});
   }
   static Task<void> ReinstateEnd(TaskManagementTest& test) {
-    while (!test.status_) co_await test.ended_.Wait();
+    while (!test.status_) co_await Reactor::Current().Sleep(nanoseconds(0));
     EXPECT_EQ(test.status_, LoginStatus::kSuccess);
     EXPECT_EQ(test.directory_.sessions().size(), 1u);
   }
