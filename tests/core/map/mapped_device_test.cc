@@ -262,6 +262,20 @@ TEST_F(MappedDeviceTest, FlushSuspendFlushesTheBackingsAndNoFlushDoesNot) {
   ASSERT_TRUE(device->Resume().ok());
 }
 
+TEST_F(MappedDeviceTest, ASuspendFlushesThroughDevicesThatAreSuspendedThemselves) {
+  const auto low = Make("low", "0 100 linear /dev/a 0");
+  Make("mid", "0 50 linear low 0");
+  const auto top = Make("top", "0 40 linear mid 0");
+  for (const SuspendMode mode : {SuspendMode::kFlush, SuspendMode::kNoFlush}) {
+    ASSERT_TRUE(low->Suspend(mode).ok());
+    a_->Forget();
+    ASSERT_TRUE(top->Suspend(SuspendMode::kFlush).ok());
+    EXPECT_EQ(a_->CountOf(IoOp::kFlush), 1);
+    ASSERT_TRUE(top->Resume().ok());
+    ASSERT_TRUE(low->Resume().ok());
+  }
+}
+
 TEST_F(MappedDeviceTest, AFailedFlushLeavesTheDeviceServingWithTheOldTable) {
   const auto device = Make("x", "0 8 linear /dev/a 0");
   a_->Fail(IoOp::kFlush, IoStatus::kIoError);

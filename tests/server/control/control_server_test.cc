@@ -72,7 +72,7 @@ class ListenTest : public ::testing::Test {
 
   std::string path() const { return scratch_.path() + "/control.sock"; }
 
-  testing::ScratchDirectory scratch_;
+  TestDirectory scratch_{"/tmp"};  // short, as a socket's path has to be
 };
 
 TEST_F(ListenTest, TheSocketIsForItsOwnerOnly) {
