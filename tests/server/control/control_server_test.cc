@@ -70,7 +70,7 @@ class ListenTest : public ::testing::Test {
     return ControlServer::Start(std::move(parts));
   }
 
-  std::string path() const { return scratch_.path() + "/control.sock"; }
+  std::string path() const { return scratch_ / "control.sock"; }
 
   TestDirectory scratch_{"/tmp"};  // short, as a socket's path has to be
 };
