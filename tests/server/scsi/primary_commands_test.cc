@@ -107,7 +107,7 @@ TEST_F(PrimaryCommandsTest, BlockLimitsAreThoseThatAreKept) {
   EXPECT_EQ(page.Number(8, 4), kMaxTransferBytes / kTestBlockBytes);
   EXPECT_EQ(page.Number(20, 4), 1024u * 1024);
   EXPECT_EQ(page.Number(24, 4), 256u);
-  EXPECT_EQ(page.Number(36, 8), 256u * 1024 * 1024 / kTestBlockBytes);
+  EXPECT_EQ(page.Number(36, 8), 65535u);
   EXPECT_EQ(Vpd(0xb2).data[5], 0xe4);
 }
 

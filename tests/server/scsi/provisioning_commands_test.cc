@@ -88,8 +88,8 @@ TEST_F(ProvisioningTest, WriteSameRefusesWhatItDoesNotDo) {
   initiators_.clear();
   MakeUnit({});
   a_ = &Login(1);
-  EXPECT_FAILS(Do(Cdb16(0x93, 0, 0, (256 << 11) + 1), Fill(1, 0)), kInvalidFieldInCdb);
-  EXPECT_GOOD(Do(Cdb16(0x93, 0, 0, 256 << 11), Fill(1, 0)));
+  EXPECT_FAILS(Do(Cdb16(0x93, 0, 0, 65536), Fill(1, 0)), kInvalidFieldInCdb);
+  EXPECT_GOOD(Do(Cdb16(0x93, 0, 0, 65535), Fill(1, 0)));
 }
 
 TEST_F(ProvisioningTest, UnmapFreesEveryRange) {
