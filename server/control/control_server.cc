@@ -11,7 +11,10 @@
 #include <mutex>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "core/base/status_macros.h"
 #include "sectormap/v1/device_mapper.grpc.pb.h"
 #include "sectormap/v1/iscsi.grpc.pb.h"
@@ -60,11 +63,65 @@ void SetServing(grpc::Server& server, bool serving) {
 
 }  // namespace
 
+// gRPC's own deadline for a shutdown waits for idle connections, too, which clients may keep for
+// hours. An interceptor lives as long as its call.
+class ControlServer::ActiveCalls {
+ public:
+  // Refers to *this.
+  std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> InterceptorFactory() {
+    return std::make_unique<Factory>(*this);
+  }
+
+  void AwaitNone(absl::Duration at_most) {
+    const auto none = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return count_ == 0; };
+    absl::MutexLock hold(&mutex_);
+    mutex_.AwaitWithTimeout(absl::Condition(&none), at_most);
+  }
+
+ private:
+  class Call final : public grpc::experimental::Interceptor {
+   public:
+    explicit Call(ActiveCalls& calls) : calls_(calls) { calls_.Add(1); }
+    ~Call() override { calls_.Add(-1); }
+    void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
+      methods->Proceed();
+    }
+
+   private:
+    ActiveCalls& calls_;
+  };
+
+  class Factory final : public grpc::experimental::ServerInterceptorFactoryInterface {
+   public:
+    explicit Factory(ActiveCalls& calls) : calls_(calls) {}
+    // gRPC takes it and deletes it when the call ends.
+    grpc::experimental::Interceptor* CreateServerInterceptor(
+        grpc::experimental::ServerRpcInfo*) override {
+      return std::make_unique<Call>(calls_).release();
+    }
+
+   private:
+    ActiveCalls& calls_;
+  };
+
+  void Add(int change) {
+    absl::MutexLock hold(&mutex_);
+    count_ += change;
+  }
+
+  absl::Mutex mutex_;
+  int count_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+ControlServer::ControlServer() : active_calls_(std::make_unique<ActiveCalls>()) {}
+
 absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(Parts parts) {
   UsePluginsOnce();
   grpc::ServerBuilder builder;
   Configure(builder);
   for (grpc::Service* service : parts.services) builder.RegisterService(service);
+  std::unique_ptr<ControlServer> control(new ControlServer());
+  parts.interceptors.push_back(control->active_calls_->InterceptorFactory());
   builder.experimental().SetInterceptorCreators(std::move(parts.interceptors));
   std::vector<int> ports(parts.addresses.size());
   for (size_t i = 0; i < parts.addresses.size(); ++i) {
@@ -72,7 +129,6 @@ absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(Parts parts)
     builder.AddListeningPort(parts.addresses[i].ToGrpc(), grpc::InsecureServerCredentials(),
                              &ports[i]);
   }
-  std::unique_ptr<ControlServer> control(new ControlServer());
   {
     const Umask mask(kOwnerOnly);
     control->server_ = builder.BuildAndStart();
@@ -98,7 +154,8 @@ ControlServer::~ControlServer() = default;
 void ControlServer::Drain() { SetServing(*server_, false); }
 
 void ControlServer::Stop(std::chrono::milliseconds grace) {
-  server_->Shutdown(std::chrono::system_clock::now() + grace);
+  active_calls_->AwaitNone(absl::FromChrono(grace));
+  server_->Shutdown(std::chrono::system_clock::now());
   server_->Wait();
 }
 

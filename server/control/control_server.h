@@ -46,11 +46,17 @@ class ControlServer {
 
   // Health says NOT_SERVING from now on; calls are still answered.
   void Drain();
-  // No new calls; those that run are cancelled after `grace`. Returns when all have ended.
+  // Ends: calls that run have `grace` to end by themselves, then they are cancelled; connections
+  // without calls are closed at once. Returns when all have ended.
   void Stop(std::chrono::milliseconds grace);
 
  private:
-  ControlServer() = default;
+  class ActiveCalls;
+
+  ControlServer();
+
+  // Outlives the server, whose calls it counts.
+  const std::unique_ptr<ActiveCalls> active_calls_;
 
   std::vector<std::string> addresses_;
   std::unique_ptr<grpc::Server> server_;

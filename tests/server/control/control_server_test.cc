@@ -11,6 +11,7 @@
 
 #include <cstring>
 #include <fstream>
+#include <thread>
 
 #include "tests/server/control/control_fixture.h"
 
@@ -58,6 +59,19 @@ TEST_F(ControlServerTest, HealthIsPerServiceAndSaysNotServingWhileDraining) {
   control_->Drain();
   EXPECT_EQ(Health(channel_, "sectormap.v1.DeviceMapper"), 2);
   EXPECT_TRUE(Create("still-answered").ok());
+}
+
+TEST_F(ControlServerTest, AStopLetsCallsEndThatRunAndWaitsForNoIdleConnection) {
+  grpc::ClientContext context;
+  const auto watch = mapper_->Watch(&context, v1::WatchRequest());
+  watch->WaitForInitialMetadata();
+  std::thread ending([this] { feed_->Close(); });
+  control_->Stop(std::chrono::hours(1));
+  ending.join();
+  v1::WatchResponse response;
+  while (watch->Read(&response)) {
+  }
+  EXPECT_THAT(watch->Finish().error_message(), HasSubstr("sectormapd is stopping"));
 }
 
 class ListenTest : public ::testing::Test {

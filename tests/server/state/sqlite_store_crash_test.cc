@@ -5,13 +5,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <csignal>
-#include <cstdlib>
-#include <map>
-#include <random>
 #include <thread>
 
 #include "server/state/state_store.h"
+#include "tests/support/random.h"
 #include "tests/support/test_directory.h"
 
 namespace sectormap::state {
@@ -37,9 +36,9 @@ std::string Iqn(int device) { return "iqn.2026-11.io.sectormap:d" + std::to_stri
 [[noreturn]] void RunChild(const std::string& directory, uint64_t seed, int pipe) {
   auto store = OpenSqliteStore(directory);
   if (!store.ok()) _exit(1);
-  std::minstd_rand random(static_cast<uint32_t>(seed));
+  Random random(seed);
   for (int32_t version = 1;; ++version) {
-    const Report report{static_cast<int32_t>(random() % kNames), random() % 4 == 0 ? 0 : version};
+    const Report report{static_cast<int32_t>(random.Below(kNames)), random.OneIn(4) ? 0 : version};
     const DeviceRecord record = Record(report.device, report.version);
     absl::Status status =
         report.version == 0 ? (*store)->DeleteDevice(record.identity) : (*store)->PutDevice(record);
@@ -52,51 +51,58 @@ std::string Iqn(int device) { return "iqn.2026-11.io.sectormap:d" + std::to_stri
   }
 }
 
+// A device's table, and whether it is exported.
+struct State {
+  int version = 0;
+  bool exported = false;
+  bool operator==(const State&) const = default;
+};
+
 class Shadow {
  public:
-  void Apply(const Report& report) { versions_[report.device] = report.version; }
+  void Apply(const Report& report) {
+    states_[report.device] = {report.version, report.version != 0};
+  }
 
-  // The child may have done one step more than it could tell.
+  // The child may have done one step more than it could tell, on one device.
   void Check(const Contents& contents) {
-    int differing = 0;
-    std::map<int, int> found;
+    std::array<State, kNames> found;
     for (const DeviceRecord& device : contents.devices) {
-      found[std::stoi(device.name.substr(1))] = std::stoi(device.live_table.value());
+      found[std::stoi(device.name.substr(1))].version = std::stoi(device.live_table.value());
     }
+    for (const ExportRecord& entry : contents.exports) {
+      found[std::stoi(entry.device_identity.substr(3))].exported = true;
+    }
+    int differing = 0;
     for (int device = 0; device < kNames; ++device) {
-      if (found[device] != versions_[device]) ++differing;
-      versions_[device] = found[device];
+      if (!(found[device] == states_[device])) ++differing;
+      EXPECT_TRUE(found[device].version != 0 || !found[device].exported);
     }
     EXPECT_LE(differing, 1);
-    // A device of the last, unacknowledged step may not have been exported yet.
-    EXPECT_LE(contents.devices.size() - contents.exports.size(), 1u);
     EXPECT_EQ(contents.targets.size(), contents.exports.size());
+    states_ = found;
   }
 
  private:
-  std::map<int, int> versions_;
+  std::array<State, kNames> states_;
 };
 
 TEST(SqliteStoreCrashTest, KillLosesNothingThatWasAcknowledged) {
-  const char* given = std::getenv("SECTORMAP_SEED");
-  const uint64_t seed =
-      given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device()();
-  std::cout << "SECTORMAP_SEED=" << seed << std::endl;
-  std::minstd_rand random(static_cast<uint32_t>(seed));
+  Random random;
   TestDirectory scratch{"/tmp"};
   Shadow shadow;
   size_t acknowledged = 0;
   for (int round = 0; round < kRounds; ++round) {
     int pipe[2];
     ASSERT_EQ(::pipe(pipe), 0);
-    const uint64_t child_seed = random();
+    const uint64_t child_seed = random.Below(1'000'000);
     const pid_t child = fork();
     ASSERT_GE(child, 0);
     if (child == 0) RunChild(scratch.path().string(), child_seed, pipe[1]);
     close(pipe[1]);
     // Some reports are read before the kill, so that each round has got somewhere.
-    size_t wanted = 1 + random() % 40;
-    const auto delay = std::chrono::microseconds(random() % 5000);
+    uint64_t wanted = random.Between(1, 40);
+    const auto delay = std::chrono::microseconds(random.Below(5000));
     Report report{};
     while (read(pipe[0], &report, sizeof report) == sizeof report) {
       shadow.Apply(report);
