@@ -5,7 +5,7 @@
 //                        below one of the device roots
 //   mem:64M              RAM, gone with its last user; K, M, G, T are powers of 1024, s is sectors,
 //                        without a suffix bytes
-//   mem:64M#scratch      another one of the same size: the whole text is its name
+//   mem:64M@scratch      another one of the same size: the whole text is its name
 //
 // The same file, block device or text opened twice is the same device while somebody holds it, by
 // whatever path it was found and whether for reading or for writing.

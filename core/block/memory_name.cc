@@ -15,9 +15,9 @@ constexpr size_t kTagLengthMax = 64;  // as much as a person reads in a list
 absl::Status Wrong(const std::string& name, std::string_view reason) {
   return absl::InvalidArgumentError(
       absl::StrCat("'", name, "': ", std::string(reason),
-                   ". The form is mem:SIZE or mem:SIZE#NAME, SIZE with a suffix K, M, G or T "
+                   ". The form is mem:SIZE or mem:SIZE@NAME, SIZE with a suffix K, M, G or T "
                    "(powers of 1024) or "
-                   "s (sectors of 512 bytes), as mem:64M or mem:2048s#scratch"));
+                   "s (sectors of 512 bytes), as mem:64M or mem:2048s@scratch"));
 }
 
 // Bytes that one of the suffix stands for; 0: no such suffix.
@@ -55,12 +55,12 @@ absl::StatusOr<SectorCount> ParseMemoryName(const std::string& name) {
   std::string_view size = name;
   if (!size.starts_with(kMemoryPrefix)) return Wrong(name, "not a memory device");
   size.remove_prefix(kMemoryPrefix.size());
-  if (const size_t hash = size.find('#'); hash != std::string_view::npos) {
-    const std::string_view tag = size.substr(hash + 1);
+  if (const size_t at = size.find('@'); at != std::string_view::npos) {
+    const std::string_view tag = size.substr(at + 1);
     if (tag.empty() || tag.size() > kTagLengthMax || !std::ranges::all_of(tag, IsTagCharacter)) {
       return Wrong(name, "NAME is 1 to 64 letters, digits, '.', '_' or '-'");
     }
-    size = size.substr(0, hash);
+    size = size.substr(0, at);
   }
   uint64_t number = 0;
   const auto [end, error] = std::from_chars(size.data(), size.data() + size.size(), number);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The names of memory devices: mem:SIZE and mem:SIZE#NAME.
+// The names of memory devices: mem:SIZE and mem:SIZE@NAME.
 #pragma once
 
 #include <string>

@@ -188,7 +188,7 @@ TEST_F(BackingOpenerTest, RefusesWhatIsNotADisk) {
 TEST_F(BackingOpenerTest, OneTextIsOneMemory) {
   auto first = Open("mem:1M");
   EXPECT_EQ(Open("mem:1M"), first);
-  EXPECT_NE(Open("mem:1M#other"), first);
+  EXPECT_NE(Open("mem:1M@other"), first);
   EXPECT_NE(Open("mem:1024K"), first);
   std::weak_ptr<BlockDevice> gone = first;
   first.reset();
@@ -196,14 +196,14 @@ TEST_F(BackingOpenerTest, OneTextIsOneMemory) {
 }
 
 TEST_F(BackingOpenerTest, ListNamesWhatIsHeld) {
-  auto memory = Open("mem:1M#one");
+  auto memory = Open("mem:1M@one");
   auto file = Open(In("sub/../a.img"));
   Open(In("sub/b.img"));
   const std::vector<BackingOpener::Backing> list = opener_->List();
   ASSERT_EQ(list.size(), 2u);
   EXPECT_EQ(list[0].name, In("a.img"));
   EXPECT_EQ(list[0].device, file);
-  EXPECT_EQ(list[1].name, "mem:1M#one");
+  EXPECT_EQ(list[1].name, "mem:1M@one");
   EXPECT_EQ(list[1].device, memory);
 }
 

@@ -21,7 +21,7 @@ TEST(MemoryNameTest, SuffixesArePowersOf1024OrSectors) {
   EXPECT_EQ(SectorsIn("mem:64M"), 131072u);
   EXPECT_EQ(SectorsIn("mem:1G"), 2097152u);
   EXPECT_EQ(SectorsIn("mem:1T"), 2147483648u);
-  EXPECT_EQ(SectorsIn("mem:100s#scratch-1.a_B"), 100u);
+  EXPECT_EQ(SectorsIn("mem:100s@scratch-1.a_B"), 100u);
 }
 
 class WrongMemoryNameTest : public testing::TestWithParam<const char*> {};
@@ -29,8 +29,8 @@ class WrongMemoryNameTest : public testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Names, WrongMemoryNameTest,
                          testing::Values("mem:", "mem:M", "mem:0", "mem:0s", "mem:-1M", "mem:+1M",
                                          "mem: 1M", "mem:1 M", "mem:1.5M", "mem:1X", "mem:1MB",
-                                         "mem:511", "mem:513", "mem:1M#", "mem:1M#a b",
-                                         "mem:1M#a#b", "mem:1M#\xc3\xa4", "mem:0x10s",
+                                         "mem:511", "mem:513", "mem:1M@", "mem:1M@a b",
+                                         "mem:1M@a@b", "mem:1M@\xc3\xa4", "mem:0x10s",
                                          "mem:99999999999999999999999", "mem:9999999999T",
                                          "mem:18014398509481984s", "memory:1M", ""));
 

@@ -183,7 +183,7 @@ class VerbSource {
       case 1:
         return "0 " + std::to_string(kMappedSectors) + " linear " + Name() + " 0";
       case 2:
-        return "0 8 error\n8 " + length + " linear mem:1M#" + Name() + " 0";
+        return "0 8 error\n8 " + length + " linear mem:1M@" + Name() + " 0";
       default:
         return "0 " + length + " linear " + device_dir_ + "/disk" +
                std::to_string(random_.Below(kDisks)) + " 8";
