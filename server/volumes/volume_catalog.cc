@@ -178,6 +178,10 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Suspend(std::string_view name, Suspend
 absl::StatusOr<DeviceInfo> VolumeCatalog::Resume(std::string_view name) {
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(Saved before, registry_.Snapshot(name));
+  if (before.suspended && !before.live_table.has_value() && !before.inactive_table.has_value()) {
+    // Refused for want of a table: a kill must not find the intent of what was never to happen.
+    return registry_.Resume(name);
+  }
   RETURN_IF_ERROR(KeepIntent(AfterResume(std::move(before))));
   absl::Status status = registry_.Resume(name);
   if (!status.ok()) return Undone(std::move(status), KeepCurrent(name));
