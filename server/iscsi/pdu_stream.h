@@ -32,13 +32,14 @@
 
 namespace sectormap::iscsi {
 
-// What one receive asks for, in bytes: seven 4 KiB writes with their headers. Only the pages that
-// were received into are in memory, so a session that is idle after its login holds two of them.
-inline constexpr size_t kReceiveBufferBytes = 32 * 1024;
+// What one receive asks for, in bytes: a queue of 31 writes of 4 KiB with their headers. Only the
+// pages that were received into are in memory, so a session that is idle after its login holds two
+// of them.
+inline constexpr size_t kReceiveBufferBytes = 128 * 1024;
 
 // A data segment's rest below this goes through the receive buffer, together with the PDUs behind
 // it: copying 16 KiB is cheaper than a system call of its own.
-inline constexpr size_t kReceiveInPlaceBytes = kReceiveBufferBytes / 2;
+inline constexpr size_t kReceiveInPlaceBytes = 16 * 1024;
 
 enum class PduError : uint8_t {
   kNone,
@@ -156,7 +157,7 @@ class PduWriter {
     if (much && Reactor::Current().alone()) StartSending();
   }
   // A send and the wake-up of the peer cost as much as a few commands: so many share it.
-  static constexpr size_t kSendAheadPdus = 8;
+  static constexpr size_t kSendAheadPdus = 16;
   static constexpr size_t kSendAheadBytes = 512 * 1024;
 
   // A PDU whose data (a copy, at most kMaxOwnedBytes in all) the writer keeps: answers that belong
