@@ -138,7 +138,7 @@ void Say(const std::string& line) { std::cout << line << std::endl; }
 absl::Status Daemon::Start() {
   ASSIGN_OR_RETURN(store_, state::OpenSqliteStore(options_.state_dir));
   ASSIGN_OR_RETURN(const state::Contents contents, store_->LoadAll());
-  ASSIGN_OR_RETURN(reactors_, ReactorPool::Start(options_.reactors, clock_));
+  ASSIGN_OR_RETURN(reactors_, ReactorPool::Start(options_.reactors, clock_, options_.poll));
   portal_resources_ = std::make_shared<iscsi::PortalResources>(*reactors_);
   RETURN_IF_ERROR(StartDevices(contents));
   if (options_.metrics.has_value()) {
@@ -264,6 +264,7 @@ void Daemon::Reload(const DaemonOptions& wanted) {
   needs_restart("control", wanted.control != options_.control);
   needs_restart("metrics", wanted.metrics != options_.metrics);
   needs_restart("reactors", wanted.reactors != options_.reactors);
+  needs_restart("poll", wanted.poll != options_.poll);
   spdlog::info("event=reloaded");
 }
 

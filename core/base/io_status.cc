@@ -45,6 +45,8 @@ std::string_view ToString(IoStatus status) {
       return "not supported";
     case IoStatus::kAborted:
       return "aborted";
+    case IoStatus::kRequeue:
+      return "handed back by its target";
     case IoStatus::kUnavailable:
       return "unavailable";
   }

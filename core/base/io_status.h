@@ -17,8 +17,9 @@ enum class IoStatus : uint8_t {
   kNotSupported,  // this device cannot do this operation
   kAborted,       // given up on request, nothing is known of the medium
   kUnavailable,   // no table, or its backing device could not be opened
+  kRequeue,       // a target hands back what it held; its mapped device asks again (target.h)
 };
-inline constexpr int kIoStatusCount = 8;
+inline constexpr int kIoStatusCount = 9;
 
 // REQUIRES: error > 0, an errno value.
 IoStatus FromErrno(int error);

@@ -20,8 +20,8 @@ namespace {
 // control plane's threads.
 constexpr absl::Duration kTurnWaitMax = absl::Seconds(30);
 
-// How long the reaper leaves a device alone that a verb is busy with.
-constexpr absl::Duration kReaperRetry = absl::Milliseconds(100);
+// How long a deferred removal leaves a device alone that a verb is busy with.
+constexpr absl::Duration kRetryRemoval = absl::Milliseconds(100);
 
 std::string Hex128(unsigned __int128 value) {
   return absl::StrFormat("%016x%016x", static_cast<uint64_t>(value >> 64),
@@ -109,19 +109,22 @@ DeviceRegistry::DeviceRegistry(ReactorPool& reactors, const TargetRegistry& type
       types_(types),
       backings_(backings),
       graph_(std::make_shared<DeviceGraph>([this](NodePtr node) {
-        absl::MutexLock lock(&reaper_mutex_);
+        absl::MutexLock lock(&errands_mutex_);
         idle_.push_back(std::move(node));
       })),
-      reaper_([this] { RunReaper(); }) {}
+      errands_([this] { RunErrands(); }) {}
 
 DeviceRegistry::~DeviceRegistry() {
   graph_->Close();
   {
-    absl::MutexLock lock(&reaper_mutex_);
+    absl::MutexLock lock(&errands_mutex_);
     stopping_ = true;
   }
-  reaper_.join();
-  for (const NodePtr& node : graph_->All()) node->device->Retire();
+  errands_.join();
+  for (const NodePtr& node : graph_->All()) {
+    node->device->SetEventListener(nullptr);
+    node->device->Retire();
+  }
 }
 
 DeviceInfo DeviceRegistry::InfoOf(const DeviceNode& node) const {
@@ -177,6 +180,10 @@ absl::Status DeviceRegistry::Create(std::string_view name, const CreateOptions& 
       std::make_shared<MappedDevice>(std::string(name), options.uuid, Identity(options), reactors_);
   ASSIGN_OR_RETURN(NodePtr node, graph_->Add(std::string(name), options.uuid, std::move(device)));
   const TurnHolder turn(node);
+  (*turn).device->SetEventListener([this, weak = std::weak_ptr(node)] {
+    absl::MutexLock lock(&errands_mutex_);
+    if (NodePtr still_there = weak.lock()) with_events_.insert(std::move(still_there));
+  });
   Tell(Change::kCreated, *turn);
   return absl::OkStatus();
 }
@@ -184,7 +191,8 @@ absl::Status DeviceRegistry::Create(std::string_view name, const CreateOptions& 
 absl::Status DeviceRegistry::Load(std::string_view name, const TableSpec& spec, bool read_only) {
   return ChangeDevice(name, "load", [&](DeviceNode& node) -> absl::Status {
     TableDevices devices(*this, node);
-    ASSIGN_OR_RETURN(auto table, MappingTable::Build(spec, read_only, types_, devices));
+    ASSIGN_OR_RETURN(auto table,
+                     MappingTable::Build(spec, read_only, types_, devices, *node.device));
     node.device->Load(std::move(table));
     return absl::OkStatus();
   });
@@ -231,7 +239,7 @@ absl::StatusOr<std::shared_ptr<const MappingTable>> DeviceRegistry::Build(Device
                                                                           bool read_only) {
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(text));
   TableDevices devices(*this, node);
-  return MappingTable::Build(spec, read_only, types_, devices);
+  return MappingTable::Build(spec, read_only, types_, devices, *node.device);
 }
 
 // Tries again what could not be built at start, and loads it.
@@ -314,6 +322,7 @@ absl::Status DeviceRegistry::Remove(std::string_view name, RemoveOptions options
 
 // After the device has left the name space.
 void DeviceRegistry::FinishRemoval(DeviceNode& node) {
+  node.device->SetEventListener(nullptr);
   node.device->RaiseEvent();
   node.device->Retire();
   Tell(Change::kRemoved, node);
@@ -409,46 +418,60 @@ std::shared_ptr<MappedDevice> DeviceRegistry::Find(std::string_view name) const 
 }
 
 void DeviceRegistry::OnDeferredRemoval(std::function<void(const std::string& name)> call) {
-  absl::MutexLock lock(&reaper_mutex_);
+  absl::MutexLock lock(&errands_mutex_);
   on_deferred_removal_ = std::move(call);
 }
 
 void DeviceRegistry::RemoveDeferred() {
   std::vector<NodePtr> all = graph_->All();
-  absl::MutexLock lock(&reaper_mutex_);
+  absl::MutexLock lock(&errands_mutex_);
   for (NodePtr& node : all) idle_.push_back(std::move(node));
 }
 
-void DeviceRegistry::RunReaper() {
+void DeviceRegistry::RunErrands() {
   while (true) {
-    NodePtr node;
-    std::function<void(const std::string&)> tell;
+    std::set<NodePtr> with_events;
+    NodePtr idle;
     {
-      absl::MutexLock lock(&reaper_mutex_);
+      absl::MutexLock lock(&errands_mutex_);
       auto wanted = [this] {
-        reaper_mutex_.AssertHeld();
-        return stopping_ || !idle_.empty();
+        errands_mutex_.AssertHeld();
+        return stopping_ || !idle_.empty() || !with_events_.empty();
       };
-      reaper_mutex_.Await(absl::Condition(&wanted));
+      errands_mutex_.Await(absl::Condition(&wanted));
       if (stopping_) {
         idle_.clear();
+        with_events_.clear();
         return;
       }
-      node = std::move(idle_.front());
-      idle_.pop_front();
-      tell = on_deferred_removal_;
+      with_events.swap(with_events_);
+      if (!idle_.empty()) {
+        idle = std::move(idle_.front());
+        idle_.pop_front();
+      }
     }
-    if (!node->verbs.Take("remove --deferred", absl::ZeroDuration())) {
-      absl::MutexLock lock(&reaper_mutex_);
-      idle_.push_back(std::move(node));
-      reaper_mutex_.AwaitWithTimeout(absl::Condition(&stopping_), kReaperRetry);
-      continue;
+    for (const NodePtr& node : with_events) Tell(Change::kChanged, *node);
+    if (idle != nullptr && !RemoveIfIdle(idle)) {
+      absl::MutexLock lock(&errands_mutex_);
+      idle_.push_back(std::move(idle));
+      errands_mutex_.AwaitWithTimeout(absl::Condition(&stopping_), kRetryRemoval);
     }
-    const TurnHolder turn(node);
-    const bool gone = graph_->RemoveIfIdle(*node);
-    if (gone) FinishRemoval(*node);
-    if (gone && tell) tell(graph_->name(*node));
   }
+}
+
+// False if a verb is busy with the device.
+bool DeviceRegistry::RemoveIfIdle(const NodePtr& node) {
+  if (!node->verbs.Take("remove --deferred", absl::ZeroDuration())) return false;
+  const TurnHolder turn(node);
+  if (!graph_->RemoveIfIdle(*node)) return true;
+  FinishRemoval(*node);
+  std::function<void(const std::string&)> tell;
+  {
+    absl::MutexLock lock(&errands_mutex_);
+    tell = on_deferred_removal_;
+  }
+  if (tell) tell(graph_->name(*node));
+  return true;
 }
 
 uint64_t DeviceRegistry::Subscribe(Watcher watcher) {
@@ -465,6 +488,8 @@ void DeviceRegistry::Unsubscribe(uint64_t id) {
 void DeviceRegistry::Tell(Change change, const DeviceNode& node) const {
   absl::MutexLock lock(&watchers_mutex_);
   if (watchers_.empty()) return;
+  // An event that came too late: nothing is told of a device after its removal.
+  if (change == Change::kChanged && graph_->removed(node)) return;
   const DeviceInfo info = InfoOf(node);
   for (const auto& [id, watcher] : watchers_) watcher(change, info);
 }

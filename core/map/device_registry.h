@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -64,8 +65,8 @@ class DeviceRegistry {
   // the kernel does. `mode` is how it suspends, if it has to.
   //
   // `intent` is told what the device is about to become, by then either resumed or suspended as
-  // above, once no other refusal is left but a flush that fails. Its error is the answer, with
-  // nothing changed. Not called if there is no table to go on with.
+  // above, once only a flush that fails or a target (PreResume) can refuse. Its error is the
+  // answer, with nothing changed. Not called if there is no table to go on with.
   using ResumeIntent = std::function<absl::Status(const Saved& next)>;
   absl::Status Resume(std::string_view name, SuspendMode mode = SuspendMode::kFlush,
                       const ResumeIntent& intent = nullptr);
@@ -105,9 +106,9 @@ class DeviceRegistry {
   // Told, on a control thread, that a deferred removal has happened. Set once, before the first.
   void OnDeferredRemoval(std::function<void(const std::string& name)> call);
 
-  // Watching: called on a control thread after each verb that changed something, in order for one
-  // device, not for open counts. The call is cheap, does not change devices and does not
-  // (un)subscribe. After Unsubscribe it is not called any more.
+  // Watching: called on a control thread after each verb that changed something and after events,
+  // in order for one device, not for open counts. The call is cheap, does not change devices and
+  // does not (un)subscribe. After Unsubscribe it is not called any more.
   enum class Change { kCreated, kChanged, kRemoved };
   using Watcher = std::function<void(Change change, const DeviceInfo& info)>;
   uint64_t Subscribe(Watcher watcher);
@@ -133,7 +134,8 @@ class DeviceRegistry {
   void Tell(Change change, const DeviceNode& node) const;
   bool RestoreLive(const Saved& saved);
   void RestoreInactive(const Saved& saved);
-  void RunReaper();
+  void RunErrands();
+  bool RemoveIfIdle(const NodePtr& node);
 
   ReactorPool& reactors_;
   const TargetRegistry& types_;
@@ -144,12 +146,14 @@ class DeviceRegistry {
   std::vector<std::pair<uint64_t, Watcher>> watchers_ ABSL_GUARDED_BY(watchers_mutex_);
   uint64_t next_watcher_ ABSL_GUARDED_BY(watchers_mutex_) = 1;
 
-  // Deferred removals, on a thread of their own: the last hold may drop on a reactor.
-  absl::Mutex reaper_mutex_;
-  std::deque<NodePtr> idle_ ABSL_GUARDED_BY(reaper_mutex_);
-  bool stopping_ ABSL_GUARDED_BY(reaper_mutex_) = false;
-  std::function<void(const std::string&)> on_deferred_removal_ ABSL_GUARDED_BY(reaper_mutex_);
-  std::thread reaper_;
+  // What happens on no verb's thread, on a thread of its own: deferred removals, as the last hold
+  // may drop on a reactor, and telling the watchers of events, which targets raise anywhere.
+  absl::Mutex errands_mutex_;
+  std::deque<NodePtr> idle_ ABSL_GUARDED_BY(errands_mutex_);
+  std::set<NodePtr> with_events_ ABSL_GUARDED_BY(errands_mutex_);
+  bool stopping_ ABSL_GUARDED_BY(errands_mutex_) = false;
+  std::function<void(const std::string&)> on_deferred_removal_ ABSL_GUARDED_BY(errands_mutex_);
+  std::thread errands_;
 };
 
 }  // namespace sectormap

@@ -52,8 +52,9 @@ class Pieces {
   }
 
  private:
+  // What is asked again as a whole forgets how its other pieces ended.
   void Note(IoStatus status) {
-    if (result_ == IoStatus::kOk) result_ = status;
+    if (result_ == IoStatus::kOk || status == IoStatus::kRequeue) result_ = status;
   }
 
   std::vector<Task<IoStatus>> under_way_;
@@ -213,7 +214,13 @@ Task<IoStatus> MappedDevice::SubmitTo(BlockDevice& lower, Shard& shard, IoReques
                                       IoRequest piece) {
   Pass pass(shard);
   Task<IoStatus> task = lower.Submit(piece);
-  if (task.immediate()) return Counted(request, task.await_resume());
+  if (task.immediate()) {
+    const IoStatus status = task.await_resume();
+    if (status == IoStatus::kRequeue) [[unlikely]] {
+      return SubmitAgain(shard, request);
+    }
+    return Counted(request, status);
+  }
   return Finish(std::move(pass), request, std::move(task));
 }
 
@@ -225,10 +232,21 @@ Task<IoStatus> MappedDevice::Finish(Pass pass, IoRequest request, Task<IoStatus>
     status = co_await owned;
   }
   pass.Leave();
+  if (status == IoStatus::kRequeue) [[unlikely]] {
+    co_return co_await SubmitAgain(ThisShard(), request);
+  }
   co_return Counted(request, status);
 }
 
 Task<IoStatus> MappedDevice::SubmitWhenOpen(Shard& shard, IoRequest request) {
+  while (!shard.open) co_await shard.waiters.Wait();
+  co_return co_await Submit(request);
+}
+
+// A target has handed the request back since the device is being suspended: the gate is closed, or
+// closes in a moment.
+Task<IoStatus> MappedDevice::SubmitAgain(Shard& shard, IoRequest request) {
+  co_await NextTurn();
   while (!shard.open) co_await shard.waiters.Wait();
   co_return co_await Submit(request);
 }
@@ -291,10 +309,13 @@ void MappedDevice::CloseAndDrain() {
   left.Wait();
 }
 
-void MappedDevice::OpenAll(const MappingTable* table) {
-  reactors_.OnEach([this, table](Reactor& reactor) {
+void MappedDevice::UseTable(const MappingTable* table) {
+  reactors_.OnEach([this, table](Reactor& reactor) { shards_[reactor.index()].table = table; });
+}
+
+void MappedDevice::OpenAll() {
+  reactors_.OnEach([this](Reactor& reactor) {
     Shard& shard = shards_[reactor.index()];
-    shard.table = table;
     shard.open = true;
     shard.waiters.WakeAll();
   });
@@ -307,11 +328,13 @@ absl::Status MappedDevice::SuspendLocked(SuspendMode mode) {
     if (suspended_) return absl::OkStatus();
     live = live_;
   }
+  if (live != nullptr) live->PreSuspend(mode);
   CloseAndDrain();
   if (mode == SuspendMode::kFlush && live != nullptr) {
     const IoStatus flushed = reactors_.RunOn(0, FlushThrough(live));
     if (flushed != IoStatus::kOk) {
-      OpenAll(live.get());
+      live->Resume();
+      OpenAll();
       return absl::InternalError(absl::StrCat("a flush of the backing devices failed (",
                                               Absl(ToString(flushed)),
                                               "), so the device was not suspended and I/O goes on; "
@@ -319,6 +342,7 @@ absl::Status MappedDevice::SuspendLocked(SuspendMode mode) {
                                               "what was written last may be lost"));
     }
   }
+  if (live != nullptr) live->PostSuspend();
   absl::MutexLock lock(&state_mutex_);
   suspended_ = true;
   return absl::OkStatus();
@@ -344,7 +368,6 @@ absl::Status MappedDevice::Resume(SuspendMode mode) {
   std::shared_ptr<const MappingTable> old;
   {
     absl::MutexLock lock(&state_mutex_);
-    suspended_ = false;
     old = live_;
     next = inactive_ != nullptr ? std::exchange(inactive_, nullptr) : live_;
     if (next != live_) unbuilt_live_.reset();
@@ -358,7 +381,16 @@ absl::Status MappedDevice::Resume(SuspendMode mode) {
         read_only_.exchange(read_only, std::memory_order_relaxed) != read_only;
     TellObservers(size_changed, read_only_changed);
   }
-  OpenAll(next.get());
+  UseTable(next.get());
+  if (next != nullptr) {
+    RETURN_IF_ERROR(next->PreResume());
+    next->Resume();
+  }
+  {
+    absl::MutexLock lock(&state_mutex_);
+    suspended_ = false;
+  }
+  OpenAll();
   return absl::OkStatus();
 }
 
@@ -376,7 +408,8 @@ void MappedDevice::Retire() {
     suspended_ = false;
   }
   size_.store(0, std::memory_order_relaxed);
-  OpenAll(nullptr);
+  UseTable(nullptr);
+  OpenAll();
 }
 
 void MappedDevice::SetUnbuilt(TableSlot slot, UnbuiltTable table) {
@@ -438,6 +471,12 @@ std::shared_ptr<const MappingTable> MappedDevice::table(TableSlot slot) const {
 void MappedDevice::RaiseEvent() {
   absl::MutexLock lock(&event_mutex_);
   ++event_number_;
+  if (event_listener_) event_listener_();
+}
+
+void MappedDevice::SetEventListener(std::function<void()> listener) {
+  absl::MutexLock lock(&event_mutex_);
+  event_listener_ = std::move(listener);
 }
 
 absl::StatusOr<uint32_t> MappedDevice::WaitEvent(uint32_t seen,

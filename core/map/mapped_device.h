@@ -29,13 +29,9 @@
 #include "core/block/block_device.h"
 #include "core/block/io_counters.h"
 #include "core/map/mapping_table.h"
+#include "core/map/target_host.h"
 
 namespace sectormap {
-
-enum class SuspendMode {
-  kFlush,    // wait for what is in flight, then flush every backing device
-  kNoFlush,  // wait for what is in flight
-};
 
 enum class TableSlot { kLive, kInactive };
 
@@ -64,7 +60,7 @@ class DeviceObserver {
   virtual void OnReadOnlyChanged() = 0;
 };
 
-class MappedDevice final : public BlockDevice {
+class MappedDevice final : public BlockDevice, public TargetHost {
  public:
   MappedDevice(std::string name, std::string uuid, std::string identity, ReactorPool& reactors);
   // REQUIRES: no request is inside or waiting.
@@ -98,7 +94,8 @@ class MappedDevice final : public BlockDevice {
   absl::Status Suspend(SuspendMode mode);
   // Swaps the inactive table in, if there is one, after suspending with `mode` if need be; then
   // lets I/O go on. FailedPrecondition: suspended without any table. If the suspend fails, the new
-  // table stays in the inactive slot and the old one serves.
+  // table stays in the inactive slot and the old one serves. If a target of the new table refuses
+  // (PreResume), the device stays suspended with the new table.
   absl::Status Resume(SuspendMode mode = SuspendMode::kFlush);
   // Waits for what is in flight and lets both tables go, for good; what comes later is
   // kUnavailable.
@@ -123,8 +120,13 @@ class MappedDevice final : public BlockDevice {
   DeviceInfo info() const;  // but for open_count and deferred_remove, which the registry knows
   std::shared_ptr<const MappingTable> table(TableSlot slot) const;
 
+  // --- TargetHost ---
+  ReactorPool& reactors() override { return reactors_; }
   // Counted events (dm's event_nr): target events, rename, removal. Any thread.
-  void RaiseEvent();
+  void RaiseEvent() override;
+
+  // Called by RaiseEvent, on its thread: must not block. Null ends it. Control threads.
+  void SetEventListener(std::function<void()> listener);
   // Returns the event number as soon as it differs from `seen`; DeadlineExceeded when `cancelled`
   // (asked ten times a second) says true.
   absl::StatusOr<uint32_t> WaitEvent(uint32_t seen, const std::function<bool()>& cancelled);
@@ -149,6 +151,7 @@ class MappedDevice final : public BlockDevice {
 
   Shard& ThisShard() { return shards_[Reactor::Current().index()]; }
   Task<IoStatus> SubmitWhenOpen(Shard& shard, IoRequest request);
+  Task<IoStatus> SubmitAgain(Shard& shard, IoRequest request);
   Task<IoStatus> SubmitTo(BlockDevice& lower, Shard& shard, IoRequest request, IoRequest piece);
   Task<IoStatus> SubmitFlush(Shard& shard, IoRequest request);
   Task<IoStatus> Finish(Pass pass, IoRequest request, Task<IoStatus> task);
@@ -158,7 +161,8 @@ class MappedDevice final : public BlockDevice {
   }
 
   void CloseAndDrain();
-  void OpenAll(const MappingTable* table);
+  void UseTable(const MappingTable* table);
+  void OpenAll();
   absl::Status SuspendLocked(SuspendMode mode) ABSL_EXCLUSIVE_LOCKS_REQUIRED(verb_mutex_);
   void TellObservers(bool size_changed, bool read_only_changed);
 
@@ -185,6 +189,7 @@ class MappedDevice final : public BlockDevice {
 
   mutable absl::Mutex event_mutex_;
   uint32_t event_number_ ABSL_GUARDED_BY(event_mutex_) = 0;
+  std::function<void()> event_listener_ ABSL_GUARDED_BY(event_mutex_);
 
   absl::Mutex observers_mutex_ ABSL_ACQUIRED_AFTER(verb_mutex_);
   std::vector<DeviceObserver*> observers_ ABSL_GUARDED_BY(observers_mutex_);

@@ -23,12 +23,13 @@ std::string KnownTypes(const TargetRegistry& types) {
 }
 
 absl::StatusOr<MappingTable::Row> BuildRow(const TableRow& row, bool read_only,
-                                           const TargetRegistry& types, DeviceResolver& devices) {
+                                           const TargetRegistry& types, DeviceResolver& devices,
+                                           TargetHost& host) {
   const TargetType* type = types.Find(row.type);
   if (type == nullptr) {
     return TableError(row.line, row.type, "unknown target type", KnownTypes(types));
   }
-  TargetArgs args(row.args, row.length, read_only, devices);
+  TargetArgs args(row.args, row.length, read_only, devices, host);
   absl::StatusOr<std::unique_ptr<Target>> target = type->create(args);
   if (!target.ok()) {
     const std::string usage = absl::StrCat("usage: <start> <length> ", Absl(type->name),
@@ -48,7 +49,8 @@ uint64_t BlockSectors(const BlockLimits& limits) {
 absl::StatusOr<std::shared_ptr<const MappingTable>> MappingTable::Build(const TableSpec& spec,
                                                                         bool read_only,
                                                                         const TargetRegistry& types,
-                                                                        DeviceResolver& devices) {
+                                                                        DeviceResolver& devices,
+                                                                        TargetHost& host) {
   if (spec.empty()) {
     return TableError(0, "", "no targets specified", "a table needs at least one row");
   }
@@ -58,7 +60,7 @@ absl::StatusOr<std::shared_ptr<const MappingTable>> MappingTable::Build(const Ta
   std::vector<uint64_t> ends;
   ends.reserve(spec.rows().size());
   for (const TableRow& row : spec.rows()) {
-    ASSIGN_OR_RETURN(Row built, BuildRow(row, read_only, types, devices));
+    ASSIGN_OR_RETURN(Row built, BuildRow(row, read_only, types, devices, host));
     ends.push_back(built.end().value());
     table->rows_.push_back(std::move(built));
   }
@@ -121,7 +123,6 @@ bool MappingTable::BackingShrank() const {
 }
 
 std::string MappingTable::Text(std::string (*row_text)(const Row& row)) const {
-  absl::MutexLock lock(&control_mutex_);
   std::string text;
   for (const Row& row : rows_) {
     text += FormatRow(row.start, row.length, row.type->name, row_text(row));
@@ -160,8 +161,25 @@ absl::StatusOr<std::string> MappingTable::Message(Sector sector, std::string_vie
     return absl::InvalidArgumentError("the message ends in a backslash, or holds a NUL");
   }
   if (words->empty()) return absl::InvalidArgumentError("the message is empty");
-  absl::MutexLock lock(&control_mutex_);
+  absl::MutexLock lock(&message_mutex_);
   return Find(sector).target->Message(*words);
+}
+
+absl::Status MappingTable::PreResume() const {
+  for (const Row& row : rows_) RETURN_IF_ERROR(row.target->PreResume());
+  return absl::OkStatus();
+}
+
+void MappingTable::Resume() const {
+  for (const Row& row : rows_) row.target->Resume();
+}
+
+void MappingTable::PreSuspend(SuspendMode mode) const {
+  for (const Row& row : rows_) row.target->PreSuspend(mode);
+}
+
+void MappingTable::PostSuspend() const {
+  for (const Row& row : rows_) row.target->PostSuspend();
 }
 
 }  // namespace sectormap

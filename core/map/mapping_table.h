@@ -31,11 +31,12 @@ class MappingTable {
 
   // Opens every device and validates everything. Fails with `line N: <type>: <reason>` and what to
   // do about it (a TableError); the code is InvalidArgument, NotFound (a device) or
-  // PermissionDenied. Control threads only.
+  // PermissionDenied. `host` outlives the table. Control threads only.
   static absl::StatusOr<std::shared_ptr<const MappingTable>> Build(const TableSpec& spec,
                                                                    bool read_only,
                                                                    const TargetRegistry& types,
-                                                                   DeviceResolver& devices);
+                                                                   DeviceResolver& devices,
+                                                                   TargetHost& host);
 
   // REQUIRES: sector < size(). Any thread.
   const Row& Find(Sector sector) const { return rows_[index_.Find(sector)]; }
@@ -55,8 +56,7 @@ class MappingTable {
   // before it goes live. Control threads.
   bool BackingShrank() const;
 
-  // `table` and `status` text, one line per row, as TableSpec::Parse reads it. Control threads; may
-  // wait for a message to the same table.
+  // `table` and `status` text, one line per row, as TableSpec::Parse reads it. Control threads.
   std::string TableText() const;
   std::string StatusText() const;
 
@@ -65,6 +65,12 @@ class MappingTable {
 
   // The message goes to the row that holds `sector`. Control threads.
   absl::StatusOr<std::string> Message(Sector sector, std::string_view text) const;
+
+  // The targets' lives (target.h), row by row. Called by the mapped device, one at a time.
+  absl::Status PreResume() const;
+  void Resume() const;
+  void PreSuspend(SuspendMode mode) const;
+  void PostSuspend() const;
 
  private:
   MappingTable() = default;
@@ -87,8 +93,8 @@ class MappingTable {
   std::vector<BlockDevice*> flush_set_;
   std::vector<SeenSize> sizes_at_build_;
 
-  // A target's control calls come one at a time (target.h).
-  mutable absl::Mutex control_mutex_;
+  // Messages come one at a time (target.h).
+  mutable absl::Mutex message_mutex_;
 };
 
 }  // namespace sectormap

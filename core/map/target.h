@@ -17,8 +17,20 @@
 
 namespace sectormap {
 
-// Thread: Submit on any reactor; everything else on one control thread at a time. A target without
-// state is immutable after Create and needs no more thought.
+enum class SuspendMode {
+  kFlush,    // wait for what is in flight, then flush every backing device
+  kNoFlush,  // wait for what is in flight; what targets hold waits for the next table
+};
+
+// Thread: Submit and ExtentAt on any reactor; the rest on control threads. Messages come one at a
+// time, and so do the life's calls; status may be asked at any moment. A target without state is
+// immutable after Create and needs no more thought.
+//
+// The life of a target that has work of its own (as the kernel's presuspend .. resume):
+//   Create   at load; the old table still serves, perhaps over the same devices. No background
+//   work. PreResume, Resume    its table goes live, or goes on after a suspend. PreSuspend,
+//   PostSuspend    before it goes for good, or for a while.
+// Destroyed without any of them if its table was never live, else after PostSuspend.
 class Target : public BlockDevice {
  public:
   explicit Target(SectorCount length) : length_(length) {}
@@ -41,6 +53,22 @@ class Target : public BlockDevice {
   // True: a flush of this target is nothing but a flush of each of its backings, and MappedDevice
   // flushes each distinct backing once. False: MappedDevice submits kFlush to the target.
   virtual bool flush_is_for_backings() const { return true; }
+
+  // I/O has stopped; nothing is in flight. A refusal leaves the device suspended, with this table.
+  virtual absl::Status PreResume() { return absl::OkStatus(); }
+
+  // I/O comes from now on: background work may start. Also after a PreSuspend that was taken back,
+  // as the suspend failed.
+  virtual void Resume() {}
+
+  // I/O still comes, and is about to be stopped: end background work, and let go of every request
+  // that is held, or the suspend waits for ever. With kNoFlush a held request may end with
+  // kRequeue, from now until PostSuspend, and is mapped again by the table that comes; else it
+  // fails.
+  virtual void PreSuspend(SuspendMode mode) { static_cast<void>(mode); }
+
+  // Nothing is in flight any more.
+  virtual void PostSuspend() {}
 
   // `dmsetup message`. The answer may be empty.
   virtual absl::StatusOr<std::string> Message(std::span<const std::string> words) {

@@ -11,19 +11,22 @@
 #include "absl/status/statusor.h"
 #include "core/base/units.h"
 #include "core/map/device_resolver.h"
+#include "core/map/target_host.h"
 
 namespace sectormap {
 
 class TargetArgs {
  public:
-  // `length` is the row's; `read_only` the table's. Borrows `words` and `devices`.
+  // `length` is the row's; `read_only` the table's. Borrows `words`, `devices` and `host`.
   TargetArgs(std::span<const std::string> words, SectorCount length, bool read_only,
-             DeviceResolver& devices)
-      : words_(words), length_(length), read_only_(read_only), devices_(devices) {}
+             DeviceResolver& devices, TargetHost& host)
+      : words_(words), length_(length), read_only_(read_only), devices_(devices), host_(host) {}
 
   size_t left() const { return words_.size(); }
   SectorCount length() const { return length_; }
   bool read_only() const { return read_only_; }
+  // The mapped device; outlives the target.
+  TargetHost& host() const { return host_; }
 
   // Each takes one word; `error` is the text of the refusal (InvalidArgument).
   absl::StatusOr<std::string> Word(std::string_view error);
@@ -40,6 +43,7 @@ class TargetArgs {
   const SectorCount length_;
   const bool read_only_;
   DeviceResolver& devices_;
+  TargetHost& host_;
 };
 
 // Refuses a row that reaches past the end of its device, in the kernel's words (dm_table.c,

@@ -14,6 +14,7 @@
 #include "core/block/memory_device.h"
 #include "core/map/mapping_table.h"
 #include "targets/builtin_targets.h"
+#include "tests/support/test_target_host.h"
 
 namespace sectormap::targets {
 
@@ -42,6 +43,7 @@ class TargetFixture : public testing::Test {
     auto pool = ReactorPool::Start(1, clock_);
     ASSERT_TRUE(pool.ok()) << pool.status();
     reactors_ = *std::move(pool);
+    host_ = std::make_unique<TestTargetHost>(reactors_.get());
     for (const char* name : {"/dev/vdd", "/dev/vde", "/dev/vdf"}) {
       disks_[name] = *MemoryDevice::Create(kDeviceSize);
       devices_.Add(name, disks_[name]);
@@ -53,7 +55,7 @@ class TargetFixture : public testing::Test {
   absl::StatusOr<std::shared_ptr<const MappingTable>> Build(std::string_view text) {
     absl::StatusOr<TableSpec> spec = TableSpec::Parse(text);
     if (!spec.ok()) return spec.status();
-    return MappingTable::Build(*spec, /*read_only=*/false, types_, devices_);
+    return MappingTable::Build(*spec, /*read_only=*/false, types_, devices_, *host_);
   }
 
   // The only row's target. The table must be good.
@@ -75,6 +77,7 @@ class TargetFixture : public testing::Test {
   TargetRegistry types_;
   NamedDevices devices_;
   std::unique_ptr<ReactorPool> reactors_;
+  std::unique_ptr<TestTargetHost> host_;
 
  private:
   // A request is submitted on the reactor, not only awaited there.

@@ -37,9 +37,9 @@ class Stack final : public DeviceResolver {
   std::shared_ptr<MappedDevice> Make(ReactorPool& reactors, const std::string& text) {
     auto spec = TableSpec::Parse(text);
     EXPECT_TRUE(spec.ok()) << spec.status();
-    auto table = MappingTable::Build(*spec, /*read_only=*/false, types_, *this);
-    EXPECT_TRUE(table.ok()) << table.status();
     auto device = std::make_shared<MappedDevice>("d", "", kIdentity, reactors);
+    auto table = MappingTable::Build(*spec, /*read_only=*/false, types_, *this, *device);
+    EXPECT_TRUE(table.ok()) << table.status();
     device->Load(*table);
     const absl::Status resumed = device->Resume();
     EXPECT_TRUE(resumed.ok()) << resumed;

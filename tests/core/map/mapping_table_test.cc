@@ -3,6 +3,7 @@
 
 #include "core/map/table_error.h"
 #include "tests/core/map/map_fixture.h"
+#include "tests/support/test_target_host.h"
 
 namespace sectormap {
 namespace {
@@ -63,7 +64,7 @@ class MappingTableTest : public testing::Test {
                                                             bool read_only = false) {
     absl::StatusOr<TableSpec> spec = TableSpec::Parse(text);
     if (!spec.ok()) return spec.status();
-    return MappingTable::Build(*spec, read_only, types_, disks_);
+    return MappingTable::Build(*spec, read_only, types_, disks_, host_);
   }
   std::shared_ptr<const MappingTable> Good(std::string_view text) {
     auto table = Build(text);
@@ -72,6 +73,7 @@ class MappingTableTest : public testing::Test {
   }
   absl::Status Bad(std::string_view text) { return Build(text).status(); }
 
+  TestTargetHost host_;
   TargetRegistry types_;
   Disks disks_;
   std::shared_ptr<TestDisk> a_, b_;

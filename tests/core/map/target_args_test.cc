@@ -6,6 +6,7 @@
 
 #include "core/map/table_error.h"
 #include "tests/core/map/map_fixture.h"
+#include "tests/support/test_target_host.h"
 
 namespace sectormap {
 namespace {
@@ -25,9 +26,10 @@ class TargetArgsTest : public testing::Test {
  protected:
   TargetArgs Args(std::vector<std::string> words, bool read_only = false) {
     words_ = std::move(words);
-    return TargetArgs(words_, SectorCount(8), read_only, devices_);
+    return TargetArgs(words_, SectorCount(8), read_only, devices_, host_);
   }
   OneDisk devices_;
+  TestTargetHost host_;
   std::vector<std::string> words_;
 };
 

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// The life of a target that has work of its own (core/map/target.h): what it is told, when, and
+// what becomes of requests that it hands back.
+#include "absl/strings/str_join.h"
+#include "tests/core/map/map_fixture.h"
+
+namespace sectormap {
+namespace {
+
+// Notes what it is told. Holds every write until it is suspended.
+class LivelyTarget final : public Target {
+ public:
+  struct Diary {
+    absl::Mutex mutex;
+    std::vector<std::string> lines;
+    TargetHost* host = nullptr;
+    std::atomic<int> held{0};
+    bool refuse_resume = false;
+
+    void Note(std::string line) {
+      absl::MutexLock lock(&mutex);
+      lines.push_back(std::move(line));
+    }
+    std::string TakeAll() {
+      absl::MutexLock lock(&mutex);
+      return absl::StrJoin(std::exchange(lines, {}), " ");
+    }
+  };
+  static Diary* diary;
+
+  explicit LivelyTarget(SectorCount length) : Target(length) {}
+  BlockLimits limits() const override { return {}; }
+  Task<IoStatus> Submit(IoRequest request) override {
+    if (request.op != IoOp::kWrite) return IoStatus::kOk;
+    return HoldUntilSuspended();
+  }
+  std::string TableArgs() const override { return ""; }
+  bool flush_is_for_backings() const override { return false; }
+  absl::Status PreResume() override {
+    diary->Note("preresume");
+    if (diary->refuse_resume) return absl::DataLossError("the store is damaged");
+    return absl::OkStatus();
+  }
+  void Resume() override {
+    suspending_ = false;
+    diary->Note("resume");
+  }
+  void PreSuspend(SuspendMode mode) override {
+    answer_ = mode == SuspendMode::kNoFlush ? IoStatus::kRequeue : IoStatus::kIoError;
+    suspending_ = true;
+    diary->Note("presuspend");
+  }
+  void PostSuspend() override { diary->Note("postsuspend"); }
+
+ private:
+  Task<IoStatus> HoldUntilSuspended() {
+    ++diary->held;
+    while (!suspending_) co_await Reactor::Current().Sleep(std::chrono::microseconds(50));
+    co_return answer_.load();
+  }
+
+  std::atomic<bool> suspending_{false};
+  std::atomic<IoStatus> answer_{IoStatus::kOk};
+};
+LivelyTarget::Diary* LivelyTarget::diary = nullptr;
+
+const TargetType kLivelyTarget{
+    .name = "lively",
+    .version = "1.0.0",
+    .usage = "",
+    .summary = "for tests",
+    .create = [](TargetArgs& args) -> absl::StatusOr<std::unique_ptr<Target>> {
+      LivelyTarget::diary->host = &args.host();
+      return std::make_unique<LivelyTarget>(args.length());
+    },
+};
+
+class TargetLifeTest : public MapFixture {
+ protected:
+  void SetUp() override {
+    LivelyTarget::diary = &diary_;
+    MapFixture::SetUp();
+    types_.Add(kLivelyTarget);
+  }
+  // The devices write into the diary until they are gone.
+  void TearDown() override { registry_.reset(); }
+
+  LivelyTarget::Diary diary_;
+};
+
+TEST_F(TargetLifeTest, IsToldInTheKernelsOrder) {
+  Make("x", "0 8 lively\n");
+  EXPECT_EQ(diary_.TakeAll(), "preresume resume");
+  ASSERT_EQ(registry().Suspend("x", SuspendMode::kFlush), absl::OkStatus());
+  EXPECT_EQ(diary_.TakeAll(), "presuspend postsuspend");
+  ASSERT_EQ(registry().Suspend("x", SuspendMode::kFlush), absl::OkStatus());
+  EXPECT_EQ(diary_.TakeAll(), "");
+  ASSERT_EQ(registry().Resume("x"), absl::OkStatus());
+  EXPECT_EQ(diary_.TakeAll(), "preresume resume");
+  ASSERT_EQ(registry().Resume("x"), absl::OkStatus());
+  EXPECT_EQ(diary_.TakeAll(), "");
+  ASSERT_EQ(registry().Remove("x", {}), absl::OkStatus());
+  EXPECT_EQ(diary_.TakeAll(), "presuspend postsuspend");
+}
+
+TEST_F(TargetLifeTest, ATableThatWasNeverLiveIsToldNothing) {
+  ASSERT_TRUE(registry().Create("x", {}).ok());
+  ASSERT_EQ(Load("x", "0 8 lively\n"), absl::OkStatus());
+  ASSERT_EQ(registry().Clear("x"), absl::OkStatus());
+  EXPECT_EQ(diary_.TakeAll(), "");
+}
+
+TEST_F(TargetLifeTest, TheOldTableEndsBeforeTheNewOneBegins) {
+  Make("x", "0 8 lively\n");
+  ASSERT_EQ(Load("x", "0 16 lively\n"), absl::OkStatus());
+  diary_.TakeAll();
+  ASSERT_EQ(registry().Resume("x"), absl::OkStatus());
+  EXPECT_EQ(diary_.TakeAll(), "presuspend postsuspend preresume resume");
+}
+
+TEST_F(TargetLifeTest, AHeldWriteFailsAtAFlushSuspend) {
+  const auto device = Make("x", "0 8 lively\n");
+  std::vector<std::byte> data(Bytes(SectorCount(8)).value());
+  Pending write(*reactors_, 0, *device, IoRequest::Write(Sector(0), data));
+  while (diary_.held == 0) std::this_thread::yield();
+  ASSERT_EQ(registry().Suspend("x", SuspendMode::kFlush), absl::OkStatus());
+  EXPECT_EQ(write.Wait(), IoStatus::kIoError);
+}
+
+TEST_F(TargetLifeTest, AHeldWriteGoesToTheNextTableAfterANoFlushSuspend) {
+  const auto device = Make("x", "0 4 lively\n4 4 linear /dev/b 0\n");
+  std::vector<std::byte> data(Bytes(SectorCount(8)).value(), std::byte{7});
+  Pending write(*reactors_, 0, *device, IoRequest::Write(Sector(0), data));
+  while (diary_.held == 0) std::this_thread::yield();
+  ASSERT_EQ(Load("x", "0 8 linear /dev/a 0\n"), absl::OkStatus());
+  ASSERT_EQ(registry().Suspend("x", SuspendMode::kNoFlush), absl::OkStatus());
+  EXPECT_FALSE(write.done());
+  ASSERT_EQ(registry().Resume("x"), absl::OkStatus());
+  EXPECT_EQ(write.Wait(), IoStatus::kOk);
+  EXPECT_EQ(ByteAt(*a_, 0), 7);
+  EXPECT_EQ(ByteAt(*a_, 7), 7);
+}
+
+TEST_F(TargetLifeTest, AFailedSuspendIsTakenBack) {
+  Make("x", "0 8 lively\n8 8 linear /dev/a 0\n");
+  diary_.TakeAll();
+  a_->Fail(IoOp::kFlush, IoStatus::kIoError);
+  EXPECT_FALSE(registry().Suspend("x", SuspendMode::kFlush).ok());
+  EXPECT_EQ(diary_.TakeAll(), "presuspend resume");
+}
+
+TEST_F(TargetLifeTest, ARefusedResumeLeavesTheDeviceSuspendedWithTheNewTable) {
+  const auto device = Make("x", "0 8 linear /dev/a 0\n");
+  ASSERT_EQ(Load("x", "0 16 lively\n"), absl::OkStatus());
+  diary_.refuse_resume = true;
+  EXPECT_EQ(Message(registry().Resume("x")), "the store is damaged");
+  EXPECT_TRUE(InfoOf("x").suspended);
+  EXPECT_EQ(InfoOf("x").size, SectorCount(16));
+  diary_.refuse_resume = false;
+  EXPECT_EQ(registry().Resume("x"), absl::OkStatus());
+  EXPECT_FALSE(InfoOf("x").suspended);
+}
+
+TEST_F(TargetLifeTest, AnEventIsCountedAndTheWatchersHearOfIt) {
+  Make("x", "0 8 lively\n");
+  std::atomic<uint32_t> seen{0};
+  const uint64_t id = registry().Subscribe(
+      [&seen](DeviceRegistry::Change, const DeviceInfo& info) { seen = info.event_number; });
+  reactors_->OnEach([this](Reactor& reactor) {
+    if (reactor.index() == 0) diary_.host->RaiseEvent();
+  });
+  EXPECT_EQ(*registry().WaitEvent("x", 0, [] { return false; }), 1u);
+  while (seen != 1) std::this_thread::yield();
+  registry().Unsubscribe(id);
+}
+
+}  // namespace
+}  // namespace sectormap
