@@ -79,7 +79,8 @@ class VolumeCatalog {
   };
 
   absl::Status LoadAndResume(std::string_view name, std::string_view table, bool read_only);
-  absl::Status SwapIn(const DeviceRegistry::Saved& before, SuspendMode mode);
+  absl::Status SwapIn(const DeviceRegistry::Saved& before, SuspendMode mode,
+                      const DeviceRegistry::ResumeIntent& intent);
   absl::Status PutInactiveBack(const DeviceRegistry::Saved& before);
 
   // Keeps the device as it is now; nothing if it has gone meanwhile.

@@ -9,6 +9,7 @@
 #include "core/async/clock.h"
 #include "core/block/memory_device.h"
 #include "targets/builtin_targets.h"
+#include "tests/support/faulty_device.h"
 #include "tests/support/refusing_store.h"
 #include "tests/support/test_directory.h"
 
@@ -25,14 +26,18 @@ constexpr char kZero8[] = "0 8 zero \n";
 constexpr char kZero16[] = "0 16 zero \n";
 constexpr char kError8[] = "0 8 error \n";
 
-// Memory of 1024 sectors under any name that starts with /mem, while `present`.
+// Memory of 1024 sectors under any name that starts with /mem, while `present`; of
+// /mem-unflushable, every flush fails.
 class MemoryBackings final : public BackingSource {
  public:
   absl::StatusOr<std::shared_ptr<BlockDevice>> Open(std::string_view name, bool) override {
     if (!name.starts_with("/mem") || !present) return absl::NotFoundError("no such file");
     auto device = MemoryDevice::Create(SectorCount(1024));
     if (!device.ok()) return device.status();
-    return std::shared_ptr<BlockDevice>(*std::move(device));
+    if (name != "/mem-unflushable") return std::shared_ptr<BlockDevice>(*std::move(device));
+    auto faulty = std::make_shared<FaultyDevice>(*std::move(device));
+    faulty->Add({.op = IoOp::kFlush});
+    return faulty;
   }
 
   bool present = true;
@@ -97,6 +102,15 @@ class VolumeCatalogTest : public ::testing::Test {
                          .deferred_remove = saved.deferred_remove});
     }
     EXPECT_EQ(present, Records());
+  }
+
+  // Makes `upper` with a live table and an inactive one for which `lower` has become too small.
+  void MakeShrunk() {
+    MakeActive("lower", kZero16);
+    MakeActive("upper", kZero8);
+    ASSERT_TRUE(catalog_->Load("upper", "0 16 linear lower 0", false).ok());
+    ASSERT_TRUE(catalog_->Replace("lower", kZero8, false, SuspendMode::kFlush).ok());
+    store_->TakePuts();
   }
 
   void MakeActive(const std::string& name, const std::string& table = kZero8) {
@@ -226,6 +240,76 @@ TEST_F(VolumeCatalogTest, AReplaceThatIsRefusedLeavesTheOldTableServing) {
   EXPECT_EQ(saved.live_table, kZero8);
   EXPECT_EQ(saved.inactive_table, kZero16);
   EXPECT_FALSE(saved.suspended);
+  ExpectKept();
+}
+
+TEST_F(VolumeCatalogTest, AResumeWithoutATableIsRefusedBeforeItIsWrittenDown) {
+  ASSERT_TRUE(catalog_->Create({.name = "a"}).ok());
+  ASSERT_TRUE(catalog_->Suspend("a", SuspendMode::kFlush).ok());
+  store_->TakePuts();
+  EXPECT_EQ(catalog_->Resume("a").status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(store_->TakePuts(), IsEmpty());
+  ExpectKept();
+  Restart();
+  EXPECT_TRUE(registry_->Info("a")->suspended);
+}
+
+TEST_F(VolumeCatalogTest, AResumeWhoseTableCannotBeBuiltIsRefusedBeforeItIsWrittenDown) {
+  MakeActive("a", "0 8 linear /mem 0\n");
+  ASSERT_TRUE(catalog_->Suspend("a", SuspendMode::kFlush).ok());
+  backings_.present = false;
+  Restart();
+  EXPECT_EQ(catalog_->Resume("a").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(store_->TakePuts(), IsEmpty());
+  ExpectKept();
+}
+
+// Were the new table ever written down as the live one, a kill then would lose the old one.
+TEST_F(VolumeCatalogTest, OfAResumeRefusedBecauseABackingShrankOnlyTheSuspensionIsWrittenDown) {
+  MakeShrunk();
+  EXPECT_THAT(catalog_->Resume("upper").status().message(),
+              HasSubstr("suspended with its old one"));
+  for (const state::DeviceRecord& put : store_->TakePuts()) {
+    EXPECT_EQ(put.name, "upper");
+    EXPECT_EQ(put.live_table, kZero8);
+    EXPECT_EQ(put.inactive_table, std::nullopt);
+    EXPECT_TRUE(put.suspended);
+  }
+  ExpectKept();
+  Restart();
+  EXPECT_TRUE(registry_->Info("upper")->suspended);
+  EXPECT_EQ(Snapshot("upper").live_table, kZero8);
+  EXPECT_TRUE(catalog_->Resume("upper").ok());
+}
+
+TEST_F(VolumeCatalogTest, AShrunkBackingChangesNothingWhileThatCannotBeKept) {
+  MakeShrunk();
+  store_->Refuse(absl::ResourceExhaustedError("disk full"));
+  EXPECT_EQ(catalog_->Resume("upper").status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_FALSE(registry_->Info("upper")->suspended);
+  EXPECT_TRUE(registry_->Info("upper")->has_inactive_table);
+  ExpectKept();
+}
+
+TEST_F(VolumeCatalogTest, ATableThatIsBuiltAtLastIsNotLeftInTheInactiveSlotIfThatCannotBeKept) {
+  MakeActive("a", "0 8 linear /mem 0\n");
+  backings_.present = false;
+  Restart();
+  backings_.present = true;
+  store_->Refuse(absl::ResourceExhaustedError("disk full"));
+  EXPECT_FALSE(catalog_->Resume("a").ok());
+  EXPECT_FALSE(registry_->Info("a")->has_inactive_table);
+  ExpectKept();
+}
+
+TEST_F(VolumeCatalogTest, AResumeWhoseFlushFailsIsTakenBackInTheStoreToo) {
+  MakeActive("a", "0 8 linear /mem-unflushable 0\n");
+  ASSERT_TRUE(catalog_->Load("a", kZero16, false).ok());
+  EXPECT_EQ(catalog_->Resume("a").status().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(Snapshot("a").inactive_table, kZero16);
+  ExpectKept();
+  EXPECT_FALSE(catalog_->Replace("a", kZero8, false, SuspendMode::kFlush).ok());
+  EXPECT_EQ(Snapshot("a").inactive_table, kZero16);
   ExpectKept();
 }
 
