@@ -176,7 +176,7 @@ absl::Status Daemon::StartDevices(const state::Contents& contents) {
   RETURN_IF_ERROR(MakeDeviceRoot());
   targets::AddBuiltinTargets(types_);
   ASSIGN_OR_RETURN(backings_, BackingOpener::Create({.device_roots = options_.device_roots,
-                                                     .file_mode = std::nullopt,
+                                                     .file_mode = options_.file_mode,
                                                      .block_device_mode = std::nullopt}));
   registry_ = std::make_unique<DeviceRegistry>(*reactors_, types_, *backings_);
   volumes_ = std::make_unique<volumes::VolumeCatalog>(*registry_, *store_);
@@ -265,6 +265,7 @@ void Daemon::Reload(const DaemonOptions& wanted) {
   needs_restart("metrics", wanted.metrics != options_.metrics);
   needs_restart("reactors", wanted.reactors != options_.reactors);
   needs_restart("poll", wanted.poll != options_.poll);
+  needs_restart("file-mode", wanted.file_mode != options_.file_mode);
   spdlog::info("event=reloaded");
 }
 
