@@ -39,7 +39,7 @@ def resident_mib(pid):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build-dir", required=True)
-    parser.add_argument("--rows", type=int, default=150_000)
+    parser.add_argument("--rows", type=int, default=160_000)
     options = parser.parse_args()
     table = table_of(options.rows)
     if len(table) <= GRPC_DEFAULT_BYTES:
