@@ -195,6 +195,23 @@ absl::Status DeviceRegistry::Clear(std::string_view name) {
   });
 }
 
+absl::Status DeviceRegistry::AnnounceSize(std::string_view name) {
+  return ChangeDevice(name, "load", [](DeviceNode& node) -> absl::Status {
+    const DeviceInfo info = node.device->info();
+    if (info.has_live_table || !info.has_inactive_table) {
+      return absl::FailedPreconditionError("the device has no table that waits to be its first");
+    }
+    node.device->AnnounceSize();
+    return absl::OkStatus();
+  });
+}
+
+absl::Status DeviceRegistry::CheckUsedOnlyBy(std::string_view name,
+                                             const std::set<std::string>& users) const {
+  ASSIGN_OR_RETURN(const NodePtr node, graph_->Find(name));
+  return graph_->CheckUsedOnlyBy(*node, users);
+}
+
 absl::Status DeviceRegistry::Suspend(std::string_view name, SuspendMode mode) {
   return ChangeDevice(name, "suspend",
                       [mode](DeviceNode& node) { return node.device->Suspend(mode); });

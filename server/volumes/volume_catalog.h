@@ -4,6 +4,7 @@
 // error is the answer. What has been answered is there after `kill -9`.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -26,6 +27,30 @@ struct CreateRequest {
   std::string uuid{};
   std::optional<std::string> table{};  // dmsetup's text
   bool read_only = false;
+};
+
+// What ReplaceTogether is to do. Devices that are there already must have a live table, no inactive
+// one, and not be suspended.
+struct TogetherRequest {
+  struct NewDevice {
+    std::string name, uuid{}, table;
+    bool read_only = false;
+  };
+  struct NewTable {
+    std::string name, table;  // as read-only as the one before
+  };
+  std::vector<NewDevice> create{};  // each after those that its table names
+  std::vector<NewTable> replace{};
+  std::vector<std::string> hold{};    // suspended meanwhile, with the table they have
+  std::vector<std::string> remove{};  // used by none but the tables that go
+  SuspendMode mode = SuspendMode::kFlush;
+
+  // Of the devices above, those that are suspended before `when_quiet` is called, while the others
+  // still serve.
+  std::set<std::string> writers{};
+  std::function<absl::Status()> when_quiet{};
+  // Called when all are suspended. What it adds to `changes` is kept in the same transaction.
+  std::function<absl::Status(state::Changes& changes)> when_still{};
 };
 
 // Any control thread; verbs on one device run one after the other, on different devices side by
@@ -57,6 +82,11 @@ class VolumeCatalog {
   // in the inactive slot is there again.
   absl::StatusOr<DeviceInfo> Replace(std::string_view name, std::string_view table, bool read_only,
                                      SuspendMode mode);
+  // Several devices at one instant, which is in the store as a whole or not at all: everything is
+  // loaded, the devices are suspended (who uses another one first), the change is kept, the devices
+  // go on (who is used first). A failure before it is kept undoes everything. I/O waits meanwhile,
+  // and finds either all old tables or all new ones.
+  absl::Status ReplaceTogether(const TogetherRequest& request);
   struct Removed {
     bool deferred = false;  // still open; goes when the last opener closes it
   };
@@ -64,6 +94,11 @@ class VolumeCatalog {
   absl::StatusOr<DeviceInfo> Rename(std::string_view name, std::string_view new_name);
   absl::StatusOr<DeviceInfo> SetUuid(std::string_view name, std::string_view uuid);
   absl::StatusOr<std::string> Message(std::string_view name, Sector sector, std::string_view text);
+
+  // Records that are no device's, in one transaction.
+  absl::Status Keep(const state::Changes& changes) { return store_.Apply(changes); }
+  // An event of the device (dm's event_nr), raised by what watches it from outside.
+  void RaiseEvent(std::string_view name);
 
   // Reading needs no durability.
   const DeviceRegistry& registry() const { return registry_; }
@@ -77,6 +112,8 @@ class VolumeCatalog {
     absl::Mutex mutex;
     VolumeCatalog* catalog ABSL_GUARDED_BY(mutex) = nullptr;
   };
+
+  class Together;
 
   absl::Status LoadAndResume(std::string_view name, std::string_view table, bool read_only);
   absl::Status SwapIn(const DeviceRegistry::Saved& before, SuspendMode mode);
