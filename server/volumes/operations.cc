@@ -86,24 +86,15 @@ bool OperationRun::Sleep(absl::Duration time) const {
 }
 
 void OperationRun::Progress(int64_t done_bytes, int64_t total_bytes) const {
-  OperationInfo info;
-  {
-    absl::MutexLock hold(&owner_.mutex_);
-    Operations::Entry& entry = owner_.entries_.at(id_);
-    if (entry.record.done_bytes == done_bytes && entry.record.total_bytes == total_bytes &&
-        !entry.samples.empty()) {
-      return;
-    }
-    entry.record.done_bytes = done_bytes;
-    entry.record.total_bytes = total_bytes;
-    const absl::Time now = absl::Now();
-    entry.samples.push_back({now, done_bytes});
-    while (entry.samples.size() > 2 && entry.samples[1].time < now - kRateWindow) {
-      entry.samples.pop_front();
-    }
-    info = owner_.InfoOf(entry);
+  absl::MutexLock hold(&owner_.mutex_);
+  Operations::Entry& entry = owner_.entries_.at(id_);
+  entry.record.done_bytes = done_bytes;
+  entry.record.total_bytes = total_bytes;
+  const absl::Time now = absl::Now();
+  entry.samples.push_back({now, done_bytes});
+  while (entry.samples.size() > 2 && entry.samples[1].time < now - kRateWindow) {
+    entry.samples.pop_front();
   }
-  owner_.Tell(info);
 }
 
 void OperationRun::NoWayBack(std::string reason) const {
@@ -189,32 +180,27 @@ void Operations::StartThread(Entry& entry, std::set<std::string> devices, std::s
 }
 
 void Operations::End(int64_t id, const absl::Status& status) {
-  OperationInfo info;
-  {
-    absl::MutexLock hold(&mutex_);
-    Entry& entry = entries_.at(id);
-    // What the stop ended stays as it is in the store, and is taken up at the next start.
-    if (!status.ok() && stopping_ && !entry.cancelled) return;
-    if (status.ok()) {
-      entry.state = OperationState::kDone;
-      entry.record.done_bytes = entry.record.total_bytes;
-    } else if (absl::IsCancelled(status) && entry.cancelled) {
-      entry.state = OperationState::kCancelled;
-    } else {
-      entry.state = OperationState::kFailed;
-      entry.record.error = std::string(status.message());
-    }
-    entry.record.state = std::string(NameOf(entry.state));
-    entry.record.ended_unix_seconds = Now();
-    entry.samples.clear();
-    state::Changes changes;
-    changes.put_operations.push_back(entry.record);
-    // If it cannot be kept, the next start does the work once more, which finds it done.
-    store_.Apply(changes).IgnoreError();
-    info = InfoOf(entry);
-    ForgetOld();
+  absl::MutexLock hold(&mutex_);
+  Entry& entry = entries_.at(id);
+  // What the stop ended stays as it is in the store, and is taken up at the next start.
+  if (!status.ok() && stopping_ && !entry.cancelled) return;
+  if (status.ok()) {
+    entry.state = OperationState::kDone;
+    entry.record.done_bytes = entry.record.total_bytes;
+  } else if (absl::IsCancelled(status) && entry.cancelled) {
+    entry.state = OperationState::kCancelled;
+  } else {
+    entry.state = OperationState::kFailed;
+    entry.record.error = std::string(status.message());
   }
-  Tell(info);
+  entry.record.state = std::string(NameOf(entry.state));
+  entry.record.ended_unix_seconds = Now();
+  entry.samples.clear();
+  state::Changes changes;
+  changes.put_operations.push_back(entry.record);
+  // If it cannot be kept, the next start does the work once more, which finds it done.
+  store_.Apply(changes).IgnoreError();
+  ForgetOld();
 }
 
 void Operations::ForgetOld() {
@@ -279,39 +265,34 @@ absl::StatusOr<OperationInfo> Operations::Start(const std::string& kind, const s
                                                 const std::set<std::string>& devices,
                                                 std::string plan) {
   CHECK(kinds_.contains(kind));
-  OperationInfo info;
   JoinEnded();
-  {
-    absl::MutexLock hold(&mutex_);
-    if (stopping_) return absl::UnavailableError("sectormapd is stopping");
-    const auto running = std::ranges::count_if(
-        entries_, [](const auto& entry) { return entry.second.state == OperationState::kRunning; });
-    if (static_cast<size_t>(running) >= kOperationsRunningMax) {
-      return absl::ResourceExhaustedError(absl::StrCat(
-          kOperationsRunningMax, " operations are running; wait for one of them to end"));
-    }
-    const int64_t id = next_id_;
-    RETURN_IF_ERROR(ReserveLocked(devices, absl::StrCat("operation ", id, " (", kind, ")")));
-    state::OperationRecord record{.id = id,
-                                  .kind = kind,
-                                  .device = device,
-                                  .state = std::string(NameOf(OperationState::kRunning)),
-                                  .plan = WithDevices(devices, plan),
-                                  .started_unix_seconds = Now()};
-    state::Changes changes;
-    changes.put_operations.push_back(record);
-    if (const absl::Status kept = store_.Apply(changes); !kept.ok()) {
-      for (const std::string& name : devices) reserved_.erase(name);
-      return kept;
-    }
-    ++next_id_;
-    Entry& entry = entries_[id];
-    entry.record = std::move(record);
-    info = InfoOf(entry);
-    StartThread(entry, devices, std::move(plan));
+  absl::MutexLock hold(&mutex_);
+  if (stopping_) return absl::UnavailableError("sectormapd is stopping");
+  const auto running = std::ranges::count_if(
+      entries_, [](const auto& entry) { return entry.second.state == OperationState::kRunning; });
+  if (static_cast<size_t>(running) >= kOperationsRunningMax) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        kOperationsRunningMax, " operations are running; wait for one of them to end"));
   }
-  Tell(info);
-  return info;
+  const int64_t id = next_id_;
+  RETURN_IF_ERROR(ReserveLocked(devices, absl::StrCat("operation ", id, " (", kind, ")")));
+  state::OperationRecord record{.id = id,
+                                .kind = kind,
+                                .device = device,
+                                .state = std::string(NameOf(OperationState::kRunning)),
+                                .plan = WithDevices(devices, plan),
+                                .started_unix_seconds = Now()};
+  state::Changes changes;
+  changes.put_operations.push_back(record);
+  if (const absl::Status kept = store_.Apply(changes); !kept.ok()) {
+    for (const std::string& name : devices) reserved_.erase(name);
+    return kept;
+  }
+  ++next_id_;
+  Entry& entry = entries_[id];
+  entry.record = std::move(record);
+  StartThread(entry, devices, std::move(plan));
+  return InfoOf(entry);
 }
 
 OperationInfo Operations::InfoOf(const Entry& entry) const {
@@ -375,38 +356,18 @@ absl::StatusOr<OperationInfo> Operations::Wait(int64_t id,
 }
 
 absl::StatusOr<OperationInfo> Operations::Cancel(int64_t id) {
-  OperationInfo info;
-  {
-    absl::MutexLock hold(&mutex_);
-    const auto found = entries_.find(id);
-    if (found == entries_.end()) {
-      return absl::NotFoundError(
-          absl::StrCat("there is no operation ", id, ", or it ended long ago"));
-    }
-    Entry& entry = found->second;
-    if (entry.state != OperationState::kRunning) return InfoOf(entry);
+  absl::MutexLock hold(&mutex_);
+  const auto found = entries_.find(id);
+  if (found == entries_.end()) {
+    return absl::NotFoundError(
+        absl::StrCat("there is no operation ", id, ", or it ended long ago"));
+  }
+  Entry& entry = found->second;
+  if (entry.state == OperationState::kRunning) {
     if (!entry.no_way_back.empty()) return absl::FailedPreconditionError(entry.no_way_back);
     entry.cancelled = true;
-    info = InfoOf(entry);
   }
-  Tell(info);
-  return info;
-}
-
-uint64_t Operations::Subscribe(Watcher watcher) {
-  absl::MutexLock hold(&watchers_mutex_);
-  watchers_[next_watcher_] = std::move(watcher);
-  return next_watcher_++;
-}
-
-void Operations::Unsubscribe(uint64_t id) {
-  absl::MutexLock hold(&watchers_mutex_);
-  watchers_.erase(id);
-}
-
-void Operations::Tell(const OperationInfo& info) {
-  absl::MutexLock hold(&watchers_mutex_);
-  for (const auto& [id, watcher] : watchers_) watcher(info);
+  return InfoOf(entry);
 }
 
 }  // namespace sectormap::volumes

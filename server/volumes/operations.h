@@ -145,12 +145,6 @@ class Operations {
   // OK: it will end soon, or has. FailedPrecondition: it has passed the point of no return.
   absl::StatusOr<OperationInfo> Cancel(int64_t id);
 
-  // Told of every change, on the thread that made it; the call is cheap and calls nothing here.
-  using Watcher = std::function<void(const OperationInfo& info)>;
-  uint64_t Subscribe(Watcher watcher);
-  // After it, the watcher is not called any more.
-  void Unsubscribe(uint64_t id);
-
  private:
   friend class OperationRun;
 
@@ -175,7 +169,6 @@ class Operations {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetOld() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   OperationInfo InfoOf(const Entry& entry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Tell(const OperationInfo& info);
 
   state::StateStore& store_;
   std::map<std::string, Work> kinds_;
@@ -186,10 +179,6 @@ class Operations {
   std::map<int64_t, Entry> entries_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::thread> over_ ABSL_GUARDED_BY(mutex_);                // threads at their end
   std::map<std::string, std::string> reserved_ ABSL_GUARDED_BY(mutex_);  // device to whom
-
-  absl::Mutex watchers_mutex_;
-  uint64_t next_watcher_ ABSL_GUARDED_BY(watchers_mutex_) = 1;
-  std::map<uint64_t, Watcher> watchers_ ABSL_GUARDED_BY(watchers_mutex_);
 };
 
 }  // namespace sectormap::volumes

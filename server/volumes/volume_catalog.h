@@ -95,6 +95,10 @@ class VolumeCatalog {
   absl::StatusOr<DeviceInfo> SetUuid(std::string_view name, std::string_view uuid);
   absl::StatusOr<std::string> Message(std::string_view name, Sector sector, std::string_view text);
 
+  // A message that changes no table, for recipes: it takes no turn.
+  absl::StatusOr<std::string> Ask(std::string_view name, std::string_view text) {
+    return registry_.Message(name, Sector(0), text);
+  }
   // Records that are no device's, in one transaction.
   absl::Status Keep(const state::Changes& changes) { return store_.Apply(changes); }
   // An event of the device (dm's event_nr), raised by what watches it from outside.

@@ -6,7 +6,7 @@
 
 #include <atomic>
 
-#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "tests/support/refusing_store.h"
 #include "tests/support/test_directory.h"
 
@@ -139,19 +139,6 @@ TEST_F(OperationsTest, OldEndedOnesAreForgotten) {
   EXPECT_LE(operations_->List().size(), kEndedKeptMax + kOperationsRunningMax);
   EXPECT_EQ(operations_->Get(1).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(store_->LoadAll()->operations.size(), operations_->List().size());
-}
-
-TEST_F(OperationsTest, WatchersHearOfEveryChangeInOrder) {
-  std::vector<OperationState> states;
-  absl::Notification ended;
-  const uint64_t id = operations_->Subscribe([&](const OperationInfo& info) {
-    states.push_back(info.state);
-    if (info.ended()) ended.Notify();
-  });
-  Begin("quick");
-  ended.WaitForNotification();
-  operations_->Unsubscribe(id);
-  EXPECT_EQ(states.back(), OperationState::kDone);
 }
 
 }  // namespace

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// What recipes on live devices share.
+#pragma once
+
+#include <set>
+#include <string>
+
+#include "absl/synchronization/mutex.h"
+#include "core/async/reactor_pool.h"
+#include "core/block/backing_source.h"
+#include "server/volumes/made_files.h"
+#include "server/volumes/operations.h"
+#include "server/volumes/volume_catalog.h"
+#include "server/volumes/volume_tree.h"
+
+namespace sectormap::volumes {
+
+struct Recipes {
+  VolumeCatalog& volumes;
+  BackingSource& backings;
+  ReactorPool& reactors;
+  Operations& operations;
+  MadeFiles& files;
+
+  // Held by a recipe from when it reads the tables until it has replaced them; not while it copies.
+  absl::Mutex structure;
+};
+
+// A TogetherRequest under construction, in which each device stands once.
+class Restack {
+ public:
+  void Create(const std::string& name, std::string table, bool read_only);
+  void Replace(const std::string& name, std::string table);
+  void Remove(const std::string& name);
+  // Suspended with the writers, before `when_quiet`.
+  void Still(const std::string& name);
+  // Before a snapshot is loaded or unloaded, what writes to its origin is suspended
+  // (Documentation/admin-guide/device-mapper/snapshot.rst). `base` is the body it lies on.
+  void StillAbove(const VolumeTree& tree, const std::string& base);
+  // What a volume without snapshots has: its own table, and no layer.
+  void DropLayer(const VolumeTree& tree, const Volume& volume);
+
+  // FailedPrecondition: two changes of one device.
+  absl::StatusOr<TogetherRequest> Take();
+
+ private:
+  TogetherRequest request_;
+  std::multiset<std::string> changed_;
+  std::set<std::string> still_;
+};
+
+}  // namespace sectormap::volumes
