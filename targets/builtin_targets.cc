@@ -9,6 +9,8 @@ void AddBuiltinTargets(TargetRegistry& registry) {
   registry.Add(kStripedTarget);
   registry.Add(kErrorTarget);
   registry.Add(kZeroTarget);
+  registry.Add(kSnapshotTarget);
+  registry.Add(kSnapshotOriginTarget);
 }
 
 }  // namespace sectormap::targets
