@@ -9,6 +9,8 @@ void AddBuiltinTargets(TargetRegistry& registry) {
   registry.Add(kStripedTarget);
   registry.Add(kErrorTarget);
   registry.Add(kZeroTarget);
+  registry.Add(kDelayTarget);
+  registry.Add(kFlakeyTarget);
 }
 
 }  // namespace sectormap::targets
