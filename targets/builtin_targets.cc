@@ -9,6 +9,9 @@ void AddBuiltinTargets(TargetRegistry& registry) {
   registry.Add(kStripedTarget);
   registry.Add(kErrorTarget);
   registry.Add(kZeroTarget);
+  registry.Add(kMirrorTarget);
+  registry.Add(kDelayTarget);
+  registry.Add(kFlakeyTarget);
   registry.Add(kSnapshotTarget);
   registry.Add(kSnapshotOriginTarget);
 }

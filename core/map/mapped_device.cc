@@ -178,7 +178,7 @@ SectorCount MappedDevice::size() const {
 BlockLimits MappedDevice::limits() const {
   if (const Reactor* reactor = Reactor::CurrentOrNull()) {
     const MappingTable* table = shards_[reactor->index()].table;
-    return table != nullptr ? table->limits() : BlockLimits();
+    if (table != nullptr) return table->limits();
   }
   std::shared_ptr<const MappingTable> live = table(TableSlot::kLive);
   if (live == nullptr && size() != SectorCount(0)) live = table(TableSlot::kInactive);
