@@ -120,11 +120,13 @@ absl::Status OperationRun::KeepPlan(std::string plan) {
 
 Operations::Operations(state::StateStore& store) : store_(store) {}
 
-Operations::~Operations() {
-  Stop();
+Operations::~Operations() { Stop(); }
+
+void Operations::Stop() {
   std::vector<std::thread> threads;
   {
     absl::MutexLock hold(&mutex_);
+    stopping_ = true;
     threads.swap(over_);
     for (auto& [id, entry] : entries_) {
       if (entry.thread.joinable()) threads.push_back(std::move(entry.thread));
@@ -134,11 +136,6 @@ Operations::~Operations() {
 }
 
 void Operations::AddKind(std::string kind, Work work) { kinds_[std::move(kind)] = std::move(work); }
-
-void Operations::Stop() {
-  absl::MutexLock hold(&mutex_);
-  stopping_ = true;
-}
 
 void Operations::Restore(std::vector<state::OperationRecord> records) {
   absl::MutexLock hold(&mutex_);

@@ -100,7 +100,7 @@ class Operations {
 
   // `store` outlives it.
   explicit Operations(state::StateStore& store);
-  // Tells the running ones to end and waits for them; they are taken up at the next start.
+  // Stops.
   ~Operations();
   Operations(const Operations&) = delete;
   Operations& operator=(const Operations&) = delete;
@@ -109,7 +109,7 @@ class Operations {
   void AddKind(std::string kind, Work work);
   // At start, once the devices are there: what was running goes on.
   void Restore(std::vector<state::OperationRecord> records);
-  // The running ones end soon and nothing is started any more.
+  // Nothing is started any more, and the running ones have ended when it returns.
   void Stop();
 
   // Devices that an operation, or a recipe while it runs, changes the tables of: nobody else's
