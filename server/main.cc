@@ -161,13 +161,16 @@ absl::Status Daemon::Start() {
   ASSIGN_OR_RETURN(reactors_, ReactorPool::Start(options_.reactors, clock_));
   RETURN_IF_ERROR(StartDevices(contents));
   if (options_.metrics.has_value()) {
-    ASSIGN_OR_RETURN(metrics_,
-                     metrics::MetricsServer::Start(*options_.metrics, {.version = SECTORMAP_VERSION,
-                                                                       .reactors = *reactors_,
-                                                                       .devices = *registry_,
-                                                                       .backings = *backings_,
-                                                                       .targets = directory_,
-                                                                       .grpc = grpc_metrics_}));
+    ASSIGN_OR_RETURN(metrics_, metrics::MetricsServer::Start(*options_.metrics,
+                                                             {.version = SECTORMAP_VERSION,
+                                                              .reactors = *reactors_,
+                                                              .devices = *registry_,
+                                                              .backings = *backings_,
+                                                              .targets = directory_,
+                                                              .grpc = grpc_metrics_,
+                                                              .snapshots = snapshots_.get(),
+                                                              .mirrors = mirrors_.get(),
+                                                              .operations = operations_.get()}));
   }
   RETURN_IF_ERROR(StartControl());
   for (const std::string& address : options_.listen) {

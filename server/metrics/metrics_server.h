@@ -13,6 +13,9 @@
 #include "core/map/device_registry.h"
 #include "server/iscsi/target_directory.h"
 #include "server/metrics/grpc_metrics.h"
+#include "server/volumes/mirrors.h"
+#include "server/volumes/operations.h"
+#include "server/volumes/snapshots.h"
 
 namespace sectormap::metrics {
 
@@ -24,6 +27,10 @@ struct MetricsSources {
   BackingOpener& backings;
   iscsi::TargetDirectory& targets;
   GrpcMetrics& grpc;
+  // Nothing is told of what is not there.
+  const volumes::Snapshots* snapshots = nullptr;
+  const volumes::Mirrors* mirrors = nullptr;
+  const volumes::Operations* operations = nullptr;
 };
 
 class MetricsServer {
