@@ -246,7 +246,9 @@ class RecipeTest : public ::testing::Test {
       Start();
       check(step);
       Stop();
+      std::filesystem::remove_all(Saved(step));
     }
+    steps_ = 0;
     Start();
   }
 

@@ -17,8 +17,8 @@ class SnapshotsTest : public RecipeTest {
  protected:
   // Overwrites part of a device; in each call other chunks, some of them again.
   void WriteSome(const std::string& device, uint32_t version) {
-    Fill(device, 40 * version, 100, version);
-    Fill(device, 1000 + 8 * version, 8, version);
+    Fill(device, 40 * (version % 45), 100, version);
+    Fill(device, 1000 + 8 * (version % 100), 8, version);
     Fill(device, 5, 3, version);
   }
   // vol with snapshots s1 (the oldest) to sN, and something written after each of them.
@@ -189,7 +189,7 @@ TEST_F(SnapshotsTest, WhatCannotBeDoneRightIsRefusedAndLeavesNothing) {
   EXPECT_THAT(refusal({.entries = {{.name = "x", .device = "vol", .store = "/outside/x"}}}),
               HasSubstr("/outside"));
   EXPECT_THAT(refusal({.entries = {{.name = "x", .device = "vol"}}, .store_sectors = 16}),
-              HasSubstr("exception store"));
+              HasSubstr("too few"));
   EXPECT_THAT(refusal({.entries = {{.name = "x", .device = "vol"}, {.name = "y", .device = "s1"}}}),
               HasSubstr("two ways"));
   EXPECT_EQ(Names(), names);
@@ -348,8 +348,6 @@ TEST_F(SnapshotsTest, ARemovalThatIsKilledEndsAfterTheStart) {
     }
     if (Exists(gone)) ExpectDone(snapshots_->StartRemove(gone));
     ASSERT_TRUE(catalog_->Remove("vol", {}).ok());
-    TearDown();
-    SetUp();
   }
 }
 
