@@ -78,6 +78,7 @@ SenseData BuildSense(SenseCode code, SenseFormat format, SenseDetail detail) {
 SenseCode SenseFor(IoStatus status, IoOp op) {
   switch (status) {
     case IoStatus::kOk:
+    case IoStatus::kRequeue:  // a mapped device never lets it out
       break;
     case IoStatus::kIoError:
       return op == IoOp::kRead ? kUnrecoveredReadError : kWriteError;
@@ -94,7 +95,7 @@ SenseCode SenseFor(IoStatus status, IoOp op) {
     case IoStatus::kUnavailable:
       return kManualInterventionRequired;
   }
-  CHECK(status != IoStatus::kOk);
+  CHECK(status != IoStatus::kOk && status != IoStatus::kRequeue);
   return kInternalTargetFailure;
 }
 
