@@ -92,6 +92,9 @@ class DeviceRegistry {
     std::optional<std::string> live_table, inactive_table;
     bool live_read_only = false, inactive_read_only = false, suspended = false;
     bool deferred_remove = false;
+    // Of the table that a resume would make or leave live: what to keep of it from then on
+    // (Target::TableArgsToKeep). Not read by RestoreAll.
+    std::optional<std::string> table_to_keep = std::nullopt;
   };
   // In any order: devices are built after those that their tables name. Goes on after a device that
   // cannot be had at all (a bad or doubled name); the first such refusal is the answer.

@@ -40,11 +40,13 @@ Saved ToSaved(DeviceRecord record) {
 
 // What the device will be once it has been resumed.
 DeviceRecord AfterResume(Saved saved) {
+  std::optional<std::string> live = std::move(saved.table_to_keep);
   DeviceRecord record = ToRecord(std::move(saved));
   if (record.inactive_table.has_value()) {
-    record.live_table = std::exchange(record.inactive_table, std::nullopt);
+    record.inactive_table = std::nullopt;
     record.live_read_only = std::exchange(record.inactive_read_only, false);
   }
+  record.live_table = std::move(live);
   record.suspended = false;
   return record;
 }
@@ -182,9 +184,11 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Resume(std::string_view name) {
     // Refused for want of a table: a kill must not find the intent of what was never to happen.
     return registry_.Resume(name);
   }
-  RETURN_IF_ERROR(KeepIntent(AfterResume(std::move(before))));
+  const DeviceRecord intent = AfterResume(std::move(before));
+  RETURN_IF_ERROR(KeepIntent(intent));
   absl::Status status = registry_.Resume(name);
   if (!status.ok()) return Undone(std::move(status), KeepCurrent(name));
+  KeepIfOtherThan(intent);
   return registry_.Info(name);
 }
 
@@ -195,10 +199,12 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Replace(std::string_view name, std::st
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
   RETURN_IF_ERROR(registry_.Load(name, spec, read_only));
   ASSIGN_OR_RETURN(Saved loaded, registry_.Snapshot(name));
-  absl::Status status = KeepIntent(AfterResume(std::move(loaded)));
+  const DeviceRecord intent = AfterResume(std::move(loaded));
+  absl::Status status = KeepIntent(intent);
   if (!status.ok()) return Undone(std::move(status), PutInactiveBack(before));
   status = SwapIn(before, mode);
   if (!status.ok()) return Undone(std::move(status), KeepCurrent(name));
+  KeepIfOtherThan(intent);
   return registry_.Info(name);
 }
 
@@ -300,6 +306,15 @@ absl::Status VolumeCatalog::KeepIntent(const DeviceRecord& record) {
     return absl::NotFoundError("Device does not exist.");
   }
   return Put(record);
+}
+
+// A live table may print less than before its first resume, of what would be harmless to do again:
+// if that cannot be kept now, it is with the next verb.
+void VolumeCatalog::KeepIfOtherThan(const DeviceRecord& kept) {
+  absl::StatusOr<Saved> now = registry_.Snapshot(kept.name);
+  if (now.ok() && ToRecord(*std::move(now)) != kept) {
+    static_cast<void>(KeepCurrent(kept.name));
+  }
 }
 
 absl::Status VolumeCatalog::Put(const DeviceRecord& record) {

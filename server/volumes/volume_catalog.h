@@ -127,6 +127,7 @@ class VolumeCatalog {
   absl::Status KeepCurrent(std::string_view name);
   // Keeps what the device is about to be. NotFound if it has gone meanwhile.
   absl::Status KeepIntent(const state::DeviceRecord& record);
+  void KeepIfOtherThan(const state::DeviceRecord& kept);
   absl::Status Put(const state::DeviceRecord& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(save_mutex_);
   absl::Status Forget(const std::string& identity);
   // Deletes the records of devices that the registry no longer has.

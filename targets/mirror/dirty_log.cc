@@ -22,31 +22,38 @@ void DirtyLog::Fail(char letter) {
 Task<void> DirtyLog::Open(Start start) {
   health_.store('A', std::memory_order_relaxed);
   if (start == Start::kAsLogged) {
-    std::vector<std::byte> disk(image_.size().value());
-    const IoRequest read = IoRequest::Read(Sector(0), disk);
-    const IoStatus status = co_await device_.device->Submit(read);
-    if (status != IoStatus::kOk) {
-      image_.SetAll(false);
-      Fail('D');
-    } else {
-      switch (image_.Read(disk)) {
-        case LogImage::Found::kLog:
-        case LogImage::Found::kNothing:
-          break;
-        case LogImage::Found::kGarbage:  // the kernel makes a new log of it, and so do we
-        case LogImage::Found::kTooMany:
-          host_.RaiseEvent();
-          break;
-        case LogImage::Found::kVersion:
-          Fail('D');
-          break;
-      }
-    }
+    co_await ReadDevice();
   } else {
     image_.SetAll(start == Start::kAllClean);
+    is_new_ = true;
   }
   TouchAll();
   if (!read_only_) static_cast<void>(co_await Commit());
+}
+
+Task<void> DirtyLog::ReadDevice() {
+  std::vector<std::byte> disk(image_.size().value());
+  const IoStatus status = co_await device_.device->Submit(IoRequest::Read(Sector(0), disk));
+  if (status != IoStatus::kOk) {
+    image_.SetAll(false);
+    is_new_ = true;
+    Fail('D');
+    co_return;
+  }
+  const LogImage::Found found = image_.Read(disk);
+  is_new_ = found != LogImage::Found::kLog;
+  switch (found) {
+    case LogImage::Found::kLog:
+    case LogImage::Found::kNothing:
+      break;
+    case LogImage::Found::kGarbage:  // the kernel makes a new log of it, and so do we
+    case LogImage::Found::kTooMany:
+      host_.RaiseEvent();
+      break;
+    case LogImage::Found::kVersion:
+      Fail('D');
+      break;
+  }
 }
 
 void DirtyLog::Touch(uint64_t region) {
@@ -105,11 +112,26 @@ Task<IoStatus> DirtyLog::Commit() {
 Task<IoStatus> DirtyLog::WriteChanged() {
   std::vector<bool> blocks = changed_;
   std::fill(changed_.begin(), changed_.end(), false);
-  const IoStatus status = co_await WriteBlocks(blocks);
-  if (status != IoStatus::kOk) {
+  IoStatus status = is_new_ ? co_await WriteBits() : IoStatus::kOk;
+  if (status == IoStatus::kOk) status = co_await WriteBlocks(blocks);
+  if (status == IoStatus::kOk) {
+    is_new_ = false;
+  } else {
     for (size_t i = 0; i < blocks.size(); ++i) changed_[i] = changed_[i] || blocks[i];
   }
   co_return status;
+}
+
+Task<IoStatus> DirtyLog::WriteBits() {
+  const auto bits = image_.bytes().subspan(LogImage::ByteOf(0));
+  std::vector<std::byte> copy(bits.begin(), bits.end());
+  const Sector place(WholeSectors(ByteCount(LogImage::ByteOf(0))).value());
+  const IoStatus written = co_await device_.device->Submit(IoRequest::Write(place, copy));
+  if (written != IoStatus::kOk) {
+    Fail('D');
+    co_return written;
+  }
+  co_return co_await Flush();
 }
 
 // Copies of the blocks: bits change while they are being written.
@@ -132,6 +154,10 @@ Task<IoStatus> DirtyLog::WriteBlocks(const std::vector<bool>& blocks) {
     Fail('D');
     co_return written;
   }
+  co_return co_await Flush();
+}
+
+Task<IoStatus> DirtyLog::Flush() {
   const IoStatus flushed = co_await device_.device->Submit(IoRequest::Flush());
   if (flushed != IoStatus::kOk) Fail('F');
   co_return flushed;

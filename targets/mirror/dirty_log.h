@@ -56,8 +56,13 @@ class DirtyLog {
 
   void Touch(uint64_t region);
   void TouchAll();
+  Task<void> ReadDevice();
   Task<IoStatus> WriteChanged();
+  // Of a log that takes the place of something else, the bits are durable before the header is:
+  // what the device held there must never count.
+  Task<IoStatus> WriteBits();
   Task<IoStatus> WriteBlocks(const std::vector<bool>& blocks);
+  Task<IoStatus> Flush();
   void Fail(char letter);
 
   const DeviceRef device_;
@@ -65,6 +70,8 @@ class DirtyLog {
   TargetHost& host_;
   LogImage image_;
   std::vector<bool> changed_;  // blocks of the image that the device may not hold
+
+  bool is_new_ = false;  // no log of ours has been written over what the device held
 
   // Changes are numbered: those up to `durable_` are on the device.
   uint64_t wanted_ = 0;

@@ -27,15 +27,16 @@ class HeldRequests {
   void Release(IoStatus answer) {
     absl::MutexLock lock(&mutex_);
     answer_ = answer;
-    for (Stay* stay : waiting_) {
-      stay->answer = answer;
-      stay->reactor->Post([handle = stay->handle] { handle.resume(); });
-    }
-    waiting_.clear();
+    AnswerThoseWaiting(answer);
   }
   void HoldAgain() {
     absl::MutexLock lock(&mutex_);
     answer_.reset();
+  }
+  // What they waited for has mended by itself: the mapped device asks again for those who wait now.
+  void Retry() {
+    absl::MutexLock lock(&mutex_);
+    AnswerThoseWaiting(IoStatus::kRequeue);
   }
   // The answer of the time between Release() and HoldAgain().
   std::optional<IoStatus> answer() const {
@@ -64,6 +65,14 @@ class HeldRequests {
     }
     IoStatus await_resume() const noexcept { return answer; }
   };
+
+  void AnswerThoseWaiting(IoStatus answer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    for (Stay* stay : waiting_) {
+      stay->answer = answer;
+      stay->reactor->Post([handle = stay->handle] { handle.resume(); });
+    }
+    waiting_.clear();
+  }
 
   mutable absl::Mutex mutex_;
   std::optional<IoStatus> answer_ ABSL_GUARDED_BY(mutex_);

@@ -23,12 +23,12 @@ BlockLimits Legs::limits() const {
 
 void Legs::NoteError(size_t leg, LegError error) {
   const auto bit = static_cast<uint8_t>(error);
-  const uint8_t before = errors_[leg].fetch_or(bit, std::memory_order_relaxed);
+  const uint8_t before = errors_[leg].fetch_or(bit);
   if ((before & bit) == 0) host_.RaiseEvent();
 }
 
 void Legs::ForgetErrors() {
-  for (auto& errors : errors_) errors.store(0, std::memory_order_relaxed);
+  for (auto& errors : errors_) errors.store(0);
 }
 
 size_t Legs::ChooseForRead(LegSet candidates) const {

@@ -114,10 +114,19 @@ Task<void> MirrorTarget::TidyUp() {
 
 // The kernel's do_recovery: once all is in sync, what failed before is forgotten.
 void MirrorTarget::NoteAllTried() {
-  if (told_in_sync_ || regions_.in_sync_count() != regions_.count()) return;
-  told_in_sync_ = true;
-  legs_.ForgetErrors();
-  host_.RaiseEvent();
+  if (regions_.in_sync_count() != regions_.count()) return;
+  if (!std::exchange(told_in_sync_, true)) {
+    legs_.ForgetErrors();
+    host_.RaiseEvent();
+  }
+  held_.Retry();
+  if (regions_.in_sync_count() == regions_.count()) return;
+  // A write has failed meanwhile: that was not to be forgotten.
+  LegSet lacking;
+  for (uint64_t region = 0; region < regions_.count(); ++region) {
+    lacking = lacking | (legs_.all() - regions_.legs(region));
+  }
+  legs_.NoteErrors(lacking, LegError::kWrite);
 }
 
 Task<void> MirrorTarget::SetRate(uint64_t bytes_per_second) {
@@ -201,7 +210,7 @@ Task<IoStatus> MirrorTarget::SubmitWrite(const IoRequest& request) {
 
 Task<IoStatus> MirrorTarget::WriteLater(IoRequest request) {
   const RegionGate::Entry entry = co_await gate_.EnterLater(RegionOf(request.first));
-  if (entry.legs.empty()) co_return co_await HoldOrAnswer(entry.status);
+  if (entry.legs.empty()) co_return co_await HoldOrAnswer(IoStatus::kIoError);
   co_return co_await WriteTo(entry.legs, request);
 }
 
@@ -268,7 +277,7 @@ Task<IoStatus> MirrorTarget::ClearRange(IoRequest request) {
       co_await gate_.Announce(run.first, announced - run.first);
     }
     const RegionGate::Entry entry = co_await gate_.EnterLater(run.first);
-    if (entry.legs.empty()) co_return co_await HoldOrAnswer(entry.status);
+    if (entry.legs.empty()) co_return co_await HoldOrAnswer(IoStatus::kIoError);
     if (!MayAnswer(entry.legs)) {
       Leave(run);
       co_return co_await held_.Hold();
@@ -320,8 +329,12 @@ Task<Extent> MirrorTarget::ExtentAt(Sector first) {
 
 // --- Words ---
 
-std::string MirrorTarget::TableArgs() const {
+std::string MirrorTarget::TableArgsToKeep() const {
   const MirrorOptions::Sync sync = sync_.load();
+  return TableWords(sync == MirrorOptions::Sync::kNoSync ? MirrorOptions::Sync::kAsLogged : sync);
+}
+
+std::string MirrorTarget::TableWords(MirrorOptions::Sync sync) const {
   const std::string_view word = sync == MirrorOptions::Sync::kSync     ? " sync"
                                 : sync == MirrorOptions::Sync::kNoSync ? " nosync"
                                                                        : "";

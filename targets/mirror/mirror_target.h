@@ -57,7 +57,10 @@ class MirrorTarget final : public Target {
   void PreSuspend(SuspendMode mode) override;
   void PostSuspend() override;
 
-  std::string TableArgs() const override;
+  std::string TableArgs() const override { return TableWords(sync_.load()); }
+  // Without nosync: after a crash it would take legs for equal that no longer are. To copy once
+  // more than asked (sync) does no harm.
+  std::string TableArgsToKeep() const override;
   std::string StatusArgs() const override;
   std::span<const DeviceRef> backings() const override { return backings_; }
   // recovery_rate <bytes per second, or 0 for no limit>
@@ -76,6 +79,8 @@ class MirrorTarget final : public Target {
   // After a crash the table's first leg counts. While failed writes are held, nothing is answered
   // that is not on it.
   bool MayAnswer(LegSet legs) const { return legs.Contains(0) || !holds_failed_writes(); }
+
+  std::string TableWords(MirrorOptions::Sync sync) const;
 
   Task<IoStatus> SubmitRead(const IoRequest& request);
   Task<IoStatus> WatchRead(IoRequest request, size_t leg, Task<IoStatus> below);

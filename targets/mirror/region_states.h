@@ -32,7 +32,7 @@ class RegionStates {
     return LegsOf(words_[region].load(std::memory_order_acquire));
   }
   bool in_sync(uint64_t region) const { return legs(region) == all_; }
-  uint64_t in_sync_count() const { return in_sync_.load(std::memory_order_relaxed); }
+  uint64_t in_sync_count() const { return in_sync_.load(); }
 
   // Lets a write in and says which legs it has to go to; Leave() must follow. Empty: not now, since
   // the region is not dirty, or blocked.
@@ -98,9 +98,10 @@ class RegionStates {
     return (word & ~kLegsMask) | static_cast<uint32_t>(legs.bits()) << kLegsShift;
   }
   uint32_t Word(uint64_t region) const { return words_[region].load(std::memory_order_relaxed); }
+  // Ordered with what comes before and after (MirrorTarget::NoteAllTried).
   void CountSync(LegSet before, LegSet after) {
-    if (before != all_ && after == all_) in_sync_.fetch_add(1, std::memory_order_relaxed);
-    if (before == all_ && after != all_) in_sync_.fetch_sub(1, std::memory_order_relaxed);
+    if (before != all_ && after == all_) in_sync_.fetch_add(1);
+    if (before == all_ && after != all_) in_sync_.fetch_sub(1);
   }
 
   const uint64_t count_;

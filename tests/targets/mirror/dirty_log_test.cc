@@ -5,6 +5,7 @@
 
 #include <bit>
 
+#include "targets/mirror/region_gate.h"
 #include "tests/support/manual_clock.h"
 #include "tests/targets/mirror/golden_log.h"
 #include "tests/targets/mirror/mirror_fixture.h"
@@ -66,11 +67,11 @@ TEST_F(DirtyLogTest, ReadsTheKernelsLogsAsItMeantThem) {
     const char* name;
     uint32_t dirty;
   };
-  for (const Case& one : {Case{"mirror-r1024-synced", 0}, Case{"mirror-r1024-nosync", 0},
-                          Case{"mirror-r1024-dirty5-active", 1u << 5},
-                          Case{"mirror-r1024-dirty5-later", 0},
-                          Case{"mirror-leg1-failed-1", 1u << 5}, Case{"usrlog", 0xff00},
-                          Case{"mirror-usrlog-after", 0}}) {
+  for (const Case& one :
+       {Case{"mirror-r1024-synced", 0}, Case{"mirror-r1024-nosync", 0},
+        Case{"mirror-r1024-dirty5-active", 1u << 5}, Case{"mirror-r1024-dirty5-later", 0},
+        Case{"mirror-leg1-failed-1", 1u << 5}, Case{"usrlog", 0xff00},
+        Case{"mirror-usrlog-after", 0}}) {
     SCOPED_TRACE(one.name);
     const std::vector<std::byte> golden = GoldenLog(one.name);
     ASSERT_EQ(golden.size(), 65536u);
