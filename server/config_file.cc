@@ -41,9 +41,10 @@ class Reader {
     if (name == "control") return ReadTexts(name, node, file.control);
     if (name == "device-root") return ReadTexts(name, node, file.device_roots);
     if (name == "reactors") return ReadNumber(name, node, file.reactors);
+    if (name == "poll") return ReadNumber(name, node, file.poll);
     return Refuse(key.source(),
                   absl::StrCat("unknown key '", Absl(name),
-                               "'; known are state-dir, listen, control, metrics, reactors, "
+                               "'; known are state-dir, listen, control, metrics, reactors, poll, "
                                "device-root and log-level"));
   }
 

@@ -14,7 +14,7 @@ namespace sectormap {
 struct ConfigFile {
   std::optional<std::string> state_dir, metrics, log_level;
   std::vector<std::string> listen, control, device_roots;
-  std::optional<int> reactors;
+  std::optional<int> reactors, poll;
 };
 
 // InvalidArgument: `PATH:LINE:COLUMN: what is wrong`; unknown keys are wrong. NotFound: no file.

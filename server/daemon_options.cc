@@ -67,7 +67,7 @@ absl::Status CheckHostPort(std::string_view option, std::string_view address) {
 struct Given {
   std::optional<std::string> state_dir, metrics, log_level, config;
   std::vector<std::string> listen, control, device_roots;
-  std::optional<int> reactors;
+  std::optional<int> reactors, poll;
   bool check_config = false;
 };
 
@@ -89,6 +89,10 @@ void Declare(CLI::App& app, Given& given) {
   app.add_option("--metrics", given.metrics, "Prometheus metrics, or `none` [127.0.0.1:9360]")
       ->type_name("ADDR:PORT");
   app.add_option("--reactors", given.reactors, "I/O threads [one per core]")->type_name("N");
+  app.add_option("--poll", given.poll,
+                 "While commands keep coming, look for the next one so long before sleeping; 0: "
+                 "never [100]")
+      ->type_name("MICROSECONDS");
   app.add_option("--device-root", given.device_roots,
                  "Tables may name files and block devices below it only; may be repeated "
                  "[STATE_DIR/devices]")
@@ -107,6 +111,7 @@ void Complete(Given& given, ConfigFile file) {
   if (!given.metrics) given.metrics = std::move(file.metrics);
   if (!given.log_level) given.log_level = std::move(file.log_level);
   if (!given.reactors) given.reactors = file.reactors;
+  if (!given.poll) given.poll = file.poll;
   if (given.listen.empty()) given.listen = std::move(file.listen);
   if (given.control.empty()) given.control = std::move(file.control);
   if (given.device_roots.empty()) given.device_roots = std::move(file.device_roots);
@@ -166,6 +171,12 @@ absl::StatusOr<DaemonOptions> ToOptions(const Given& given) {
   if (options.reactors < 1 || options.reactors > kMaxReactors) {
     return absl::InvalidArgumentError(absl::StrCat("--reactors ", options.reactors, ": give 1 to ",
                                                    kMaxReactors, ", at best one per core"));
+  }
+  options.poll =
+      std::chrono::microseconds(given.poll.value_or(static_cast<int>(kDefaultPoll.count())));
+  if (options.poll.count() < 0 || options.poll > kPollMax) {
+    return absl::InvalidArgumentError(absl::StrCat("--poll ", options.poll.count(), ": give 0 to ",
+                                                   kPollMax.count(), " microseconds"));
   }
   if (given.log_level.has_value()) options.log_level = *given.log_level;
   if (std::ranges::find(kLogLevels, options.log_level) == kLogLevels.end()) {

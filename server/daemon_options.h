@@ -3,6 +3,7 @@
 // filled in. The same keys in both; the command line wins.
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,12 +13,21 @@
 
 namespace sectormap {
 
+// As long as it takes a client on the same host to be woken, to look at an answer and to send the
+// next command.
+inline constexpr std::chrono::microseconds kDefaultPoll{100};
+
+// A longer look than this would be a core burnt.
+inline constexpr std::chrono::microseconds kPollMax{1000};
+
 struct DaemonOptions {
   std::string state_dir;  // absolute
   std::vector<std::string> listen{"127.0.0.1:3260"};
   std::vector<control::ControlAddress> control;
   std::optional<std::string> metrics{"127.0.0.1:9360"};  // empty: none
   int reactors = 1;
+  // A reactor looks for events for so long before it sleeps, while they keep coming (PollPolicy).
+  std::chrono::microseconds poll = kDefaultPoll;
   std::vector<std::string> device_roots;  // absolute
   bool default_device_root = false;       // nobody named one: STATE_DIR/devices, to be made
   std::string log_level = "info";

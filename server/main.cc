@@ -158,7 +158,7 @@ void Say(const std::string& line) { std::cout << line << std::endl; }
 absl::Status Daemon::Start() {
   ASSIGN_OR_RETURN(store_, state::OpenSqliteStore(options_.state_dir));
   ASSIGN_OR_RETURN(const state::Contents contents, store_->LoadAll());
-  ASSIGN_OR_RETURN(reactors_, ReactorPool::Start(options_.reactors, clock_));
+  ASSIGN_OR_RETURN(reactors_, ReactorPool::Start(options_.reactors, clock_, options_.poll));
   RETURN_IF_ERROR(StartDevices(contents));
   if (options_.metrics.has_value()) {
     ASSIGN_OR_RETURN(metrics_, metrics::MetricsServer::Start(*options_.metrics,
@@ -315,6 +315,7 @@ void Daemon::Reload(const DaemonOptions& wanted) {
   needs_restart("control", wanted.control != options_.control);
   needs_restart("metrics", wanted.metrics != options_.metrics);
   needs_restart("reactors", wanted.reactors != options_.reactors);
+  needs_restart("poll", wanted.poll != options_.poll);
   spdlog::info("event=reloaded");
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/async/reactor.h"
 
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -48,18 +49,20 @@ Reactor& Reactor::Current() {
 
 Reactor* Reactor::CurrentOrNull() { return current_reactor; }
 
-absl::StatusOr<std::unique_ptr<Reactor>> Reactor::Create(int index, const Clock& clock) {
+absl::StatusOr<std::unique_ptr<Reactor>> Reactor::Create(int index, const Clock& clock,
+                                                         nanoseconds poll_window) {
   CHECK(index >= 0 && index < kMaxReactors);
-  std::unique_ptr<Reactor> reactor(new Reactor(index, clock));
+  std::unique_ptr<Reactor> reactor(new Reactor(index, clock, poll_window));
   // The ring is made disabled-for-others only by the thread that runs it: R_DISABLED, enabled in
   // Run(), lets SINGLE_ISSUER bind to that thread. Kernels before 6.1 lack these flags.
   io_uring_params params{};
-  params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED |
-                 IORING_SETUP_CLAMP;
+  params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                 IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP;
   int result = io_uring_queue_init_params(kRingEntries, &reactor->ring_, &params);
   if (result == -EINVAL) {
     params = {};
     params.flags = IORING_SETUP_R_DISABLED | IORING_SETUP_CLAMP;
+    reactor->poll_ = PollPolicy(nanoseconds::zero());
     result = io_uring_queue_init_params(kRingEntries, &reactor->ring_, &params);
   }
   if (result < 0) return RingError(-result);
@@ -225,7 +228,7 @@ void Reactor::RunDepartures() {
   departures_.clear();
 }
 
-void Reactor::Wait() {
+void Reactor::FallAsleep() {
   if (timers_.empty()) {
     io_uring_submit_and_wait(&ring_, 1);
     return;
@@ -235,6 +238,45 @@ void Reactor::Wait() {
   __kernel_timespec timeout{wait.count() / 1'000'000'000, wait.count() % 1'000'000'000};
   io_uring_cqe* cqe = nullptr;
   io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &timeout, nullptr);
+}
+
+// Something to do that needs no sleep. The flag says that the kernel has completions which it turns
+// into entries of the queue when it is entered (DEFER_TASKRUN).
+bool Reactor::HasEvents() const {
+  return io_uring_cq_ready(&ring_) != 0 || has_posted_.load(std::memory_order_acquire) ||
+         (__atomic_load_n(ring_.sq.kflags, __ATOMIC_ACQUIRE) & IORING_SQ_TASKRUN) != 0;
+}
+
+bool Reactor::PollFor(nanoseconds window) {
+  io_uring_submit_and_get_events(&ring_);
+  const MonotonicTime start = clock_.Now();
+  MonotonicTime end = start + window;
+  if (!timers_.empty()) end = std::min(end, timers_.begin()->first.first);
+  bool found = HasEvents();
+  MonotonicTime now = start;
+  while (!found && now < end) {
+    // Whoever else wants this core has it: a poll must not keep an initiator from running.
+    sched_yield();
+    found = HasEvents();
+    now = clock_.Now();
+  }
+  polled_ns_.store(
+      polled_ns_.load(std::memory_order_relaxed) + static_cast<uint64_t>((now - start).count()),
+      std::memory_order_relaxed);
+  if (found) io_uring_get_events(&ring_);
+  return found;
+}
+
+void Reactor::Wait() {
+  if (poll_.ShouldPoll()) {
+    const bool found = PollFor(poll_.window());
+    poll_.Polled(found);
+    if (found) return;
+  }
+  if (poll_.window() == nanoseconds::zero()) return FallAsleep();
+  const MonotonicTime start = clock_.Now();
+  FallAsleep();
+  poll_.Slept(clock_.Now() - start);
 }
 
 void Reactor::EnterRing(bool may_sleep) {

@@ -24,6 +24,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "core/async/clock.h"
+#include "core/async/poll_policy.h"
 #include "core/async/task.h"
 
 namespace sectormap {
@@ -38,8 +39,10 @@ inline constexpr unsigned kRingEntries = 1024;
 class Reactor {
  public:
   // `index` is this reactor's place in the pool, 0 <= index < kMaxReactors. `clock` outlives it.
+  // `poll_window`: see PollPolicy; a kernel before 6.1 never polls.
   // Fails, saying what to change, if io_uring is missing or forbidden.
-  static absl::StatusOr<std::unique_ptr<Reactor>> Create(int index, const Clock& clock);
+  static absl::StatusOr<std::unique_ptr<Reactor>> Create(
+      int index, const Clock& clock, nanoseconds poll_window = nanoseconds::zero());
   ~Reactor();
   Reactor(const Reactor&) = delete;
   Reactor& operator=(const Reactor&) = delete;
@@ -154,12 +157,20 @@ class Reactor {
     return RingAwaiter<Prepare>(*this, std::move(prepare));
   }
 
-  // For statistics: time in which the loop was not asleep, and turns taken. Any thread.
+  // On the reactor: true if this turn has one event only, so that nobody waits for the turn to end.
+  bool alone() const { return completed_.size() <= 1 && running_.empty(); }
+
+  // For statistics: time in which the loop had work, time in which it looked for some without
+  // sleeping, and turns taken. Any thread.
   nanoseconds busy_time() const { return nanoseconds(busy_ns_.load(std::memory_order_relaxed)); }
+  nanoseconds polled_time() const {
+    return nanoseconds(polled_ns_.load(std::memory_order_relaxed));
+  }
   uint64_t turns() const { return turns_.load(std::memory_order_relaxed); }
 
  private:
-  Reactor(int index, const Clock& clock) : index_(index), clock_(clock) {}
+  Reactor(int index, const Clock& clock, nanoseconds poll_window)
+      : index_(index), clock_(clock), poll_(poll_window) {}
 
   // At the end of this turn `handle` goes on on `to`. Not at once: the coroutines that await it are
   // still on this thread's stack and have not yet noted that they wait (Task::await_suspend), and
@@ -176,6 +187,9 @@ class Reactor {
   void RunDepartures();
   void EnterRing(bool may_sleep);
   void Wait();
+  bool PollFor(nanoseconds window);
+  bool HasEvents() const;
+  void FallAsleep();
 
   const int index_;
   const Clock& clock_;
@@ -192,6 +206,7 @@ class Reactor {
   // Touched by the reactor's thread only. Each list has a twin that is being run while the first is
   // filled again, so that a turn allocates nothing once both have grown.
   io_uring ring_{};
+  PollPolicy poll_;
   bool stopped_ = false;
   std::vector<std::coroutine_handle<>> ready_;
   std::vector<std::coroutine_handle<>> running_;
@@ -211,6 +226,7 @@ class Reactor {
   std::atomic<bool> has_posted_{false};
 
   std::atomic<uint64_t> busy_ns_{0};
+  std::atomic<uint64_t> polled_ns_{0};
   std::atomic<uint64_t> turns_{0};
 };
 

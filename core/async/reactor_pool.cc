@@ -10,11 +10,12 @@
 
 namespace sectormap {
 
-absl::StatusOr<std::unique_ptr<ReactorPool>> ReactorPool::Start(int count, const Clock& clock) {
+absl::StatusOr<std::unique_ptr<ReactorPool>> ReactorPool::Start(int count, const Clock& clock,
+                                                                nanoseconds poll_window) {
   CHECK(count >= 1 && count <= kMaxReactors);
   std::unique_ptr<ReactorPool> pool(new ReactorPool());
   for (int i = 0; i < count; ++i) {
-    ASSIGN_OR_RETURN(std::unique_ptr<Reactor> reactor, Reactor::Create(i, clock));
+    ASSIGN_OR_RETURN(std::unique_ptr<Reactor> reactor, Reactor::Create(i, clock, poll_window));
     pool->reactors_.push_back(std::move(reactor));
   }
   for (auto& reactor : pool->reactors_) {

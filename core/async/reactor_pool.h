@@ -22,7 +22,9 @@ namespace sectormap {
 class ReactorPool {
  public:
   // Starts `count` reactors (1..kMaxReactors), each on a thread of its own. `clock` outlives them.
-  static absl::StatusOr<std::unique_ptr<ReactorPool>> Start(int count, const Clock& clock);
+  // `poll_window`: see PollPolicy.
+  static absl::StatusOr<std::unique_ptr<ReactorPool>> Start(
+      int count, const Clock& clock, nanoseconds poll_window = nanoseconds::zero());
 
   // Stops the loops and joins the threads. REQUIRES: all work on them has ended.
   ~ReactorPool();

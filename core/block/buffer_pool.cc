@@ -38,6 +38,9 @@ std::byte* MapRegion(size_t bytes) {
   void* region = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   CHECK(region != MAP_FAILED);
+  // Fewer page table walks while megabytes are copied. Refused where the kernel has no huge pages:
+  // then it is small ones.
+  static_cast<void>(madvise(region, bytes, MADV_HUGEPAGE));
   return static_cast<std::byte*>(region);
 }
 

@@ -86,6 +86,7 @@ Task<void> Connection::FullFeature() {
   while (go_on) {
     go_on = co_await OnPdu();
     go_on = go_on && !finishing_;
+    writer_.SendAhead();
   }
   if (finishing_) co_await FlushForAWhile();
 }

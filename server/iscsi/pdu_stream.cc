@@ -242,8 +242,10 @@ PduWriter::PduWriter(ByteStream& stream, const CommandWindow& window, Gate& gate
 
 PduWriter::~PduWriter() { CHECK(!sending_ && head_ == nullptr); }
 
-void PduWriter::Queue(PduSource& source) {
+void PduWriter::Queue(PduSource& source, size_t data_bytes) {
   source.next_ = nullptr;
+  ++queued_;
+  queued_bytes_ += data_bytes;
   if (head_ == nullptr) {
     head_ = tail_ = &source;
   } else {
@@ -308,6 +310,7 @@ Task<void> PduWriter::SendLoop() {
 }
 
 void PduWriter::FillBatch() {
+  queued_ = queued_bytes_ = 0;
   PduSource** last_finished = &finished_;
   while (head_ != nullptr && !batch_->full()) {
     BasicHeader header;

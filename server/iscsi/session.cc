@@ -145,7 +145,7 @@ Task<void> Session::Run(ScsiTask& task) {
   if (!task.aborted) {
     CountTask(task);
     task.reply.Prepare(context_.parameters);
-    context_.writer.Queue(task.reply);
+    context_.writer.Queue(task.reply, task.result.data_in_bytes);
     co_await task.reply.Sent();
   }
   // The reader and the writer may still be busy with it.

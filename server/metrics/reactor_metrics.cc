@@ -17,13 +17,19 @@ void AddReactorFamilies(ReactorPool& reactors, Families& families) {
       Counter("sectormap_reactor_busy_seconds_total",
               "Time in which the reactor's thread was not waiting for events; its rate is "
               "the share of a core that is used.");
+  Family polled =
+      Counter("sectormap_reactor_polled_seconds_total",
+              "Time in which the reactor's thread looked for events instead of sleeping (--poll).");
   Family turns = Counter("sectormap_reactor_turns_total", "Turns of the reactor's loop.");
   for (int i = 0; i < reactors.size(); ++i) {
     const std::string index = std::to_string(i);
     busy.Add({{"reactor", index}}, std::chrono::duration<double>(reactors[i].busy_time()).count());
+    polled.Add({{"reactor", index}},
+               std::chrono::duration<double>(reactors[i].polled_time()).count());
     turns.Add({{"reactor", index}}, reactors[i].turns());
   }
   families.Add(std::move(busy));
+  families.Add(std::move(polled));
   families.Add(std::move(turns));
 }
 
