@@ -225,6 +225,7 @@ absl::Status Daemon::StartDevices(const state::Contents& contents) {
 
 void Daemon::MakeRecipes(const state::Contents& contents) {
   operations_ = std::make_unique<volumes::Operations>(*store_);
+  volumes_->SetGuard([this](std::string_view name) { return operations_->CheckFree(name); });
   files_ =
       std::make_unique<volumes::MadeFiles>(*volumes_, *backings_, options_.device_roots.front());
   recipes_ =

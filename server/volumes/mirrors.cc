@@ -158,7 +158,8 @@ absl::StatusOr<TogetherRequest> Mirrors::PlanAdd(const AddLegRequest& request,
   if (target.mirror.has_value()) {
     MirrorRow mirror = *target.mirror;
     mirror.legs.push_back(leg);
-    // What the log says is true of the other legs only.
+    // What the log says is true of the other legs only. The word counts for one resume, which
+    // writes the log.
     if (mirror.log_type != "core") mirror.SetSyncWord("sync");
     changes.Replace(volume.body, TableText({RowOf(volume.length, mirror)}));
     return changes.Take();
@@ -246,7 +247,7 @@ absl::Status Mirrors::RunAdd(OperationRun& run) {
   absl::Status status = PutLegIn(request);
   if (!status.ok()) return status;
   status = WaitForLeg(run, request);
-  if (status.ok()) return DropSyncWord(request.device);
+  if (status.ok()) return status;
   if (absl::IsCancelled(status) && !run.Cancelled()) return status;  // taken up at the next start
   if (absl::IsAborted(status)) return status;
   const absl::Status undone = TakeLegOut(request.device, request.leg, true);
@@ -254,21 +255,6 @@ absl::Status Mirrors::RunAdd(OperationRun& run) {
   return absl::Status(status.code(), absl::StrCat(std::string(status.message()),
                                                   "; it could not be taken out again: ",
                                                   std::string(undone.message())));
-}
-
-// `sync` would have the mirror copy everything again whenever it is loaded.
-absl::Status Mirrors::DropSyncWord(const std::string& device) {
-  absl::MutexLock one_at_a_time(&recipes_.structure);
-  ASSIGN_OR_RETURN(Target target,
-                   FindTarget(VolumeTree::Read(recipes_.volumes.registry()), device));
-  if (!target.mirror.has_value()) return absl::OkStatus();
-  const std::vector<std::string> before = target.mirror->log_args;
-  target.mirror->SetSyncWord("");
-  if (target.mirror->log_args == before) return absl::OkStatus();
-  TogetherRequest request;
-  request.replace = {{.name = target.volume.body,
-                      .table = TableText({RowOf(target.volume.length, *target.mirror)})}};
-  return recipes_.volumes.ReplaceTogether(request);
 }
 
 // --- Removing ---

@@ -75,7 +75,6 @@ class Mirrors {
   absl::Status PutLegIn(const AddLegRequest& request);
   absl::Status WaitForLeg(OperationRun& run, const AddLegRequest& request);
   absl::Status TakeLegOut(const std::string& device, const std::string& leg, bool even_if_needed);
-  absl::Status DropSyncWord(const std::string& device);
 
   Recipes& recipes_;
   mutable absl::Mutex mutex_;

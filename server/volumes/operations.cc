@@ -46,6 +46,12 @@ SplitPlan WithoutDevices(const std::string& text) {
   return split;
 }
 
+absl::Status Busy(const std::string& who, const std::string& device) {
+  return absl::FailedPreconditionError(absl::StrCat("Device or resource busy: ", who,
+                                                    " is at work on '", device,
+                                                    "'; wait for it, or cancel it"));
+}
+
 int64_t Now() { return absl::ToUnixSeconds(absl::Now()); }
 
 }  // namespace
@@ -216,14 +222,18 @@ void Operations::ForgetOld() {
   for (const int64_t id : changes.delete_operations) entries_.erase(id);
 }
 
+absl::Status Operations::CheckFree(std::string_view name) const {
+  const std::string device(name);
+  const std::optional<std::string> who = ReservedBy(device);
+  return who.has_value() ? Busy(*who, device) : absl::OkStatus();
+}
+
 absl::Status Operations::ReserveLocked(const std::set<std::string>& names,
                                        const std::string& what) {
   for (const std::string& name : names) {
     const auto other = reserved_.find(name);
     if (other == reserved_.end()) continue;
-    return absl::FailedPreconditionError(absl::StrCat("Device or resource busy: ", other->second,
-                                                      " is at work on '", name,
-                                                      "'; wait for it, or cancel it"));
+    return Busy(other->second, name);
   }
   for (const std::string& name : names) reserved_[name] = what;
   return absl::OkStatus();

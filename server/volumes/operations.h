@@ -132,6 +132,8 @@ class Operations {
   absl::StatusOr<Devices> Reserve(const std::set<std::string>& names, const std::string& what);
   // Nothing if no operation and no recipe has it.
   std::optional<std::string> ReservedBy(const std::string& name) const;
+  // FailedPrecondition, with who has it, for VolumeCatalog::SetGuard.
+  absl::Status CheckFree(std::string_view name) const;
 
   // Kept and running when it returns. FailedPrecondition: another one has one of `devices`.
   // ResourceExhausted: too many run.

@@ -162,7 +162,7 @@ class VolumeCatalog::Together {
     changed.insert(changed.end(), loaded_.begin(), loaded_.end());
     for (const std::string& name : changed) {
       ASSIGN_OR_RETURN(DeviceRegistry::Saved saved, registry_.Snapshot(name));
-      saved.live_table = std::move(saved.inactive_table);
+      saved.live_table = saved.table_to_keep;
       saved.live_read_only = saved.inactive_read_only;
       changes.put_devices.push_back(RecordOf(std::move(saved)));
     }
@@ -171,6 +171,7 @@ class VolumeCatalog::Together {
     RETURN_IF_ERROR(catalog_.store_.Apply(changes));
     for (const std::string& identity : changes.delete_devices) catalog_.kept_.erase(identity);
     for (const DeviceRecord& record : changes.put_devices) catalog_.kept_.insert(record.identity);
+    kept_ = std::move(changes.put_devices);
     return absl::OkStatus();
   }
 
@@ -181,6 +182,7 @@ class VolumeCatalog::Together {
     for (auto name = order_.rbegin(); name != order_.rend(); ++name) {
       if (!removed.contains(*name)) first_failure.Update(registry_.Resume(*name));
     }
+    for (const DeviceRecord& record : kept_) catalog_.KeepIfOtherThan(record);
     // Top-down, as one may use another. An opener that came meanwhile keeps it until it closes it.
     for (const std::string& name : order_) {
       if (!removed.contains(name)) continue;
@@ -205,6 +207,7 @@ class VolumeCatalog::Together {
   std::map<std::string, DeviceRegistry::Saved> before_;  // of those that were there
   std::vector<std::string> created_, loaded_, suspended_;
   std::vector<std::string> order_;  // of suspending
+  std::vector<DeviceRecord> kept_;
 };
 
 absl::Status VolumeCatalog::ReplaceTogether(const TogetherRequest& request) {

@@ -145,6 +145,7 @@ absl::Status VolumeCatalog::LoadAndResume(std::string_view name, std::string_vie
 
 absl::StatusOr<DeviceInfo> VolumeCatalog::Load(std::string_view name, std::string_view table,
                                                bool read_only) {
+  RETURN_IF_ERROR(AskGuard(name));
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(table));
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
@@ -194,6 +195,7 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Resume(std::string_view name) {
 
 absl::StatusOr<DeviceInfo> VolumeCatalog::Replace(std::string_view name, std::string_view table,
                                                   bool read_only, SuspendMode mode) {
+  RETURN_IF_ERROR(AskGuard(name));
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(table));
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
@@ -228,6 +230,7 @@ absl::Status VolumeCatalog::PutInactiveBack(const Saved& before) {
 
 absl::StatusOr<VolumeCatalog::Removed> VolumeCatalog::Remove(std::string_view name,
                                                              RemoveOptions options) {
+  RETURN_IF_ERROR(AskGuard(name));
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
   if (options.deferred) {
@@ -256,6 +259,7 @@ absl::StatusOr<VolumeCatalog::Removed> VolumeCatalog::Remove(std::string_view na
 }
 
 absl::StatusOr<DeviceInfo> VolumeCatalog::Rename(std::string_view name, std::string_view new_name) {
+  RETURN_IF_ERROR(AskGuard(name));
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name, new_name}));
   RETURN_IF_ERROR(registry_.Rename(name, new_name));
   absl::Status status = KeepCurrent(new_name);

@@ -71,6 +71,11 @@ class VolumeCatalog {
   // daemon.
   void RemoveUnused() { registry_.RemoveDeferred(); }
 
+  // From now on asked before a table is loaded, or a device removed or renamed, by name; its
+  // refusal is the answer. Recipes are not asked. Once, before the first verb.
+  using Guard = std::function<absl::Status(std::string_view name)>;
+  void SetGuard(Guard guard) { guard_ = std::move(guard); }
+
   // With a table, also loads and resumes it, and leaves nothing behind if that fails. Creating what
   // is there with the same uuid, table and mode succeeds; AlreadyExists says what differs.
   absl::StatusOr<DeviceInfo> Create(const CreateRequest& request);
@@ -123,6 +128,10 @@ class VolumeCatalog {
   absl::Status SwapIn(const DeviceRegistry::Saved& before, SuspendMode mode);
   absl::Status PutInactiveBack(const DeviceRegistry::Saved& before);
 
+  absl::Status AskGuard(std::string_view name) const {
+    return guard_ ? guard_(name) : absl::OkStatus();
+  }
+
   // Keeps the device as it is now; nothing if it has gone meanwhile.
   absl::Status KeepCurrent(std::string_view name);
   // Keeps what the device is about to be. NotFound if it has gone meanwhile.
@@ -137,6 +146,7 @@ class VolumeCatalog {
   state::StateStore& store_;
   const std::shared_ptr<RemovalLink> removals_;
   NameLocks names_;
+  Guard guard_;
 
   // Held while a device is looked at and its record written, so that a deferred removal, which may
   // happen on any thread, cannot come in between. Never held during a verb.

@@ -163,8 +163,8 @@ TEST_F(MirrorsTest, AFailedLegGoesOutByItselfAndItsWritesGoOn) {
     EXPECT_EQ(TableOf("m"), "0 2048 linear /dev/mapper/" + good + " 0\n");
     EXPECT_GT(registry_->Info("m")->event_number, events);
     const auto bytes = View("m");
-    EXPECT_TRUE(std::ranges::equal(
-        std::span(bytes).subspan(100 * kSectorBytes, 20 * kSectorBytes), Pattern(100, 20, 2)));
+    EXPECT_TRUE(std::ranges::equal(std::span(bytes).subspan(100 * kSectorBytes, 20 * kSectorBytes),
+                                   Pattern(100, 20, 2)));
     keeper_.reset();
     EXPECT_THAT(said, HasSubstr("m degraded"));
     EXPECT_EQ(mirrors_->DegradedCounts().at("m"), first_fails ? 2u : 1u);

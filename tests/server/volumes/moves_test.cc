@@ -141,6 +141,11 @@ TEST_F(MovesTest, ACancelledMoveLeavesEverythingReadable) {
   request.to = "/dev/mapper/slow";
   const auto started = moves_->Start(request);
   ASSERT_TRUE(started.ok()) << started.status();
+  for (const absl::Status& refused :
+       {catalog_->Load("vol", "0 8 zero\n", false).status(), catalog_->Rename("vol", "x").status(),
+        catalog_->Remove("vol", {}).status(), moves_->Start(request).status()}) {
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("operation 1 (move) is at work"));
+  }
   ASSERT_TRUE(operations_->Cancel(started->id).ok());
   EXPECT_EQ(WaitFor(started).state, OperationState::kCancelled);
   EXPECT_TRUE(ReadMirrorStatus(*registry_, "vol").empty()) << TableOf("vol");

@@ -107,6 +107,7 @@ class RecipeTest : public ::testing::Test {
     EXPECT_TRUE(catalog_->Restore(contents->devices).ok());
     for (const DeviceInfo& info : registry_->List()) EXPECT_EQ(info.error, "") << info.name;
     operations_ = std::make_unique<Operations>(*store_);
+    catalog_->SetGuard([this](std::string_view name) { return operations_->CheckFree(name); });
     files_ = std::make_unique<MadeFiles>(*catalog_, *backings_, root().string());
     recipes_ = std::make_unique<Recipes>(*catalog_, *backings_, *reactors_, *operations_, *files_);
     snapshots_ = std::make_unique<Snapshots>(*recipes_);
