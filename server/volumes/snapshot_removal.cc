@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Removing a snapshot and rolling back to one. Either way others that look chunks up in its store
 // get copies of their own first; the last few while the writers are still.
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -60,10 +61,18 @@ absl::Status Snapshots::MakeRoom(const std::string& body, const absl::Status& fu
 
 // With `run`: shows progress and ends when it is asked to. Without: the writers are still, and it
 // is short.
-absl::Status Snapshots::Inherit(const std::vector<Inheritance>& parts, OperationRun* run) {
+absl::Status Snapshots::Inherit(const std::vector<Inheritance>& parts, OperationRun* run,
+                                Settled& settled) {
   uint64_t done_before = 0;
   for (const Inheritance& part : parts) {
+    const std::pair key(part.heir, part.from);
     while (true) {
+      const SnapshotStatus before = ReadSnapshotStatus(recipes_.volumes.registry(), part.from);
+      const auto known = settled.find(key);
+      if (run == nullptr && known != settled.end() && known->second == before.allocated &&
+          before.state == SnapshotStatus::State::kValid) {
+        break;
+      }
       ASSIGN_OR_RETURN(const SectorRanges there,
                        CopiedSectors(recipes_.volumes, part.from, part.length));
       ASSIGN_OR_RETURN(const SectorRanges own,
@@ -81,6 +90,10 @@ absl::Status Snapshots::Inherit(const std::vector<Inheritance>& parts, Operation
         continue;
       }
       RETURN_IF_ERROR(kept);
+      // What was allocated then has all been seen, and is not still being copied.
+      if (there.sectors() == before.allocated - std::min(before.allocated, before.metadata)) {
+        settled[key] = before.allocated;
+      }
       done_before += total;
       break;
     }
@@ -109,21 +122,20 @@ absl::StatusOr<OperationInfo> Snapshots::StartRemove(const std::string& name) {
 }
 
 absl::Status Snapshots::RunRemove(OperationRun& run) {
-  while (true) {
-    const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
-    const absl::StatusOr<Volume> snapshot = FindSnapshot(tree, run.device());
-    // Removed by this operation before a restart.
-    if (absl::IsNotFound(snapshot.status())) break;
+  const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
+  const absl::StatusOr<Volume> snapshot = FindSnapshot(tree, run.device());
+  // Not found: removed by this operation before a restart.
+  if (!absl::IsNotFound(snapshot.status())) {
     RETURN_IF_ERROR(snapshot.status());
     std::vector<Inheritance> parts;
     for (const Volume& older : tree.SnapshotsOf(snapshot->body)) {
       if (!CheckUsable(recipes_.volumes.registry(), older).ok()) continue;
       parts.push_back({older.body, snapshot->body, snapshot->length});
     }
-    RETURN_IF_ERROR(Inherit(parts, &run));
+    Settled settled;
+    RETURN_IF_ERROR(Inherit(parts, &run, settled));
     if (run.ShouldEnd()) return Ended();
-    ASSIGN_OR_RETURN(const bool finished, TryFinishRemove(run));
-    if (finished) break;
+    RETURN_IF_ERROR(FinishRemove(run, settled));
   }
   absl::MutexLock one_at_a_time(&recipes_.structure);
   CleanUp();
@@ -140,8 +152,7 @@ void Snapshots::CleanUp() {
   std::erase_if(records_, [&](const auto& entry) { return !identities.contains(entry.first); });
 }
 
-// False if there is another older snapshot by now, which has not inherited yet.
-absl::StatusOr<bool> Snapshots::TryFinishRemove(OperationRun& run) {
+absl::Status Snapshots::FinishRemove(OperationRun& run, Settled& settled) {
   absl::MutexLock one_at_a_time(&recipes_.structure);
   const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
   ASSIGN_OR_RETURN(const Volume snapshot, FindSnapshot(tree, run.device()));
@@ -169,9 +180,8 @@ absl::StatusOr<bool> Snapshots::TryFinishRemove(OperationRun& run) {
     changes.DropLayer(tree, *origin);
   }
   ASSIGN_OR_RETURN(TogetherRequest request, changes.Take());
-  request.when_quiet = [this, &parts] { return Inherit(parts, nullptr); };
-  RETURN_IF_ERROR(recipes_.volumes.ReplaceTogether(request));
-  return true;
+  request.when_quiet = [&] { return Inherit(parts, nullptr, settled); };
+  return recipes_.volumes.ReplaceTogether(request);
 }
 
 // --- Rolling back ---
@@ -230,13 +240,14 @@ absl::Status Snapshots::RunRollBack(OperationRun& run) {
       if (!CheckUsable(recipes_.volumes.registry(), older).ok()) continue;
       parts.push_back({older.body, snapshot->body, snapshot->length});
     }
-    RETURN_IF_ERROR(Inherit(parts, &run));
+    Settled settled;
+    RETURN_IF_ERROR(Inherit(parts, &run, settled));
     if (run.ShouldEnd()) return Ended();
-    RETURN_IF_ERROR(TryStartMerge(run, name).status());
+    RETURN_IF_ERROR(StartMerge(run, name, settled));
   }
 }
 
-absl::StatusOr<bool> Snapshots::TryStartMerge(OperationRun& run, const std::string& name) {
+absl::Status Snapshots::StartMerge(OperationRun& run, const std::string& name, Settled& settled) {
   absl::MutexLock one_at_a_time(&recipes_.structure);
   const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
   ASSIGN_OR_RETURN(const Volume origin, tree.Find(run.device()));
@@ -276,9 +287,8 @@ absl::StatusOr<bool> Snapshots::TryStartMerge(OperationRun& run, const std::stri
   changes.Remove(snapshot.name);
   if (snapshot.layered()) changes.Remove(snapshot.body);
   ASSIGN_OR_RETURN(TogetherRequest request, changes.Take());
-  request.when_quiet = [this, &parts] { return Inherit(parts, nullptr); };
-  RETURN_IF_ERROR(recipes_.volumes.ReplaceTogether(request));
-  return true;
+  request.when_quiet = [&] { return Inherit(parts, nullptr, settled); };
+  return recipes_.volumes.ReplaceTogether(request);
 }
 
 absl::Status Snapshots::WaitForMerge(OperationRun& run) {

@@ -3,6 +3,7 @@
 #include "server/volumes/snapshots.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <memory>
 #include <tuple>
@@ -12,7 +13,6 @@
 #include "absl/time/clock.h"
 #include "core/base/status_macros.h"
 #include "core/base/text.h"
-#include "core/block/buffer_pool.h"
 #include "core/map/table_spec.h"
 #include "server/volumes/backing_use.h"
 

@@ -98,11 +98,14 @@ class Snapshots {
     std::string heir, from;  // bodies
     SectorCount length;
   };
-  absl::Status Inherit(const std::vector<Inheritance>& parts, OperationRun* run);
+  // How full `from` was when an heir was last known to own all of it: unchanged, nothing is
+  // missing.
+  using Settled = std::map<std::pair<std::string, std::string>, uint64_t>;  // by heir and from
+  absl::Status Inherit(const std::vector<Inheritance>& parts, OperationRun* run, Settled& settled);
   absl::Status MakeRoom(const std::string& body, const absl::Status& full);
 
-  absl::StatusOr<bool> TryFinishRemove(OperationRun& run);
-  absl::StatusOr<bool> TryStartMerge(OperationRun& run, const std::string& snapshot);
+  absl::Status FinishRemove(OperationRun& run, Settled& settled);
+  absl::Status StartMerge(OperationRun& run, const std::string& snapshot, Settled& settled);
   absl::Status WaitForMerge(OperationRun& run);
   absl::Status FinishMerge(const std::string& device);
   // Stores and records of what has gone. REQUIRES: the structure's lock.
