@@ -11,6 +11,7 @@ void AddBuiltinTargets(TargetRegistry& registry) {
   registry.Add(kZeroTarget);
   registry.Add(kSnapshotTarget);
   registry.Add(kSnapshotOriginTarget);
+  registry.Add(kSnapshotMergeTarget);
 }
 
 }  // namespace sectormap::targets

@@ -16,5 +16,6 @@ extern const TargetType kErrorTarget;
 extern const TargetType kZeroTarget;
 extern const TargetType kSnapshotTarget;
 extern const TargetType kSnapshotOriginTarget;
+extern const TargetType kSnapshotMergeTarget;
 
 }  // namespace sectormap::targets
