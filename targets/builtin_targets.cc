@@ -14,6 +14,7 @@ void AddBuiltinTargets(TargetRegistry& registry) {
   registry.Add(kFlakeyTarget);
   registry.Add(kSnapshotTarget);
   registry.Add(kSnapshotOriginTarget);
+  registry.Add(kSnapshotMergeTarget);
 }
 
 }  // namespace sectormap::targets

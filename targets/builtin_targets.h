@@ -19,5 +19,6 @@ extern const TargetType kDelayTarget;
 extern const TargetType kFlakeyTarget;
 extern const TargetType kSnapshotTarget;
 extern const TargetType kSnapshotOriginTarget;
+extern const TargetType kSnapshotMergeTarget;
 
 }  // namespace sectormap::targets

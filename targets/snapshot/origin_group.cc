@@ -62,6 +62,12 @@ const Snapshot* OriginGroup::merging() const {
   return merging_;
 }
 
+void OriginGroup::StartInAll(Sector first, SectorCount count, const Snapshot* except) {
+  for (Snapshot* snapshot : Here()) {
+    if (snapshot != except) snapshot->StartCopies(first, count);
+  }
+}
+
 Task<void> OriginGroup::CopyInAll(Sector first, SectorCount count, const Snapshot* except) {
   // Inside each before anything else runs on this reactor: none can go away until it is left.
   absl::InlinedVector<Snapshot*, 4> inside;

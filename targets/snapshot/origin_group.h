@@ -55,6 +55,9 @@ class OriginGroup {
     return device.Submit(request);
   }
 
+  // Begins to copy what any snapshot but `except` lacks, as far as buffers go. On a reactor.
+  void StartInAll(Sector first, SectorCount count, const Snapshot* except);
+
   // Ends when no snapshot but `except` needs the origin's range any more. On a reactor.
   Task<void> CopyInAll(Sector first, SectorCount count, const Snapshot* except);
 

@@ -152,8 +152,8 @@ class Snapshot {
   // Part of a request that goes to one place.
   struct Segment {
     bool in_store = false;
-    SectorCount count;
-    Sector place;  // in the store
+    SectorCount count{0};
+    Sector place{0};  // in the store
   };
 
   class Change;
@@ -248,10 +248,11 @@ class Snapshot {
   uint64_t background_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t visitors_ ABSL_GUARDED_BY(mutex_) = 0;
 
-  // A merge at work (merger.h): exceptions of these chunks are about to vanish; writes to them
-  // wait.
-  std::vector<uint64_t> merging_chunks_ ABSL_GUARDED_BY(mutex_);  // sorted
-  WaiterList merge_waiters_ ABSL_GUARDED_BY(mutex_);
+  // A merge at work (merger.h): these chunks, ascending, are on their way to the origin; writes to
+  // them wait until they have arrived.
+  std::vector<uint64_t> merging_chunks_ ABSL_GUARDED_BY(mutex_);
+  WaiterList merged_waiters_ ABSL_GUARDED_BY(mutex_);
+  WaiterList untracked_waiters_ ABSL_GUARDED_BY(mutex_);  // until something is no longer tracked
 };
 
 }  // namespace sectormap::targets

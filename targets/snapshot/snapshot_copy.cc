@@ -210,7 +210,8 @@ void Snapshot::Untrack(size_t slot) {
     absl::MutexLock lock(&mutex_);
     tracked_[slot] = {};
     free_slots_.push_back(slot);
-    if (draining_.empty()) return;
+    if (draining_.empty() && untracked_waiters_.empty()) return;
+    after.wake.Take(untracked_waiters_);
     std::erase_if(draining_, [this, &after](Pending* pending) {
       mutex_.AssertHeld();
       if (IsTracked(pending->run.old_chunk, pending->end() - 1)) return false;

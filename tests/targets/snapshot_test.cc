@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // snapshot and snapshot-origin: words, status and effects as the kernel's.
-#include "absl/strings/match.h"
+#include "core/async/gate.h"
+#include "tests/support/crash_disk.h"
 #include "tests/support/faulty_device.h"
 #include "tests/support/slow_device.h"
 #include "tests/targets/snapshot_fixture.h"
@@ -339,7 +340,7 @@ TEST_F(SnapshotTest, TheOriginsWriteWaitsForReadsOfTheSnapshotThatNeedTheOldData
   std::vector<std::byte> data = Pattern("NEW", Sector(4), SectorCount(1));
   SnapshotHost::UnderWay write(host_, "o", IoRequest::Write(Sector(4), data), 1);
   // The copy and its commit need not wait.
-  while (store_->bytes()[8 * kSectorBytes + 8] == std::byte{0}) host_.Settle();
+  while (*host_.Message("s", "exceptions 0") == "8 -") host_.Settle();
   host_.Settle();
   EXPECT_FALSE(write.done());
   EXPECT_TRUE(std::ranges::equal(origin_->bytes().first(8 * kSectorBytes), Original(0, 8)));
@@ -366,6 +367,65 @@ TEST_F(SnapshotTest, TheOriginsWriteWaitsForTheCopyAndTheExceptionToBeDurable) {
     slow->ReleaseOne();
   }
   EXPECT_EQ(write.Wait(), IoStatus::kOk);
+}
+
+// --- Group commit ---
+
+Task<void> WriteEvery(BlockDevice& device, uint64_t first, uint64_t step, uint64_t end,
+                      uint64_t chunk, Gate& gate) {
+  std::vector<std::byte> data(kSectorBytes, std::byte{7});
+  for (; first < end; first += step) {
+    const IoStatus status = co_await device.Submit(IoRequest::Write(Sector(first * chunk), data));
+    EXPECT_EQ(status, IoStatus::kOk);
+  }
+  gate.Leave();
+}
+
+Task<void> WriteFirstTime(BlockDevice& device, uint64_t depth, uint64_t chunks, uint64_t chunk) {
+  Gate gate;
+  for (uint64_t lane = 0; lane < depth; ++lane) {
+    CHECK(gate.TryEnter());
+    Detach(WriteEvery(device, lane, depth, chunks, chunk, gate));
+  }
+  gate.Close();
+  co_await gate.Drained();
+}
+
+// Whether the disks answer at once or after a while.
+TEST_F(SnapshotTest, ExceptionsThatWaitShareAFlush) {
+  constexpr uint64_t kChunks = 2048;
+  for (const uint64_t delay : {0, 10, 60}) {
+    for (const auto& [depth, exceptions_per_flush] : {std::pair(1, 1), std::pair(32, 8)}) {
+      CrashRecorder recorder(1);
+      const auto store = recorder.AddDisk(SectorCount(8 * (kChunks + 32)));
+      host_.AddMemory("/o", 8 * kChunks);
+      host_.Add("/c", store);
+      MakePair();
+      const uint64_t before = recorder.CountOf(0, IoOp::kFlush);
+      recorder.SetDelay(delay);
+      BlockDevice& device = *host_.registry().Find("o");
+      host_.reactors().RunOn(0, WriteFirstTime(device, depth, kChunks, 8));
+      recorder.SetDelay(0);
+      const uint64_t flushes = recorder.CountOf(0, IoOp::kFlush) - before;
+      EXPECT_LE(flushes * exceptions_per_flush, kChunks) << "depth " << depth << ", " << delay;
+      EXPECT_EQ(*host_.Message("s", "exceptions 0"), absl::StrCat("8 - 0+", kChunks));
+      RecordProperty(absl::StrCat("flushes_at_", depth, "_delay_", delay),
+                     static_cast<int>(flushes));
+      host_.Remove("s");
+      host_.Remove("o");
+    }
+  }
+}
+
+TEST_F(SnapshotTest, OneLargeWriteCopiesNeighboursTogetherWithOneFlush) {
+  CrashRecorder recorder(1);
+  host_.Add("/c", recorder.AddDisk(SectorCount(kStore)));
+  MakePair();
+  const uint64_t flushes = recorder.CountOf(0, IoOp::kFlush);
+  const uint64_t writes = recorder.CountOf(0, IoOp::kWrite);
+  ASSERT_EQ(host_.WritePattern("o", "NEW", 0, 1024), IoStatus::kOk);
+  EXPECT_EQ(recorder.CountOf(0, IoOp::kFlush) - flushes, 1u);
+  EXPECT_EQ(recorder.CountOf(0, IoOp::kWrite) - writes, 2u);  // the data, the entries
 }
 
 // --- Handover ---
