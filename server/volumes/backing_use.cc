@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/volumes/backing_use.h"
 
+#include <algorithm>
 #include <map>
 
 #include "absl/strings/numbers.h"
@@ -70,8 +71,11 @@ std::vector<DevicePart> PartsOf(const TableRow& row) {
       stripes > 0) {
     return PartsInSteps(row, 2, 2, row.args.size(), SectorCount(row.length.value() / stripes));
   }
+  size_t devices = row.args.size();
+  if (row.type == "snapshot-origin") devices = 1;
+  if (row.type == "snapshot" || row.type == "snapshot-merge") devices = 2;
   std::vector<DevicePart> parts;
-  for (const std::string& word : row.args) parts.push_back(All(word));
+  for (size_t i = 0; i < std::min(devices, row.args.size()); ++i) parts.push_back(All(row.args[i]));
   return parts;
 }
 

@@ -9,7 +9,6 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
-#include "server/volumes/backing_use.h"
 
 namespace sectormap::volumes {
 namespace {
@@ -107,33 +106,28 @@ absl::StatusOr<OperationInfo> Mirrors::StartAdd(const AddLegRequest& request) {
 }
 
 absl::Status Mirrors::CheckLeg(const AddLegRequest& request, SectorCount length) {
-  std::shared_ptr<BlockDevice> leg;
+  recipes_.structure.AssertHeld();
   const std::string_view mapped = MappedDeviceName(request.leg);
-  if (mapped.empty()) {
-    ASSIGN_OR_RETURN(leg, recipes_.backings.Open(request.leg, false));
-  } else {
+  if (!mapped.empty()) {
     RETURN_IF_ERROR(recipes_.volumes.registry().CheckUsedOnlyBy(mapped, {}));
-    ASSIGN_OR_RETURN(DeviceRef ref, recipes_.volumes.Open(mapped));
-    leg = ref.device;
   }
+  ASSIGN_OR_RETURN(const std::shared_ptr<BlockDevice> leg, recipes_.Open(request.leg));
   if (!RangeFits(Sector(request.leg_start), length, leg->size())) {
     return absl::InvalidArgumentError(
         absl::StrCat("'", request.leg, "' is too small: ", length.value(), " sectors from sector ",
                      request.leg_start, " are needed, it has ", leg->size().value()));
   }
-  return BackingUse::Read(recipes_.volumes.registry(), recipes_.backings)
-      .CheckFree(leg.get(), request.leg, Sector(request.leg_start), length);
+  return recipes_.CheckFree(leg, request.leg, Sector(request.leg_start), length);
 }
 
 // A path for the log is a file that is made, or one that nobody uses.
 absl::Status Mirrors::CheckLog(const AddLegRequest& request) {
   if (request.log.empty() || request.log == "core") return absl::OkStatus();
-  const absl::StatusOr<std::shared_ptr<BlockDevice>> there =
-      recipes_.backings.Open(request.log, false);
+  recipes_.structure.AssertHeld();
+  const absl::StatusOr<std::shared_ptr<BlockDevice>> there = recipes_.Open(request.log);
   if (absl::IsNotFound(there.status())) return absl::OkStatus();
   RETURN_IF_ERROR(there.status());
-  return BackingUse::Read(recipes_.volumes.registry(), recipes_.backings)
-      .CheckFree(there->get(), request.log, Sector(0), kMaxDeviceSectors);
+  return recipes_.CheckFree(*there, request.log, Sector(0), kMaxDeviceSectors);
 }
 
 absl::StatusOr<std::string> Mirrors::PrepareLog(const AddLegRequest& request,

@@ -169,21 +169,17 @@ Moves::Moves(Recipes& recipes) : recipes_(recipes) {
   recipes_.operations.AddKind("move", [this](OperationRun& run) { return Run(run); });
 }
 
-absl::StatusOr<std::shared_ptr<BlockDevice>> Moves::Open(const std::string& name) {
-  const std::string_view mapped = MappedDeviceName(name);
-  if (mapped.empty()) return recipes_.backings.Open(name, false);
-  ASSIGN_OR_RETURN(DeviceRef ref, recipes_.volumes.Open(mapped));
-  return ref.device;
-}
-
 absl::StatusOr<OperationInfo> Moves::Start(const MoveRequest& request) {
   absl::MutexLock one_at_a_time(&recipes_.structure);
   ASSIGN_OR_RETURN(const MovePlan plan, Prepare(request));
-  RETURN_IF_ERROR(CheckDestination(request, plan));
-  // The destination's name keeps other moves from it, whose later pieces no table names yet.
-  return recipes_.operations.Start(
-      "move", request.device, {request.device, plan.body, absl::StrCat("destination ", request.to)},
-      plan.Text());
+  recipes_.structure.AssertHeld();
+  ASSIGN_OR_RETURN(Recipes::Claim claim, CheckDestination(request, plan));
+  ASSIGN_OR_RETURN(
+      OperationInfo info,
+      recipes_.operations.Start("move", request.device, {request.device, plan.body}, plan.Text()));
+  // The work cannot have ended: it waits for the structure's lock.
+  recipes_.claims[info.id] = std::move(claim);
+  return info;
 }
 
 absl::StatusOr<MovePlan> Moves::Prepare(const MoveRequest& request) {
@@ -195,7 +191,7 @@ absl::StatusOr<MovePlan> Moves::Prepare(const MoveRequest& request) {
         absl::StrCat("'", request.device, "' is read-only: nothing could be written to '",
                      request.to, "'; load a writable table first"));
   }
-  ASSIGN_OR_RETURN(const std::shared_ptr<BlockDevice> from, Open(request.from));
+  ASSIGN_OR_RETURN(const std::shared_ptr<BlockDevice> from, recipes_.Open(request.from));
   ASSIGN_OR_RETURN(const auto below, registry.Dependencies(volume.body, TableSlot::kLive));
   std::map<std::string, const BlockDevice*> devices;
   for (const DeviceRef& ref : below) devices[ref.name] = ref.device.get();
@@ -244,8 +240,10 @@ absl::StatusOr<MovePlan> Moves::Prepare(const MoveRequest& request) {
   return plan;
 }
 
-absl::Status Moves::CheckDestination(const MoveRequest& request, const MovePlan& plan) {
-  ASSIGN_OR_RETURN(const std::shared_ptr<BlockDevice> to, Open(request.to));
+absl::StatusOr<Recipes::Claim> Moves::CheckDestination(const MoveRequest& request,
+                                                       const MovePlan& plan) {
+  recipes_.structure.AssertHeld();
+  ASSIGN_OR_RETURN(const std::shared_ptr<BlockDevice> to, recipes_.Open(request.to));
   const SectorCount total(plan.total_sectors());
   if (!RangeFits(Sector(request.to_start), total, to->size())) {
     return absl::InvalidArgumentError(
@@ -264,8 +262,8 @@ absl::Status Moves::CheckDestination(const MoveRequest& request, const MovePlan&
     return absl::FailedPreconditionError(
         absl::StrCat("Device or resource busy: an operation is at work on '", request.to, "'"));
   }
-  return BackingUse::Read(recipes_.volumes.registry(), recipes_.backings)
-      .CheckFree(to.get(), request.to, Sector(request.to_start), total);
+  RETURN_IF_ERROR(recipes_.CheckFree(to, request.to, Sector(request.to_start), total));
+  return Recipes::Claim{to, Sector(request.to_start), total};
 }
 
 // --- While it runs ---
@@ -278,7 +276,7 @@ absl::Status Moves::CheckTableIs(const MovePlan& plan) const {
   const bool same =
       std::ranges::equal(spec.rows(), expected, [](const TableRow& a, const TableRow& b) {
         return a.start == b.start && a.length == b.length && a.type == b.type &&
-               (a.type == "mirror" || a.args == b.args);
+               (a.type != "linear" || a.args.back() == b.args.back());
       });
   if (same) return absl::OkStatus();
   return absl::AbortedError(
@@ -317,7 +315,7 @@ absl::Status Moves::WaitForPiece(OperationRun& run, const MovePlan& plan, size_t
 }
 
 absl::Status Moves::FlushDestination(const MovePlan& plan) {
-  ASSIGN_OR_RETURN(const std::shared_ptr<BlockDevice> to, Open(plan.to));
+  ASSIGN_OR_RETURN(const std::shared_ptr<BlockDevice> to, recipes_.Open(plan.to));
   const IoStatus flushed =
       recipes_.reactors.RunOn(0, [&] { return to->Submit(IoRequest::Flush()); });
   if (flushed == IoStatus::kOk) return absl::OkStatus();
@@ -342,43 +340,61 @@ absl::Status Moves::PutTable(OperationRun& run, const MovePlan& before, const Mo
 absl::Status Moves::Run(OperationRun& run) {
   std::optional<MovePlan> plan = MovePlan::Parse(run.plan());
   if (!plan.has_value()) return absl::InternalError("the plan of the move cannot be read");
-  absl::Status status;
-  for (size_t i = 0; i < plan->pieces.size() && status.ok(); ++i) {
-    if (plan->pieces[i].state == MovePiece::State::kCopied) continue;
-    if (run.ShouldEnd()) status = absl::CancelledError("ended before it was done");
-    // After a restart a piece is copied once more, from the beginning: its log is in memory.
-    if (status.ok() && plan->pieces[i].state == MovePiece::State::kWaiting) {
-      MovePlan next = *plan;
-      next.pieces[i].state = MovePiece::State::kCopying;
-      status = PutTable(run, *plan, next, SuspendMode::kFlush, nullptr);
-      if (status.ok()) plan = std::move(next);
+  {
+    absl::MutexLock one_at_a_time(&recipes_.structure);
+    absl::StatusOr<std::shared_ptr<BlockDevice>> to = recipes_.Open(plan->to);
+    if (to.ok() && !plan->pieces.empty()) {
+      recipes_.claims[run.id()] = {*std::move(to), Sector(plan->pieces.front().to_at),
+                                   SectorCount(plan->total_sectors())};
     }
-    if (status.ok()) status = WaitForPiece(run, *plan, i);
-    if (!status.ok()) break;
+  }
+  absl::Status status = CopyPieces(run, *plan);
+  // When the daemon stops, what is being copied stays a mirror, and is taken up again.
+  const bool stopped = absl::IsCancelled(status) && !run.Cancelled();
+  if (!status.ok() && !stopped) status = GoBack(run, *plan, status);
+  absl::MutexLock one_at_a_time(&recipes_.structure);
+  recipes_.claims.erase(run.id());
+  return status;
+}
+
+// The plan is always that of the table in use.
+absl::Status Moves::CopyPieces(OperationRun& run, MovePlan& plan) {
+  for (size_t i = 0; i < plan.pieces.size(); ++i) {
+    if (plan.pieces[i].state == MovePiece::State::kCopied) continue;
+    if (run.ShouldEnd()) return absl::CancelledError("ended before it was done");
+    // After a restart a piece is copied once more, from the beginning: its log is in memory.
+    if (plan.pieces[i].state == MovePiece::State::kWaiting) {
+      MovePlan next = plan;
+      next.pieces[i].state = MovePiece::State::kCopying;
+      RETURN_IF_ERROR(PutTable(run, plan, next, SuspendMode::kFlush, nullptr));
+      plan = std::move(next);
+    }
+    RETURN_IF_ERROR(WaitForPiece(run, plan, i));
     // The end of this piece and the beginning of the next are one change.
-    MovePlan next = *plan;
+    MovePlan next = plan;
     next.pieces[i].state = MovePiece::State::kCopied;
     if (i + 1 < next.pieces.size()) next.pieces[i + 1].state = MovePiece::State::kCopying;
-    status = PutTable(run, *plan, next, SuspendMode::kFlush, [&]() -> absl::Status {
-      RETURN_IF_ERROR(CheckCopied(*plan, i));
-      return FlushDestination(*plan);
-    });
-    if (status.ok()) plan = std::move(next);
+    RETURN_IF_ERROR(PutTable(run, plan, next, SuspendMode::kFlush, [&]() -> absl::Status {
+      RETURN_IF_ERROR(CheckCopied(plan, i));
+      return FlushDestination(plan);
+    }));
+    plan = std::move(next);
   }
-  if (status.ok()) return status;
-  // The daemon stops: what is being copied stays a mirror, and is taken up again.
-  if (absl::IsCancelled(status) && !run.Cancelled()) return status;
-  // Pieces that are done stay where they are; the one under way goes back to where it was, at once:
-  // a failed leg holds writes until there is another table.
-  MovePlan back = *plan;
+  return absl::OkStatus();
+}
+
+// Pieces that are done stay where they are; the one under way goes back to where it was, at once: a
+// failed leg holds writes until there is another table.
+absl::Status Moves::GoBack(OperationRun& run, const MovePlan& plan, const absl::Status& why) {
+  MovePlan back = plan;
   for (MovePiece& piece : back.pieces) {
     if (piece.state == MovePiece::State::kCopying) piece.state = MovePiece::State::kWaiting;
   }
-  const absl::Status undone = PutTable(run, *plan, back, SuspendMode::kNoFlush, nullptr);
-  if (undone.ok()) return status;
-  return absl::Status(status.code(), absl::StrCat(std::string(status.message()),
-                                                  "; the old table could not be put back: ",
-                                                  std::string(undone.message())));
+  const absl::Status undone = PutTable(run, plan, back, SuspendMode::kNoFlush, nullptr);
+  if (undone.ok()) return why;
+  return absl::Status(why.code(), absl::StrCat(std::string(why.message()),
+                                               "; the old table could not be put back: ",
+                                               std::string(undone.message())));
 }
 
 }  // namespace sectormap::volumes

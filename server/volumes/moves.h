@@ -71,8 +71,10 @@ class Moves {
  private:
   absl::Status Run(OperationRun& run);
   absl::StatusOr<MovePlan> Prepare(const MoveRequest& request);
-  absl::Status CheckDestination(const MoveRequest& request, const MovePlan& plan);
-  absl::StatusOr<std::shared_ptr<BlockDevice>> Open(const std::string& name);
+  // What it gives is to be claimed.
+  absl::StatusOr<Recipes::Claim> CheckDestination(const MoveRequest& request, const MovePlan& plan);
+  absl::Status CopyPieces(OperationRun& run, MovePlan& plan);
+  absl::Status GoBack(OperationRun& run, const MovePlan& plan, const absl::Status& why);
   // Puts the plan's table in place. `confirm` is asked while all I/O waits.
   absl::Status PutTable(OperationRun& run, const MovePlan& before, const MovePlan& next,
                         SuspendMode mode, const std::function<absl::Status()>& confirm);

@@ -4,8 +4,30 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+#include "server/volumes/backing_use.h"
 
 namespace sectormap::volumes {
+
+absl::StatusOr<std::shared_ptr<BlockDevice>> Recipes::Open(const std::string& name) {
+  const std::string_view mapped = MappedDeviceName(name);
+  if (mapped.empty()) return backings.Open(name, false);
+  ASSIGN_OR_RETURN(DeviceRef ref, volumes.Open(mapped));
+  return ref.device;
+}
+
+absl::Status Recipes::CheckFree(const std::shared_ptr<BlockDevice>& device, const std::string& name,
+                                Sector start, SectorCount count) {
+  for (const auto& [id, claim] : claims) {
+    if (claim.device.get() != device.get() || claim.start >= start + count ||
+        start >= claim.start + claim.count) {
+      continue;
+    }
+    return absl::FailedPreconditionError(absl::StrCat("Device or resource busy: operation ", id,
+                                                      " moves data to that part of '", name, "'"));
+  }
+  return BackingUse::Read(volumes.registry(), backings).CheckFree(device.get(), name, start, count);
+}
 
 void Restack::Create(const std::string& name, std::string table, bool read_only) {
   request_.create.push_back(

@@ -2,9 +2,13 @@
 // What recipes on live devices share.
 #pragma once
 
+#include <cstdint>
+#include <map>
+#include <memory>
 #include <set>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "core/async/reactor_pool.h"
 #include "core/block/backing_source.h"
@@ -24,6 +28,20 @@ struct Recipes {
 
   // Held by a recipe from when it reads the tables until it has replaced them; not while it copies.
   absl::Mutex structure;
+
+  // Where a running move will write, which no table says yet. By operation.
+  struct Claim {
+    std::shared_ptr<BlockDevice> device;
+    Sector start;
+    SectorCount count;
+  };
+  std::map<int64_t, Claim> claims ABSL_GUARDED_BY(structure);
+
+  // A file or block device, or a mapped device, as tables name them. Writable.
+  absl::StatusOr<std::shared_ptr<BlockDevice>> Open(const std::string& name);
+  // FailedPrecondition, with who uses it, if a table or a running move does.
+  absl::Status CheckFree(const std::shared_ptr<BlockDevice>& device, const std::string& name,
+                         Sector start, SectorCount count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(structure);
 };
 
 // A TogetherRequest under construction, in which each device stands once.

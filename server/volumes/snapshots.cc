@@ -14,7 +14,6 @@
 #include "core/base/status_macros.h"
 #include "core/base/text.h"
 #include "core/map/table_spec.h"
-#include "server/volumes/backing_use.h"
 
 namespace sectormap::volumes {
 namespace {
@@ -232,17 +231,13 @@ absl::StatusOr<std::string> Snapshots::PrepareStore(const CreateSnapshots& wante
 
 // What is in use, or holds a snapshot, is not for a new one.
 absl::Status Snapshots::CheckStoreIsNew(const std::string& store) {
-  std::shared_ptr<BlockDevice> device;
+  recipes_.structure.AssertHeld();
   const std::string_view mapped = MappedDeviceName(store);
-  if (mapped.empty()) {
-    ASSIGN_OR_RETURN(device, recipes_.backings.Open(store, false));
-  } else {
+  if (!mapped.empty()) {
     RETURN_IF_ERROR(recipes_.volumes.registry().CheckUsedOnlyBy(mapped, {}));
-    ASSIGN_OR_RETURN(DeviceRef ref, recipes_.volumes.Open(mapped));
-    device = ref.device;
   }
-  RETURN_IF_ERROR(BackingUse::Read(recipes_.volumes.registry(), recipes_.backings)
-                      .CheckFree(device.get(), store, Sector(0), kMaxDeviceSectors));
+  ASSIGN_OR_RETURN(const std::shared_ptr<BlockDevice> device, recipes_.Open(store));
+  RETURN_IF_ERROR(recipes_.CheckFree(device, store, Sector(0), kMaxDeviceSectors));
   if (device->size() == SectorCount(0)) {
     return absl::InvalidArgumentError(absl::StrCat("store '", store, "' is empty"));
   }

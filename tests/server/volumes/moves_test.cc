@@ -177,6 +177,28 @@ TEST_F(MovesTest, AMoveThatIsKilledGoesOnAfterTheStart) {
                   });
 }
 
+TEST_F(MovesTest, WhereAMoveIsGoingNobodyElseMayGo) {
+  MakeFile("old.img", 8192);
+  MakeFile("new.img", 16384);
+  Make("slow", "0 16384 delay " + Path("new.img") + " 0 0 " + Path("new.img") + " 0 50\n");
+  Make("vol", "0 8192 linear " + Path("old.img") + " 0\n");
+  Make("other", "0 64 linear " + Path("old.img") + " 0\n");
+  MoveRequest request = Wanted(0, 1024);
+  request.to = "/dev/mapper/slow";
+  const auto started = moves_->Start(request);
+  ASSERT_TRUE(started.ok()) << started.status();
+  MoveRequest second = request;
+  second.device = "other";
+  second.to = "slow";
+  second.to_start = 8000;
+  EXPECT_THAT(Refusal(second), HasSubstr("operation 1 moves data"));
+  second.to_start = 8192;
+  const auto beside = moves_->Start(second);
+  EXPECT_TRUE(beside.ok()) << beside.status();
+  ASSERT_TRUE(operations_->Cancel(started->id).ok());
+  WaitForAll();
+}
+
 TEST_F(MovesTest, APlanIsReadBackAsItWas) {
   MovePlan plan{.body = "a b",
                 .from = "/x y",
