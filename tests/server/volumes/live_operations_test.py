@@ -60,10 +60,19 @@ class Writer(threading.Thread):
                      (self._urls[-1], [f"write -P {number} {BLOCK} {BLOCK}"]),
                      (self._urls[0], self._blocks())]
             for url, commands in steps:
-                result = qemu_io(url, *commands)
-                if result.returncode != 0 or "failed" in said(result):
-                    self.failure = f"{commands}: {said(result)}"
-                    return
+                self._do(url, commands)
+
+    def _do(self, url, commands):
+        """Again and again while nobody answers: the daemon may be starting. Other bytes than were
+        written are a failure at once."""
+        deadline = time.monotonic() + SECONDS
+        while self.failure is None:
+            result = qemu_io(url, *commands)
+            if result.returncode == 0 and "failed" not in said(result):
+                return
+            if "verification failed" in said(result) or time.monotonic() > deadline:
+                self.failure = f"{commands}: {said(result)}"
+            time.sleep(0.1)
 
     def _blocks(self):
         commands = []
