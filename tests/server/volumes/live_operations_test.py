@@ -56,9 +56,10 @@ class Writer(threading.Thread):
         while not self._ended.is_set() and self.failure is None:
             self.rounds += 1
             number = self.rounds % 255 + 1
+            before, after = self._blocks()
             steps = [(self._urls[0], [f"write -P {number} 0 {BLOCK}"]),
                      (self._urls[-1], [f"write -P {number} {BLOCK} {BLOCK}"]),
-                     (self._urls[0], self._blocks())]
+                     (self._urls[0], before), (self._urls[0], after)]
             for url, commands in steps:
                 self._do(url, commands)
 
@@ -75,16 +76,16 @@ class Writer(threading.Thread):
             time.sleep(0.1)
 
     def _blocks(self):
-        commands = []
-        for _ in range(6):
-            block = self._random.randrange(2, VOLUME_MIB * MIB // BLOCK)
-            pattern = self._random.randrange(1, 256)
-            if block in self._known:
-                commands.append(f"read -P {self._known[block]} {block * BLOCK} {BLOCK}")
-            commands.append(f"write -P {pattern} {block * BLOCK} {BLOCK}")
-            commands.append(f"read -P {pattern} {block * BLOCK} {BLOCK}")
-            self._known[block] = pattern
-        return commands + ["flush"]
+        """Reads of what was written in earlier rounds; then writes, which may be done again."""
+        places = [self._random.randrange(2, VOLUME_MIB * MIB // BLOCK) for _ in range(6)]
+        before = [f"read -P {self._known[block]} {block * BLOCK} {BLOCK}"
+                  for block in places if block in self._known]
+        after = []
+        for block in places:
+            self._known[block] = self._random.randrange(1, 256)
+            after.append(f"write -P {self._known[block]} {block * BLOCK} {BLOCK}")
+            after.append(f"read -P {self._known[block]} {block * BLOCK} {BLOCK}")
+        return before + ["flush"], after + ["flush"]
 
     def wait_for_rounds(self, count):
         wanted = self.rounds + count
