@@ -41,7 +41,9 @@ struct ChapOptions {
   CLI::Option* user_option = nullptr;
 };
 
-void AddExport(Verbs& verbs) {
+}  // namespace
+
+void AddExportVerb(Verbs& verbs) {
   struct Options {
     std::string name, iqn;
     uint64_t lun = 0;
@@ -95,6 +97,8 @@ void AddExport(Verbs& verbs) {
                    "Only this initiator name may log in; repeat it for more")
       ->allow_extra_args(false);
 }
+
+namespace {
 
 void AddUnexport(Verbs& verbs) {
   struct Options {
@@ -197,7 +201,7 @@ ExitCode ShowSessions(Session& session) {
 
 void AddExportVerbs(Verbs& verbs) {
   verbs.Group("iSCSI");
-  AddExport(verbs);
+  AddExportVerb(verbs);
   AddUnexport(verbs);
   verbs.Add("exports", "List what initiators can see", "sectormap -o json exports", ShowExports);
   verbs.Add("sessions", "List who is logged in", "sectormap sessions", ShowSessions);

@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
             const char* value = std::getenv(name);
             return std::string(value == nullptr ? "" : value);
           },
+      .out_is_terminal = isatty(STDOUT_FILENO) == 1,
   };
   const auto code = sectormap::cli::Run(std::vector<std::string>(argv + 1, argv + argc), terminal);
   std::cout.flush();

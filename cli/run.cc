@@ -97,6 +97,7 @@ ExitCode Run(std::vector<std::string> words, const Terminal& terminal) {
   AddDeviceVerbs(verbs);
   AddQueryVerbs(verbs);
   AddExportVerbs(verbs);
+  AddOperationVerbs(verbs);
   AddCompletion(verbs, app);
 
   const bool json_errors = AsksForJson(words);

@@ -119,6 +119,7 @@ Session::Session(const Terminal& terminal, std::string server_uri, bool json, bo
       grpc::CreateCustomChannel(server_uri_, grpc::InsecureChannelCredentials(), arguments);
   devices_ = v1::DeviceMapper::NewStub(channel);
   iscsi_ = v1::Iscsi::NewStub(channel);
+  operations_ = v1::Operations::NewStub(channel);
 }
 
 ExitCode Session::ShowError(ExitCode code, absl::string_view message) {

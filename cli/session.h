@@ -16,6 +16,7 @@
 #include "cli/terminal.h"
 #include "sectormap/v1/device_mapper.grpc.pb.h"
 #include "sectormap/v1/iscsi.grpc.pb.h"
+#include "sectormap/v1/operations.grpc.pb.h"
 
 namespace sectormap::cli {
 
@@ -51,6 +52,20 @@ class Session {
     return status.ok() ? ExitCode::kOk : ShowRefusal(what, status, "");
   }
 
+  // A call that answers more than once; `show` is called for each.
+  template <typename Service, typename Request, typename Response, typename Show>
+  ExitCode Stream(absl::string_view what,
+                  std::unique_ptr<grpc::ClientReader<Response>> (Service::*method)(
+                      grpc::ClientContext*, const Request&),
+                  const Request& request, Show show) {
+    grpc::ClientContext context;
+    const std::unique_ptr<grpc::ClientReader<Response>> reader =
+        (stub<Service>().*method)(&context, request);
+    for (Response response; reader->Read(&response);) show(response);
+    const grpc::Status status = reader->Finish();
+    return status.ok() ? ExitCode::kOk : ShowRefusal(what, status, "");
+  }
+
   // An error that is not the daemon's.
   ExitCode ShowError(ExitCode code, absl::string_view message);
 
@@ -69,6 +84,7 @@ class Session {
   const bool verbose_;
   std::unique_ptr<v1::DeviceMapper::Stub> devices_;
   std::unique_ptr<v1::Iscsi::Stub> iscsi_;
+  std::unique_ptr<v1::Operations::Stub> operations_;
 };
 
 template <>
@@ -78,6 +94,11 @@ inline v1::DeviceMapper::Stub& Session::stub<v1::DeviceMapper::Stub>() {
 template <>
 inline v1::Iscsi::Stub& Session::stub<v1::Iscsi::Stub>() {
   return *iscsi_;
+}
+
+template <>
+inline v1::Operations::Stub& Session::stub<v1::Operations::Stub>() {
+  return *operations_;
 }
 
 // An error as `sectormap` shows it, in words or as a JSON object.

@@ -26,6 +26,7 @@ struct Terminal {
   bool is_root;
   // The value of an environment variable; empty if it is not set.
   std::function<std::string(const char* name)> environment;
+  bool out_is_terminal = false;
 };
 
 }  // namespace sectormap::cli

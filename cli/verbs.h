@@ -25,8 +25,20 @@ class Verbs {
     CLI::App* verb = app_.add_subcommand(std::move(name), std::move(description));
     verb->footer("Example:\n  " + std::move(example));
     verb->group(group_);
-    verb->callback([this, action = std::move(action)] { chosen_ = action; });
+    verb->callback([&chosen = chosen_, action = std::move(action)] { chosen = action; });
     return verb;
+  }
+
+  // A verb whose own first word is a verb again.
+  Verbs Under(std::string name, std::string description, std::string example) {
+    CLI::App* verb = app_.add_subcommand(std::move(name), std::move(description));
+    verb->footer("Example:\n  " + std::move(example));
+    verb->group(group_);
+    verb->require_subcommand(1);
+    verb->fallthrough();
+    Verbs below(*verb, chosen_);
+    below.Group("Verbs");
+    return below;
   }
 
   // The heading in --help of the verbs added from now on.
@@ -38,8 +50,11 @@ class Verbs {
   std::string group_;
 };
 
-void AddDeviceVerbs(Verbs& verbs);  // what changes a device
-void AddQueryVerbs(Verbs& verbs);   // what shows devices
-void AddExportVerbs(Verbs& verbs);  // what initiators see
+void AddDeviceVerbs(Verbs& verbs);     // what changes a device
+void AddQueryVerbs(Verbs& verbs);      // what shows devices
+void AddExportVerbs(Verbs& verbs);     // what initiators see
+void AddExportVerb(Verbs& verbs);      // of these, `export` alone
+void AddOperationVerbs(Verbs& verbs);  // long work on devices in use
+void AddSnapshotVerbs(Verbs& verbs);   // of these, `snapshot`
 
 }  // namespace sectormap::cli

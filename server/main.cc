@@ -36,6 +36,7 @@
 #include "server/control/durable_reservations.h"
 #include "server/control/export_catalog.h"
 #include "server/control/iscsi_service.h"
+#include "server/control/operations_service.h"
 #include "server/daemon_options.h"
 #include "server/iscsi/portal.h"
 #include "server/iscsi/target_directory.h"
@@ -44,6 +45,13 @@
 #include "server/metrics/metrics_server.h"
 #include "server/service_notify.h"
 #include "server/state/state_store.h"
+#include "server/volumes/keeper.h"
+#include "server/volumes/made_files.h"
+#include "server/volumes/mirrors.h"
+#include "server/volumes/moves.h"
+#include "server/volumes/operations.h"
+#include "server/volumes/recipes.h"
+#include "server/volumes/snapshots.h"
 #include "server/volumes/volume_catalog.h"
 #include "targets/builtin_targets.h"
 
@@ -108,6 +116,8 @@ class Daemon {
  private:
   absl::Status MakeDeviceRoot() const;
   absl::Status StartDevices(const state::Contents& contents);
+  void MakeRecipes(const state::Contents& contents);
+  void StartOperations(const state::Contents& contents);
   absl::Status StartControl();
   std::string HoldersOf(const std::string& device) const;
 
@@ -122,13 +132,21 @@ class Daemon {
   std::unique_ptr<BackingOpener> backings_;
   std::unique_ptr<DeviceRegistry> registry_;
   std::unique_ptr<volumes::VolumeCatalog> volumes_;
+  std::unique_ptr<volumes::Operations> operations_;
+  std::unique_ptr<volumes::MadeFiles> files_;
+  std::unique_ptr<volumes::Recipes> recipes_;
+  std::unique_ptr<volumes::Snapshots> snapshots_;
+  std::unique_ptr<volumes::Moves> moves_;
+  std::unique_ptr<volumes::Mirrors> mirrors_;
   std::unique_ptr<control::DurableReservations> reservations_;
   std::unique_ptr<control::ExportCatalog> exports_;
   std::unique_ptr<control::ChangeFeed> feed_;
   std::unique_ptr<control::DeviceMapperService> mapper_service_;
   std::unique_ptr<control::IscsiService> iscsi_service_;
+  std::unique_ptr<control::OperationsService> operations_service_;
   std::unique_ptr<metrics::MetricsServer> metrics_;
   std::unique_ptr<control::ControlServer> control_;
+  std::unique_ptr<volumes::Keeper> keeper_;
   Portals portals_;
 };
 
@@ -142,14 +160,17 @@ absl::Status Daemon::Start() {
   portal_resources_ = std::make_shared<iscsi::PortalResources>(*reactors_);
   RETURN_IF_ERROR(StartDevices(contents));
   if (options_.metrics.has_value()) {
-    ASSIGN_OR_RETURN(
-        metrics_, metrics::MetricsServer::Start(*options_.metrics, {.version = SECTORMAP_VERSION,
-                                                                    .reactors = *reactors_,
-                                                                    .devices = *registry_,
-                                                                    .backings = *backings_,
-                                                                    .targets = directory_,
-                                                                    .portals = *portal_resources_,
-                                                                    .grpc = grpc_metrics_}));
+    ASSIGN_OR_RETURN(metrics_, metrics::MetricsServer::Start(*options_.metrics,
+                                                             {.version = SECTORMAP_VERSION,
+                                                              .reactors = *reactors_,
+                                                              .devices = *registry_,
+                                                              .backings = *backings_,
+                                                              .targets = directory_,
+                                                              .portals = *portal_resources_,
+                                                              .grpc = grpc_metrics_,
+                                                              .snapshots = snapshots_.get(),
+                                                              .mirrors = mirrors_.get(),
+                                                              .operations = operations_.get()}));
   }
   RETURN_IF_ERROR(StartControl());
   for (const std::string& address : options_.listen) {
@@ -188,6 +209,7 @@ absl::Status Daemon::StartDevices(const state::Contents& contents) {
     if (info.error.empty()) continue;
     spdlog::error("event=restore_device device={} error={}", Quoted(info.name), Quoted(info.error));
   }
+  MakeRecipes(contents);
   reservations_ = std::make_unique<control::DurableReservations>(*store_);
   exports_ = std::make_unique<control::ExportCatalog>(*volumes_, *store_, directory_, *reactors_,
                                                       reservations_.get());
@@ -195,9 +217,35 @@ absl::Status Daemon::StartDevices(const state::Contents& contents) {
     spdlog::error("event=restore_export error={}", Quoted(refusal.message()));
   }
   volumes_->RemoveUnused();
+  StartOperations(contents);
   spdlog::info("event=restored devices={} exports={}", contents.devices.size(),
                contents.exports.size());
   return absl::OkStatus();
+}
+
+void Daemon::MakeRecipes(const state::Contents& contents) {
+  operations_ = std::make_unique<volumes::Operations>(*store_);
+  volumes_->SetGuard([this](std::string_view name) { return operations_->CheckFree(name); });
+  files_ =
+      std::make_unique<volumes::MadeFiles>(*volumes_, *backings_, options_.device_roots.front());
+  recipes_ =
+      std::make_unique<volumes::Recipes>(*volumes_, *backings_, *reactors_, *operations_, *files_);
+  snapshots_ = std::make_unique<volumes::Snapshots>(*recipes_);
+  moves_ = std::make_unique<volumes::Moves>(*recipes_);
+  mirrors_ = std::make_unique<volumes::Mirrors>(*recipes_);
+  files_->Restore(contents.made_files);
+  snapshots_->Restore(contents.snapshots);
+}
+
+// What a kill ended goes on, over devices that are all there.
+void Daemon::StartOperations(const state::Contents& contents) {
+  files_->Sweep();
+  operations_->Restore(contents.operations);
+  snapshots_->ResumeRollBacks();
+  keeper_ = std::make_unique<volumes::Keeper>(
+      *registry_, *snapshots_, *mirrors_, [](const std::string& device, const std::string& what) {
+        spdlog::warn("event=device device={} what={}", Quoted(device), Quoted(what));
+      });
 }
 
 absl::Status Daemon::StartControl() {
@@ -206,9 +254,11 @@ absl::Status Daemon::StartControl() {
       *volumes_, types_, *feed_, [this](const std::string& device) { return HoldersOf(device); });
   iscsi_service_ = std::make_unique<control::IscsiService>(*exports_, directory_,
                                                            [this] { return portals_.Addresses(); });
+  operations_service_ =
+      std::make_unique<control::OperationsService>(*operations_, *snapshots_, *moves_, *mirrors_);
   control::ControlServer::Parts parts;
   parts.addresses = options_.control;
-  parts.services = {mapper_service_.get(), iscsi_service_.get()};
+  parts.services = {mapper_service_.get(), iscsi_service_.get(), operations_service_.get()};
   parts.interceptors.push_back(grpc_metrics_.InterceptorFactory());
   ASSIGN_OR_RETURN(control_, control::ControlServer::Start(std::move(parts)));
   return absl::OkStatus();
@@ -231,6 +281,8 @@ void Daemon::Stop() {
   portals_.Stop();
   if (feed_ != nullptr) feed_->Close();
   if (control_ != nullptr) control_->Stop(kControlGrace);
+  keeper_.reset();
+  if (operations_ != nullptr) operations_->Stop();
   metrics_.reset();
 }
 

@@ -9,6 +9,12 @@ void AddBuiltinTargets(TargetRegistry& registry) {
   registry.Add(kStripedTarget);
   registry.Add(kErrorTarget);
   registry.Add(kZeroTarget);
+  registry.Add(kMirrorTarget);
+  registry.Add(kDelayTarget);
+  registry.Add(kFlakeyTarget);
+  registry.Add(kSnapshotTarget);
+  registry.Add(kSnapshotOriginTarget);
+  registry.Add(kSnapshotMergeTarget);
 }
 
 }  // namespace sectormap::targets

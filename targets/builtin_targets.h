@@ -14,5 +14,11 @@ extern const TargetType kLinearTarget;
 extern const TargetType kStripedTarget;
 extern const TargetType kErrorTarget;
 extern const TargetType kZeroTarget;
+extern const TargetType kMirrorTarget;
+extern const TargetType kDelayTarget;
+extern const TargetType kFlakeyTarget;
+extern const TargetType kSnapshotTarget;
+extern const TargetType kSnapshotOriginTarget;
+extern const TargetType kSnapshotMergeTarget;
 
 }  // namespace sectormap::targets

@@ -37,6 +37,28 @@ class Descriptor {
   int fd_;
 };
 
+// Of a file that the daemon makes: nobody else's.
+constexpr mode_t kFileMode = 0600;
+
+absl::Status FileError(const char* verb, const std::string& name, int error) {
+  const std::string reason = absl::StrCat("cannot ", verb, " '", name, "': ", std::strerror(error));
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+      return absl::NotFoundError(reason);
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return absl::PermissionDeniedError(reason);
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+      return absl::ResourceExhaustedError(reason);
+    default:
+      return absl::UnavailableError(reason);
+  }
+}
+
 // Empty, with errno set, if there is nothing or it may not be seen.
 std::optional<std::string> RealPath(const std::string& path) {
   char* resolved = realpath(path.c_str(), nullptr);
@@ -84,6 +106,16 @@ struct BackingOpener::Opened {
   std::string path;
   FileIdentity identity;
 };
+
+absl::Status BackingSource::MakeFile(std::string_view, SectorCount) {
+  return absl::UnimplementedError("no files are made here");
+}
+absl::Status BackingSource::GrowFile(std::string_view, SectorCount) {
+  return absl::UnimplementedError("no files are made here");
+}
+absl::Status BackingSource::RemoveFile(std::string_view) {
+  return absl::UnimplementedError("no files are made here");
+}
 
 absl::StatusOr<std::unique_ptr<BackingOpener>> BackingOpener::Create(Options options) {
   RETURN_IF_ERROR(CheckRoots(options.device_roots));
@@ -190,6 +222,85 @@ absl::StatusOr<BackingOpener::Opened> BackingOpener::OpenBelowRoots(const std::s
     return Opened{std::move(opened), *path, identity};
   }
   return OutsideRoots(name, *path, roots);
+}
+
+struct BackingOpener::Place {
+  Descriptor directory;
+  std::string file;  // one component
+};
+
+absl::StatusOr<BackingOpener::Place> BackingOpener::FindPlace(std::string_view name) const {
+  const std::string text(name);
+  const size_t slash = text.rfind('/');
+  const std::string file = slash == std::string::npos ? "" : text.substr(slash + 1);
+  if (!name.starts_with('/') || file.empty() || file == "." || file == ".." ||
+      name.find('\0') != std::string_view::npos) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", text, "' is not an absolute path of a file"));
+  }
+  const std::string parent = slash == 0 ? "/" : text.substr(0, slash);
+  const std::optional<std::string> path = RealPath(parent);
+  if (!path.has_value()) return OpenError(parent, true, errno);
+  std::vector<std::string> roots;
+  {
+    absl::MutexLock lock(&mutex_);
+    roots = device_roots_;
+  }
+  for (const std::string& root : roots) {
+    const std::optional<std::string> real_root = RealPath(root);
+    if (!real_root.has_value()) continue;
+    if (*path != *real_root && PartBelow(*path, *real_root).empty()) continue;
+    Descriptor directory(open(path->c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+    if (directory.get() < 0) return OpenError(parent, true, errno);
+    return Place{std::move(directory), file};
+  }
+  return OutsideRoots(text, absl::StrCat(*path, "/", file), roots);
+}
+
+absl::Status BackingOpener::MakeFile(std::string_view name, SectorCount size) {
+  ASSIGN_OR_RETURN(const Place place, FindPlace(name));
+  const std::string text(name);
+  const Descriptor fd(openat(place.directory.get(), place.file.c_str(),
+                             O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kFileMode));
+  if (fd.get() < 0 && errno == EEXIST) {
+    return absl::AlreadyExistsError(absl::StrCat("'", text, "' exists already"));
+  }
+  if (fd.get() < 0) return FileError("make", text, errno);
+  if (ftruncate(fd.get(), static_cast<off_t>(Bytes(size).value())) != 0 || fsync(fd.get()) != 0 ||
+      fsync(place.directory.get()) != 0) {
+    const int error = errno;
+    unlinkat(place.directory.get(), place.file.c_str(), 0);
+    return FileError("make", text, error);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BackingOpener::GrowFile(std::string_view name, SectorCount size) {
+  const std::string text(name);
+  {
+    ASSIGN_OR_RETURN(const Opened opened, OpenBelowRoots(text, false));
+    struct stat now {};
+    if (opened.identity.block_device || fstat(opened.descriptor.get(), &now) != 0) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("'", text, "' is a block device: it cannot be made larger from here"));
+    }
+    const auto bytes = static_cast<off_t>(Bytes(size).value());
+    if (now.st_size < bytes &&
+        (ftruncate(opened.descriptor.get(), bytes) != 0 || fsync(opened.descriptor.get()) != 0)) {
+      return FileError("grow", text, errno);
+    }
+  }
+  // Whoever has it open has the same device, and sees its new size.
+  return OpenFile(text, false).status();
+}
+
+absl::Status BackingOpener::RemoveFile(std::string_view name) {
+  ASSIGN_OR_RETURN(const Place place, FindPlace(name));
+  if (unlinkat(place.directory.get(), place.file.c_str(), 0) != 0 && errno != ENOENT) {
+    return FileError("remove", std::string(name), errno);
+  }
+  return fsync(place.directory.get()) == 0 ? absl::OkStatus()
+                                           : FileError("remove", std::string(name), errno);
 }
 
 absl::Status BackingOpener::OutsideRoots(const std::string& name, const std::string& path,

@@ -47,6 +47,10 @@ class BackingOpener final : public BackingSource {
   // NotFound: nothing there. PermissionDenied: outside the roots, or not for this user.
   absl::StatusOr<std::shared_ptr<BlockDevice>> Open(std::string_view name, bool read_only) override;
 
+  absl::Status MakeFile(std::string_view name, SectorCount size) override;
+  absl::Status GrowFile(std::string_view name, SectorCount size) override;
+  absl::Status RemoveFile(std::string_view name) override;
+
   // From now on, for what is opened; what is open stays so. InvalidArgument, with nothing changed:
   // a root that is not an absolute path.
   absl::Status SetDeviceRoots(std::vector<std::string> roots);
@@ -81,6 +85,9 @@ class BackingOpener final : public BackingSource {
   absl::StatusOr<std::shared_ptr<BlockDevice>> OpenMemory(const std::string& name);
   absl::StatusOr<std::shared_ptr<BlockDevice>> OpenFile(const std::string& name, bool read_only);
   absl::StatusOr<Opened> OpenBelowRoots(const std::string& name, bool read_only) const;
+  // The directory of `name`, which lies below a root, and the rest of the name.
+  struct Place;
+  absl::StatusOr<Place> FindPlace(std::string_view name) const;
   static absl::Status OutsideRoots(const std::string& name, const std::string& path,
                                    const std::vector<std::string>& roots);
   std::shared_ptr<CountedDevice> FindFile(const FileIdentity& file)

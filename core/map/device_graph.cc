@@ -194,6 +194,17 @@ absl::Status DeviceGraph::Remove(DeviceNode& node, bool defer) {
   return absl::OkStatus();
 }
 
+absl::Status DeviceGraph::CheckUsedOnlyBy(const DeviceNode& node,
+                                          const std::set<std::string>& users) const {
+  absl::MutexLock lock(&mutex_);
+  bool others = !node.holders.empty();
+  for (const auto& [id, count] : node.users) {
+    const auto user = by_id_.find(id);
+    others |= user != by_id_.end() && !users.contains(user->second->name);
+  }
+  return others ? Busy(node) : absl::OkStatus();
+}
+
 bool DeviceGraph::RemoveIfIdle(DeviceNode& node) {
   absl::MutexLock lock(&mutex_);
   if (node.removed || !node.deferred_remove || node.open_count != 0) return false;

@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -85,6 +86,8 @@ class DeviceGraph : public std::enable_shared_from_this<DeviceGraph> {
   absl::Status Remove(DeviceNode& node, bool defer);
   // The same for a deferred removal; false if it is held again or the removal was called off.
   bool RemoveIfIdle(DeviceNode& node);
+  // FailedPrecondition, with who holds it, if anything but tables of `users` does.
+  absl::Status CheckUsedOnlyBy(const DeviceNode& node, const std::set<std::string>& users) const;
   absl::Status Rename(DeviceNode& node, const std::string& new_name);
   absl::Status SetUuid(DeviceNode& node, const std::string& uuid);
   void SetDeferredRemove(DeviceNode& node, bool deferred);

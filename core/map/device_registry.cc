@@ -52,8 +52,9 @@ std::string Identity(const CreateOptions& options) {
 
 // What the device will be once it has been resumed.
 DeviceRegistry::Saved AfterResume(DeviceRegistry::Saved saved) {
+  saved.live_table = saved.table_to_keep;
   if (saved.inactive_table.has_value()) {
-    saved.live_table = std::exchange(saved.inactive_table, std::nullopt);
+    saved.inactive_table.reset();
     saved.live_read_only = std::exchange(saved.inactive_read_only, false);
   }
   saved.suspended = false;
@@ -203,6 +204,23 @@ absl::Status DeviceRegistry::Clear(std::string_view name) {
     node.device->Clear();
     return absl::OkStatus();
   });
+}
+
+absl::Status DeviceRegistry::AnnounceSize(std::string_view name) {
+  return ChangeDevice(name, "load", [](DeviceNode& node) -> absl::Status {
+    const DeviceInfo info = node.device->info();
+    if (info.has_live_table || !info.has_inactive_table) {
+      return absl::FailedPreconditionError("the device has no table that waits to be its first");
+    }
+    node.device->AnnounceSize();
+    return absl::OkStatus();
+  });
+}
+
+absl::Status DeviceRegistry::CheckUsedOnlyBy(std::string_view name,
+                                             const std::set<std::string>& users) const {
+  ASSIGN_OR_RETURN(const NodePtr node, graph_->Find(name));
+  return graph_->CheckUsedOnlyBy(*node, users);
 }
 
 absl::Status DeviceRegistry::Suspend(std::string_view name, SuspendMode mode) {

@@ -51,6 +51,9 @@ class DeviceRegistry {
     std::optional<std::string> live_table, inactive_table;
     bool live_read_only = false, inactive_read_only = false, suspended = false;
     bool deferred_remove = false;
+    // Of the table that a resume would make or leave live: what to keep of it from then on
+    // (Target::TableArgsToKeep). Not read by RestoreAll.
+    std::optional<std::string> table_to_keep = std::nullopt;
   };
 
   // Names: 1..127 bytes, no '/' or control character, not `control`, `.` or `..`. UUIDs: at most
@@ -59,6 +62,9 @@ class DeviceRegistry {
   // Refuses a table that would make the graph of devices cyclic.
   absl::Status Load(std::string_view name, const TableSpec& spec, bool read_only);
   absl::Status Clear(std::string_view name);
+  // Lets tables be built on a device whose first table is loaded and not live yet.
+  // FailedPrecondition for any other device.
+  absl::Status AnnounceSize(std::string_view name);
   absl::Status Suspend(std::string_view name, SuspendMode mode);
   // Builds a table first that could not be built at start. If a device below has become too small
   // for the inactive table, drops that table and leaves the device suspended with the old one, as
@@ -76,6 +82,9 @@ class DeviceRegistry {
   absl::Status Rename(std::string_view name, std::string_view new_name);
   // Once only: `Unable to change uuid of mapped device NAME because uuid is already set to U`.
   absl::Status SetUuid(std::string_view name, std::string_view uuid);
+
+  // FailedPrecondition, with who holds it, if anything but tables of `users` does.
+  absl::Status CheckUsedOnlyBy(std::string_view name, const std::set<std::string>& users) const;
 
   absl::StatusOr<DeviceInfo> Info(std::string_view name) const;
   std::vector<DeviceInfo> List() const;  // by name

@@ -138,12 +138,15 @@ DeviceRegistry::Saved DeviceRegistry::SavedOf(const DeviceNode& node) const {
     if (const auto table = node.device->table(slot)) {
       text = table->TableText();
       read_only = table->read_only();
+      saved.table_to_keep = table->TableTextToKeep();
     } else if (const auto unbuilt = node.device->unbuilt(slot)) {
       text = unbuilt->text;
       read_only = unbuilt->read_only;
+      saved.table_to_keep = unbuilt->text;
     }
   };
   save(TableSlot::kLive, saved.live_table, saved.live_read_only);
+  // The second of the two, if it is there, is the one that a resume takes.
   save(TableSlot::kInactive, saved.inactive_table, saved.inactive_read_only);
   return saved;
 }

@@ -178,9 +178,10 @@ SectorCount MappedDevice::size() const {
 BlockLimits MappedDevice::limits() const {
   if (const Reactor* reactor = Reactor::CurrentOrNull()) {
     const MappingTable* table = shards_[reactor->index()].table;
-    return table != nullptr ? table->limits() : BlockLimits();
+    if (table != nullptr) return table->limits();
   }
-  const std::shared_ptr<const MappingTable> live = table(TableSlot::kLive);
+  std::shared_ptr<const MappingTable> live = table(TableSlot::kLive);
+  if (live == nullptr && size() != SectorCount(0)) live = table(TableSlot::kInactive);
   return live != nullptr ? live->limits() : BlockLimits();
 }
 
@@ -293,6 +294,12 @@ void MappedDevice::Load(std::shared_ptr<const MappingTable> table) {
 }
 
 void MappedDevice::Clear() { Load(nullptr); }
+
+void MappedDevice::AnnounceSize() {
+  absl::MutexLock lock(&state_mutex_);
+  CHECK(live_ == nullptr && inactive_ != nullptr);
+  size_.store(inactive_->size().value(), std::memory_order_relaxed);
+}
 
 void MappedDevice::CloseAndDrain() {
   absl::BlockingCounter left(reactors_.size());

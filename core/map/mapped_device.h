@@ -89,6 +89,9 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   void Load(std::shared_ptr<const MappingTable> table);
   // OK if there is none. Never waits for I/O.
   void Clear();
+  // Until its first table goes live, size() and limits() are those of the table in the inactive
+  // slot, so that tables can be built on it. REQUIRES: an inactive table and no live one.
+  void AnnounceSize();
   // OK if suspended already. Internal: a flush failed, and I/O goes on as before. Suspend and
   // Resume of one device are serialised here.
   absl::Status Suspend(SuspendMode mode);

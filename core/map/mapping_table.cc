@@ -135,6 +135,10 @@ std::string MappingTable::TableText() const {
   return Text([](const Row& row) { return row.target->TableArgs(); });
 }
 
+std::string MappingTable::TableTextToKeep() const {
+  return Text([](const Row& row) { return row.target->TableArgsToKeep(); });
+}
+
 std::string MappingTable::StatusText() const {
   return Text([](const Row& row) { return row.target->StatusArgs(); });
 }

@@ -58,6 +58,8 @@ class MappingTable {
 
   // `table` and `status` text, one line per row, as TableSpec::Parse reads it. Control threads.
   std::string TableText() const;
+  // What to keep of a table that is about to go live (Target::TableArgsToKeep).
+  std::string TableTextToKeep() const;
   std::string StatusText() const;
 
   // Every distinct device used, in the order of first use.

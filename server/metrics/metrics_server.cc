@@ -12,6 +12,7 @@
 #include "server/metrics/device_metrics.h"
 #include "server/metrics/families.h"
 #include "server/metrics/iscsi_metrics.h"
+#include "server/metrics/operation_metrics.h"
 #include "server/metrics/process_metrics.h"
 #include "server/metrics/reactor_metrics.h"
 
@@ -34,6 +35,11 @@ class Collector final : public prometheus::Collectable {
     AddCommandFamilies(sources_.targets, families);
     AddDeviceFamilies(sources_.devices, families);
     AddBackingFamilies(sources_.backings, families);
+    if (sources_.snapshots != nullptr) AddSnapshotFamilies(*sources_.snapshots, families);
+    if (sources_.mirrors != nullptr) {
+      AddMirrorFamilies(sources_.devices, *sources_.mirrors, families);
+    }
+    if (sources_.operations != nullptr) AddOperationFamilies(*sources_.operations, families);
     AddGrpcFamilies(sources_.grpc, families);
     AddProcessFamilies(families);
     return families.Take();

@@ -14,6 +14,9 @@
 #include "server/iscsi/portal.h"
 #include "server/iscsi/target_directory.h"
 #include "server/metrics/grpc_metrics.h"
+#include "server/volumes/mirrors.h"
+#include "server/volumes/operations.h"
+#include "server/volumes/snapshots.h"
 
 namespace sectormap::metrics {
 
@@ -26,6 +29,10 @@ struct MetricsSources {
   iscsi::TargetDirectory& targets;
   iscsi::PortalResources& portals;
   GrpcMetrics& grpc;
+  // Nothing is told of what is not there.
+  const volumes::Snapshots* snapshots = nullptr;
+  const volumes::Mirrors* mirrors = nullptr;
+  const volumes::Operations* operations = nullptr;
 };
 
 class MetricsServer {

@@ -55,6 +55,34 @@ CREATE TABLE reservation (
   record             BLOB    NOT NULL
 ) STRICT;
 )sql",
+    R"sql(
+CREATE TABLE snapshot (
+  device             TEXT    NOT NULL PRIMARY KEY REFERENCES device ON DELETE CASCADE,
+  origin             TEXT    NOT NULL,
+  store              TEXT    NOT NULL,
+  created            INTEGER NOT NULL,
+  grow_at_percent    INTEGER NOT NULL,
+  grow_by_percent    INTEGER NOT NULL,
+  limit_sectors      INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE made_file (
+  path               TEXT    NOT NULL PRIMARY KEY
+) STRICT;
+
+CREATE TABLE operation (
+  id                 INTEGER NOT NULL PRIMARY KEY,
+  kind               TEXT    NOT NULL,
+  device             TEXT    NOT NULL,
+  state              TEXT    NOT NULL,
+  plan               TEXT    NOT NULL,
+  done_bytes         INTEGER NOT NULL,
+  total_bytes        INTEGER NOT NULL,
+  started            INTEGER NOT NULL,
+  ended              INTEGER NOT NULL,
+  error              TEXT    NOT NULL
+) STRICT;
+)sql",
 };
 constexpr int64_t kVersion = kMigrations.size();
 

@@ -28,12 +28,22 @@ class SqliteStore final : public StateStore {
   absl::Status PutExport(const TargetRecord& target, const ExportRecord& entry) override;
   absl::Status DeleteExports(std::span<const ExportKey> exports) override;
   absl::Status PutReservation(std::string_view device_identity, std::string_view record) override;
+  absl::Status Apply(const Changes& changes) override;
   absl::StatusOr<std::string> Reservation(std::string_view device_identity) override;
 
  private:
   absl::StatusOr<std::vector<DeviceRecord>> LoadDevices() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<std::vector<TargetRecord>> LoadTargets() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<std::vector<ExportRecord>> LoadExports() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<std::vector<SnapshotRecord>> LoadSnapshots() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<std::vector<std::string>> LoadMadeFiles() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<std::vector<OperationRecord>> LoadOperations()
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status PutDeviceRow(const DeviceRecord& device) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status PutSnapshotRow(const SnapshotRecord& snapshot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status PutOperationRow(const OperationRecord& operation)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status DeleteTargetsWithoutExports() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status PutTarget(const TargetRecord& target) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const StateLock lock_;
@@ -104,18 +114,74 @@ absl::StatusOr<std::vector<ExportRecord>> SqliteStore::LoadExports() {
   }
 }
 
+absl::StatusOr<std::vector<SnapshotRecord>> SqliteStore::LoadSnapshots() {
+  std::vector<SnapshotRecord> snapshots;
+  SqliteStatement rows(*database_,
+                       "SELECT device, origin, store, created, grow_at_percent, grow_by_percent, "
+                       "limit_sectors FROM snapshot ORDER BY device");
+  while (true) {
+    ASSIGN_OR_RETURN(const bool found, rows.Step());
+    if (!found) return snapshots;
+    snapshots.push_back({.device_identity = rows.Text(0),
+                         .origin_identity = rows.Text(1),
+                         .store = rows.Text(2),
+                         .created_unix_seconds = rows.Number(3),
+                         .grow_at_percent = rows.Number(4),
+                         .grow_by_percent = rows.Number(5),
+                         .limit_sectors = rows.Number(6)});
+  }
+}
+
+absl::StatusOr<std::vector<std::string>> SqliteStore::LoadMadeFiles() {
+  std::vector<std::string> files;
+  SqliteStatement rows(*database_, "SELECT path FROM made_file ORDER BY path");
+  while (true) {
+    ASSIGN_OR_RETURN(const bool found, rows.Step());
+    if (!found) return files;
+    files.push_back(rows.Text(0));
+  }
+}
+
+absl::StatusOr<std::vector<OperationRecord>> SqliteStore::LoadOperations() {
+  std::vector<OperationRecord> operations;
+  SqliteStatement rows(*database_,
+                       "SELECT id, kind, device, state, plan, done_bytes, total_bytes, started, "
+                       "ended, error FROM operation ORDER BY id");
+  while (true) {
+    ASSIGN_OR_RETURN(const bool found, rows.Step());
+    if (!found) return operations;
+    operations.push_back({.id = rows.Number(0),
+                          .kind = rows.Text(1),
+                          .device = rows.Text(2),
+                          .state = rows.Text(3),
+                          .plan = rows.Text(4),
+                          .done_bytes = rows.Number(5),
+                          .total_bytes = rows.Number(6),
+                          .started_unix_seconds = rows.Number(7),
+                          .ended_unix_seconds = rows.Number(8),
+                          .error = rows.Text(9)});
+  }
+}
+
 absl::StatusOr<Contents> SqliteStore::LoadAll() {
   absl::MutexLock hold(&mutex_);
   Contents contents;
   ASSIGN_OR_RETURN(contents.devices, LoadDevices());
   ASSIGN_OR_RETURN(contents.targets, LoadTargets());
   ASSIGN_OR_RETURN(contents.exports, LoadExports());
+  ASSIGN_OR_RETURN(contents.snapshots, LoadSnapshots());
+  ASSIGN_OR_RETURN(contents.made_files, LoadMadeFiles());
+  ASSIGN_OR_RETURN(contents.operations, LoadOperations());
   return contents;
 }
 
 // Upserts, never REPLACE: that would delete the old row, and with it what refers to the row.
 absl::Status SqliteStore::PutDevice(const DeviceRecord& device) {
   absl::MutexLock hold(&mutex_);
+  return PutDeviceRow(device);
+}
+
+absl::Status SqliteStore::PutDeviceRow(const DeviceRecord& device) {
   return SqliteStatement(*database_,
                          "INSERT INTO device (identity, name, uuid, live_table, live_read_only, "
                          "inactive_table, inactive_read_only, suspended, deferred_remove) "
@@ -145,8 +211,79 @@ absl::Status SqliteStore::DeleteDevice(std::string_view identity) {
   RETURN_IF_ERROR(transaction.status());
   RETURN_IF_ERROR(
       SqliteStatement(*database_, "DELETE FROM device WHERE identity = ?").Bind(identity).Run());
-  RETURN_IF_ERROR(
-      database_->Execute("DELETE FROM target WHERE iqn NOT IN (SELECT iqn FROM export)"));
+  RETURN_IF_ERROR(DeleteTargetsWithoutExports());
+  return transaction.Commit();
+}
+
+absl::Status SqliteStore::DeleteTargetsWithoutExports() {
+  return database_->Execute("DELETE FROM target WHERE iqn NOT IN (SELECT iqn FROM export)");
+}
+
+absl::Status SqliteStore::PutSnapshotRow(const SnapshotRecord& snapshot) {
+  return SqliteStatement(*database_,
+                         "INSERT INTO snapshot (device, origin, store, created, grow_at_percent, "
+                         "grow_by_percent, limit_sectors) VALUES (?, ?, ?, ?, ?, ?, ?) "
+                         "ON CONFLICT (device) DO UPDATE SET origin = excluded.origin, "
+                         "store = excluded.store, created = excluded.created, "
+                         "grow_at_percent = excluded.grow_at_percent, "
+                         "grow_by_percent = excluded.grow_by_percent, "
+                         "limit_sectors = excluded.limit_sectors")
+      .Bind(snapshot.device_identity)
+      .Bind(snapshot.origin_identity)
+      .Bind(snapshot.store)
+      .Bind(snapshot.created_unix_seconds)
+      .Bind(snapshot.grow_at_percent)
+      .Bind(snapshot.grow_by_percent)
+      .Bind(snapshot.limit_sectors)
+      .Run();
+}
+
+absl::Status SqliteStore::PutOperationRow(const OperationRecord& operation) {
+  return SqliteStatement(*database_,
+                         "INSERT INTO operation (id, kind, device, state, plan, done_bytes, "
+                         "total_bytes, started, ended, error) "
+                         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                         "ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, "
+                         "device = excluded.device, state = excluded.state, "
+                         "plan = excluded.plan, done_bytes = excluded.done_bytes, "
+                         "total_bytes = excluded.total_bytes, started = excluded.started, "
+                         "ended = excluded.ended, error = excluded.error")
+      .Bind(operation.id)
+      .Bind(operation.kind)
+      .Bind(operation.device)
+      .Bind(operation.state)
+      .Bind(operation.plan)
+      .Bind(operation.done_bytes)
+      .Bind(operation.total_bytes)
+      .Bind(operation.started_unix_seconds)
+      .Bind(operation.ended_unix_seconds)
+      .Bind(operation.error)
+      .Run();
+}
+
+absl::Status SqliteStore::Apply(const Changes& changes) {
+  absl::MutexLock hold(&mutex_);
+  SqliteTransaction transaction(*database_);
+  RETURN_IF_ERROR(transaction.status());
+  const auto run = [&](const char* sql, const auto& value) {
+    return SqliteStatement(*database_, sql).Bind(value).Run();
+  };
+  for (const std::string& identity : changes.delete_devices) {
+    RETURN_IF_ERROR(run("DELETE FROM device WHERE identity = ?", identity));
+  }
+  for (const DeviceRecord& device : changes.put_devices) RETURN_IF_ERROR(PutDeviceRow(device));
+  for (const SnapshotRecord& row : changes.put_snapshots) RETURN_IF_ERROR(PutSnapshotRow(row));
+  for (const std::string& path : changes.put_made_files) {
+    RETURN_IF_ERROR(run("INSERT OR IGNORE INTO made_file (path) VALUES (?)", path));
+  }
+  for (const std::string& path : changes.delete_made_files) {
+    RETURN_IF_ERROR(run("DELETE FROM made_file WHERE path = ?", path));
+  }
+  for (const OperationRecord& row : changes.put_operations) RETURN_IF_ERROR(PutOperationRow(row));
+  for (const int64_t id : changes.delete_operations) {
+    RETURN_IF_ERROR(run("DELETE FROM operation WHERE id = ?", id));
+  }
+  if (!changes.delete_devices.empty()) RETURN_IF_ERROR(DeleteTargetsWithoutExports());
   return transaction.Commit();
 }
 
@@ -208,8 +345,7 @@ absl::Status SqliteStore::DeleteExports(std::span<const ExportKey> exports) {
                         .Bind(static_cast<int64_t>(key.lun_number))
                         .Run());
   }
-  RETURN_IF_ERROR(
-      database_->Execute("DELETE FROM target WHERE iqn NOT IN (SELECT iqn FROM export)"));
+  RETURN_IF_ERROR(DeleteTargetsWithoutExports());
   return transaction.Commit();
 }
 

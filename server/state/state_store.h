@@ -51,10 +51,48 @@ struct ExportKey {
   uint64_t lun_number = 0;
 };
 
+// What the daemon knows of a snapshot beyond its table. Goes with its device.
+struct SnapshotRecord {
+  std::string device_identity;
+  std::string origin_identity;  // of the device it was taken of, which may have gone
+  std::string store;            // as the table names it
+  int64_t created_unix_seconds = 0;
+  // A store that is a file grows by `grow_by_percent` of its size when `grow_at_percent` of it are
+  // in use, up to `limit_sectors`. 0: it does not grow.
+  int64_t grow_at_percent = 0, grow_by_percent = 0, limit_sectors = 0;
+
+  bool operator==(const SnapshotRecord&) const = default;
+};
+
+// Long work on a live device. What its kind, state and plan mean, server/volumes knows.
+struct OperationRecord {
+  int64_t id = 0;  // from 1, never used again while it is kept
+  std::string kind, device, state;
+  std::string plan;
+  int64_t done_bytes = 0, total_bytes = 0;
+  int64_t started_unix_seconds = 0, ended_unix_seconds = 0;
+  std::string error{};
+
+  bool operator==(const OperationRecord&) const = default;
+};
+
 struct Contents {
-  std::vector<DeviceRecord> devices;  // by name
-  std::vector<TargetRecord> targets;  // by iqn
-  std::vector<ExportRecord> exports;  // by iqn and LUN
+  std::vector<DeviceRecord> devices;        // by name
+  std::vector<TargetRecord> targets;        // by iqn
+  std::vector<ExportRecord> exports;        // by iqn and LUN
+  std::vector<SnapshotRecord> snapshots;    // by device
+  std::vector<std::string> made_files;      // paths of files that the daemon made, and deletes
+  std::vector<OperationRecord> operations;  // by id
+};
+
+// Several records at once; deletions of devices happen first.
+struct Changes {
+  std::vector<std::string> delete_devices;  // identities; exports, reservations, snapshots go too
+  std::vector<DeviceRecord> put_devices;
+  std::vector<SnapshotRecord> put_snapshots;
+  std::vector<std::string> put_made_files, delete_made_files;
+  std::vector<OperationRecord> put_operations;
+  std::vector<int64_t> delete_operations;
 };
 
 // Codes: ResourceExhausted (disk full), Unavailable (locked by another daemon), PermissionDenied,
@@ -79,6 +117,9 @@ class StateStore {
   // Persistent reservations (APTPL); an empty record deletes. NotFound: no such device.
   virtual absl::Status PutReservation(std::string_view device_identity,
                                       std::string_view record) = 0;
+  // All of it or nothing. AlreadyExists: as PutDevice. NotFound: a snapshot's device.
+  virtual absl::Status Apply(const Changes& changes) = 0;
+
   // Empty if there is none.
   virtual absl::StatusOr<std::string> Reservation(std::string_view device_identity) = 0;
 };

@@ -9,8 +9,7 @@
 
 namespace sectormap::volumes {
 
-absl::StatusOr<NameLocks::Held> NameLocks::Take(std::initializer_list<std::string_view> names) {
-  std::set<std::string> wanted(names.begin(), names.end());
+absl::StatusOr<NameLocks::Held> NameLocks::Take(std::set<std::string> wanted) {
   const auto all_free = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     return std::ranges::none_of(
         wanted, [this](const std::string& name)

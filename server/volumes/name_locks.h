@@ -41,7 +41,10 @@ class NameLocks {
   };
 
   // FailedPrecondition: one of them has been held for too long.
-  absl::StatusOr<Held> Take(std::initializer_list<std::string_view> names);
+  absl::StatusOr<Held> Take(std::initializer_list<std::string_view> names) {
+    return Take(std::set<std::string>(names.begin(), names.end()));
+  }
+  absl::StatusOr<Held> Take(std::set<std::string> names);
 
  private:
   const absl::Duration wait_max_;

@@ -125,13 +125,13 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::ExistingIsSame(const CreateRequest& re
 
 absl::Status VolumeCatalog::LoadAndResume(std::string_view name, std::string_view table,
                                           bool read_only) {
-  ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(table));
-  RETURN_IF_ERROR(registry_.Load(name, spec, read_only));
+  RETURN_IF_ERROR(LoadText(name, table, read_only));
   return registry_.Resume(name);
 }
 
 absl::StatusOr<DeviceInfo> VolumeCatalog::Load(std::string_view name, std::string_view table,
                                                bool read_only) {
+  RETURN_IF_ERROR(AskGuard(name));
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(table));
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
@@ -168,31 +168,40 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Suspend(std::string_view name, Suspend
 // was not to happen.
 absl::StatusOr<DeviceInfo> VolumeCatalog::Resume(std::string_view name) {
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
-  bool written = false;
+  std::optional<DeviceRecord> written;
   absl::Status status = registry_.Resume(name, SuspendMode::kFlush, [&](const Saved& next) {
-    absl::Status kept = KeepIntent(ToRecord(next));
-    written = kept.ok();
-    return kept;
+    DeviceRecord record = ToRecord(next);
+    RETURN_IF_ERROR(KeepIntent(record));
+    written = std::move(record);
+    return absl::OkStatus();
   });
-  if (status.ok()) return registry_.Info(name);
-  return written ? Undone(std::move(status), KeepCurrent(name)) : status;
+  if (!status.ok()) {
+    return written.has_value() ? Undone(std::move(status), KeepCurrent(name)) : status;
+  }
+  if (written.has_value()) KeepIfOtherThan(*written);
+  return registry_.Info(name);
 }
 
 absl::StatusOr<DeviceInfo> VolumeCatalog::Replace(std::string_view name, std::string_view table,
                                                   bool read_only, SuspendMode mode) {
+  RETURN_IF_ERROR(AskGuard(name));
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(table));
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
   RETURN_IF_ERROR(registry_.Load(name, spec, read_only));
-  bool written = false;
+  std::optional<DeviceRecord> written;
   absl::Status status = SwapIn(before, mode, [&](const Saved& next) -> absl::Status {
     if (next.suspended) return absl::OkStatus();  // refused: what the store has comes back
-    RETURN_IF_ERROR(KeepIntent(ToRecord(next)));
-    written = true;
+    DeviceRecord record = ToRecord(next);
+    RETURN_IF_ERROR(KeepIntent(record));
+    written = std::move(record);
     return absl::OkStatus();
   });
-  if (status.ok()) return registry_.Info(name);
-  return written ? Undone(std::move(status), KeepCurrent(name)) : status;
+  if (!status.ok()) {
+    return written.has_value() ? Undone(std::move(status), KeepCurrent(name)) : status;
+  }
+  if (written.has_value()) KeepIfOtherThan(*written);
+  return registry_.Info(name);
 }
 
 absl::Status VolumeCatalog::SwapIn(const Saved& before, SuspendMode mode,
@@ -200,22 +209,32 @@ absl::Status VolumeCatalog::SwapIn(const Saved& before, SuspendMode mode,
   absl::Status status = registry_.Resume(before.name, mode, intent);
   if (status.ok()) return status;
   absl::Status undo = registry_.Clear(before.name);
-  const absl::StatusOr<DeviceInfo> now = registry_.Info(before.name);
+  const absl::StatusOr<Saved> now = registry_.Snapshot(before.name);
   if (undo.ok() && now.ok() && now->suspended && !before.suspended) {
-    undo = registry_.Resume(before.name);
+    // A target that refused to go live has left the device with the new table.
+    if (before.live_table.has_value() && now->live_table != before.live_table) {
+      undo = LoadText(before.name, *before.live_table, before.live_read_only);
+    }
+    if (undo.ok()) undo = registry_.Resume(before.name);
   }
   if (undo.ok()) undo = PutInactiveBack(before);
   return Undone(std::move(status), undo);
 }
 
+absl::Status VolumeCatalog::LoadText(std::string_view name, std::string_view table,
+                                     bool read_only) {
+  ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(table));
+  return registry_.Load(name, spec, read_only);
+}
+
 absl::Status VolumeCatalog::PutInactiveBack(const Saved& before) {
   if (!before.inactive_table.has_value()) return registry_.Clear(before.name);
-  ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(*before.inactive_table));
-  return registry_.Load(before.name, spec, before.inactive_read_only);
+  return LoadText(before.name, *before.inactive_table, before.inactive_read_only);
 }
 
 absl::StatusOr<VolumeCatalog::Removed> VolumeCatalog::Remove(std::string_view name,
                                                              RemoveOptions options) {
+  RETURN_IF_ERROR(AskGuard(name));
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
   if (options.deferred) {
@@ -244,6 +263,7 @@ absl::StatusOr<VolumeCatalog::Removed> VolumeCatalog::Remove(std::string_view na
 }
 
 absl::StatusOr<DeviceInfo> VolumeCatalog::Rename(std::string_view name, std::string_view new_name) {
+  RETURN_IF_ERROR(AskGuard(name));
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name, new_name}));
   RETURN_IF_ERROR(registry_.Rename(name, new_name));
   absl::Status status = KeepCurrent(new_name);
@@ -294,6 +314,15 @@ absl::Status VolumeCatalog::KeepIntent(const DeviceRecord& record) {
     return absl::NotFoundError("Device does not exist.");
   }
   return Put(record);
+}
+
+// A live table may print less than before its first resume, of what would be harmless to do again:
+// if that cannot be kept now, it is with the next verb.
+void VolumeCatalog::KeepIfOtherThan(const DeviceRecord& kept) {
+  absl::StatusOr<Saved> now = registry_.Snapshot(kept.name);
+  if (now.ok() && ToRecord(*std::move(now)) != kept) {
+    static_cast<void>(KeepCurrent(kept.name));
+  }
 }
 
 absl::Status VolumeCatalog::Put(const DeviceRecord& record) {

@@ -4,6 +4,7 @@
 // error is the answer. What has been answered is there after `kill -9`.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -28,6 +29,30 @@ struct CreateRequest {
   bool read_only = false;
 };
 
+// What ReplaceTogether is to do. Devices that are there already must have a live table, no inactive
+// one, and not be suspended.
+struct TogetherRequest {
+  struct NewDevice {
+    std::string name, uuid{}, table;
+    bool read_only = false;
+  };
+  struct NewTable {
+    std::string name, table;  // as read-only as the one before
+  };
+  std::vector<NewDevice> create{};  // each after those that its table names
+  std::vector<NewTable> replace{};
+  std::vector<std::string> hold{};    // suspended meanwhile, with the table they have
+  std::vector<std::string> remove{};  // used by none but the tables that go
+  SuspendMode mode = SuspendMode::kFlush;
+
+  // Of the devices above, those that are suspended before `when_quiet` is called, while the others
+  // still serve.
+  std::set<std::string> writers{};
+  std::function<absl::Status()> when_quiet{};
+  // Called when all are suspended. What it adds to `changes` is kept in the same transaction.
+  std::function<absl::Status(state::Changes& changes)> when_still{};
+};
+
 // Any control thread; verbs on one device run one after the other, on different devices side by
 // side. Codes are the registry's and the store's.
 class VolumeCatalog {
@@ -46,6 +71,11 @@ class VolumeCatalog {
   // daemon.
   void RemoveUnused() { registry_.RemoveDeferred(); }
 
+  // From now on asked before a table is loaded, or a device removed or renamed, by name; its
+  // refusal is the answer. Recipes are not asked. Once, before the first verb.
+  using Guard = std::function<absl::Status(std::string_view name)>;
+  void SetGuard(Guard guard) { guard_ = std::move(guard); }
+
   // With a table, also loads and resumes it, and leaves nothing behind if that fails. Creating what
   // is there with the same uuid, table and mode succeeds; AlreadyExists says what differs.
   absl::StatusOr<DeviceInfo> Create(const CreateRequest& request);
@@ -57,6 +87,11 @@ class VolumeCatalog {
   // in the inactive slot is there again.
   absl::StatusOr<DeviceInfo> Replace(std::string_view name, std::string_view table, bool read_only,
                                      SuspendMode mode);
+  // Several devices at one instant, which is in the store as a whole or not at all: everything is
+  // loaded, the devices are suspended (who uses another one first), the change is kept, the devices
+  // go on (who is used first). A failure before it is kept undoes everything. I/O waits meanwhile,
+  // and finds either all old tables or all new ones.
+  absl::Status ReplaceTogether(const TogetherRequest& request);
   struct Removed {
     bool deferred = false;  // still open; goes when the last opener closes it
   };
@@ -64,6 +99,15 @@ class VolumeCatalog {
   absl::StatusOr<DeviceInfo> Rename(std::string_view name, std::string_view new_name);
   absl::StatusOr<DeviceInfo> SetUuid(std::string_view name, std::string_view uuid);
   absl::StatusOr<std::string> Message(std::string_view name, Sector sector, std::string_view text);
+
+  // A message that changes no table, for recipes: it takes no turn.
+  absl::StatusOr<std::string> Ask(std::string_view name, std::string_view text) {
+    return registry_.Message(name, Sector(0), text);
+  }
+  // Records that are no device's, in one transaction.
+  absl::Status Keep(const state::Changes& changes) { return store_.Apply(changes); }
+  // An event of the device (dm's event_nr), raised by what watches it from outside.
+  void RaiseEvent(std::string_view name);
 
   // Reading needs no durability.
   const DeviceRegistry& registry() const { return registry_; }
@@ -78,15 +122,23 @@ class VolumeCatalog {
     VolumeCatalog* catalog ABSL_GUARDED_BY(mutex) = nullptr;
   };
 
+  class Together;
+
   absl::Status LoadAndResume(std::string_view name, std::string_view table, bool read_only);
   absl::Status SwapIn(const DeviceRegistry::Saved& before, SuspendMode mode,
                       const DeviceRegistry::ResumeIntent& intent);
+  absl::Status LoadText(std::string_view name, std::string_view table, bool read_only);
   absl::Status PutInactiveBack(const DeviceRegistry::Saved& before);
+
+  absl::Status AskGuard(std::string_view name) const {
+    return guard_ ? guard_(name) : absl::OkStatus();
+  }
 
   // Keeps the device as it is now; nothing if it has gone meanwhile.
   absl::Status KeepCurrent(std::string_view name);
   // Keeps what the device is about to be. NotFound if it has gone meanwhile.
   absl::Status KeepIntent(const state::DeviceRecord& record);
+  void KeepIfOtherThan(const state::DeviceRecord& kept);
   absl::Status Put(const state::DeviceRecord& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(save_mutex_);
   absl::Status Forget(const std::string& identity);
   // Deletes the records of devices that the registry no longer has.
@@ -96,6 +148,7 @@ class VolumeCatalog {
   state::StateStore& store_;
   const std::shared_ptr<RemovalLink> removals_;
   NameLocks names_;
+  Guard guard_;
 
   // Held while a device is looked at and its record written, so that a deferred removal, which may
   // happen on any thread, cannot come in between. Never held during a verb.

@@ -15,6 +15,7 @@
 #include "gtest/gtest.h"
 #include "sectormap/v1/device_mapper.grpc.pb.h"
 #include "sectormap/v1/iscsi.grpc.pb.h"
+#include "sectormap/v1/operations.grpc.pb.h"
 #include "tests/support/test_directory.h"
 
 namespace sectormap::cli {
@@ -187,6 +188,87 @@ class FakeIscsi final : public v1::Iscsi::Service {
   }
 };
 
+class FakeOperations final : public v1::Operations::Service {
+ public:
+  grpc::Status refusal;
+  std::vector<v1::Operation> course;  // of every operation, until its end
+  v1::ListSnapshotsResponse snapshots;
+  v1::ListOperationsResponse operations;
+  v1::CreateSnapshotsRequest created;
+  v1::RemoveSnapshotRequest removed;
+  v1::RollBackRequest rolled_back;
+  v1::MoveRequest moved;
+  v1::AddMirrorLegRequest leg_added;
+  v1::RemoveMirrorLegRequest leg_removed;
+  v1::CancelOperationRequest cancelled;
+
+  grpc::Status CreateSnapshots(grpc::ServerContext*, const v1::CreateSnapshotsRequest* request,
+                               v1::CreateSnapshotsResponse* response) override {
+    created = *request;
+    for (const auto& entry : request->entries()) {
+      v1::Snapshot& snapshot = *response->add_snapshots();
+      snapshot.set_name(entry.name());
+      snapshot.set_device(entry.device());
+    }
+    return refusal;
+  }
+  grpc::Status ListSnapshots(grpc::ServerContext*, const v1::ListSnapshotsRequest*,
+                             v1::ListSnapshotsResponse* response) override {
+    *response = snapshots;
+    return refusal;
+  }
+  grpc::Status RemoveSnapshot(grpc::ServerContext*, const v1::RemoveSnapshotRequest* request,
+                              v1::Operation* response) override {
+    removed = *request;
+    return Begin(response);
+  }
+  grpc::Status RollBack(grpc::ServerContext*, const v1::RollBackRequest* request,
+                        v1::Operation* response) override {
+    rolled_back = *request;
+    return Begin(response);
+  }
+  grpc::Status Move(grpc::ServerContext*, const v1::MoveRequest* request,
+                    v1::Operation* response) override {
+    moved = *request;
+    return Begin(response);
+  }
+  grpc::Status AddMirrorLeg(grpc::ServerContext*, const v1::AddMirrorLegRequest* request,
+                            v1::Operation* response) override {
+    leg_added = *request;
+    return Begin(response);
+  }
+  grpc::Status RemoveMirrorLeg(grpc::ServerContext*, const v1::RemoveMirrorLegRequest* request,
+                               v1::Operation* response) override {
+    leg_removed = *request;
+    return Begin(response);
+  }
+  grpc::Status ListOperations(grpc::ServerContext*, const v1::ListOperationsRequest*,
+                              v1::ListOperationsResponse* response) override {
+    *response = operations;
+    return refusal;
+  }
+  grpc::Status GetOperation(grpc::ServerContext*, const v1::GetOperationRequest*,
+                            v1::Operation* response) override {
+    return Begin(response);
+  }
+  grpc::Status WatchOperation(grpc::ServerContext*, const v1::WatchOperationRequest*,
+                              grpc::ServerWriter<v1::Operation>* writer) override {
+    for (const v1::Operation& operation : course) writer->Write(operation);
+    return refusal;
+  }
+  grpc::Status CancelOperation(grpc::ServerContext*, const v1::CancelOperationRequest* request,
+                               v1::Operation* response) override {
+    cancelled = *request;
+    return Begin(response);
+  }
+
+ private:
+  grpc::Status Begin(v1::Operation* response) {
+    if (!course.empty()) *response = course.front();
+    return refusal;
+  }
+};
+
 // What a run of the command left behind.
 struct Outcome {
   ExitCode code;
@@ -200,6 +282,7 @@ class CliTest : public testing::Test {
     builder.AddListeningPort(uri(), grpc::InsecureServerCredentials());
     builder.RegisterService(&devices);
     builder.RegisterService(&iscsi);
+    builder.RegisterService(&operations);
     server_ = builder.BuildAndStart();
   }
   ~CliTest() override { server_->Shutdown(); }
@@ -215,10 +298,12 @@ class CliTest : public testing::Test {
                             .err = err,
                             .in_is_terminal = input_is_terminal,
                             .is_root = false,
-                            .environment = [this](const char* name) {
-                              const auto found = environment.find(name);
-                              return found == environment.end() ? std::string() : found->second;
-                            }};
+                            .environment =
+                                [this](const char* name) {
+                                  const auto found = environment.find(name);
+                                  return found == environment.end() ? std::string() : found->second;
+                                },
+                            .out_is_terminal = output_is_terminal};
     const ExitCode code = cli::Run(std::move(words), terminal);
     return {code, out.str(), err.str()};
   }
@@ -230,6 +315,8 @@ class CliTest : public testing::Test {
   TestDirectory scratch{"/tmp"};  // short, as a socket's path has to be
   FakeDeviceMapper devices;
   FakeIscsi iscsi;
+  FakeOperations operations;
+  bool output_is_terminal = false;
   std::string input;  // standard input
   bool input_is_terminal = true;
   std::map<std::string, std::string> environment;

@@ -56,6 +56,10 @@ class RefusingStore final : public state::StateStore {
     RETURN_IF_ERROR(refusal());
     return store_->PutReservation(identity, record);
   }
+  absl::Status Apply(const state::Changes& changes) override {
+    RETURN_IF_ERROR(refusal());
+    return store_->Apply(changes);
+  }
   absl::StatusOr<std::string> Reservation(std::string_view identity) override {
     return store_->Reservation(identity);
   }

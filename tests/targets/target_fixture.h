@@ -40,7 +40,7 @@ class TargetFixture : public testing::Test {
 
   void SetUp() override {
     AddBuiltinTargets(types_);
-    auto pool = ReactorPool::Start(1, clock_);
+    auto pool = ReactorPool::Start(1, clock());
     ASSERT_TRUE(pool.ok()) << pool.status();
     reactors_ = *std::move(pool);
     host_ = std::make_unique<TestTargetHost>(reactors_.get());
@@ -49,6 +49,9 @@ class TargetFixture : public testing::Test {
       devices_.Add(name, disks_[name]);
     }
   }
+
+  // The reactor's; a test that decides over time gives another.
+  virtual const Clock& clock() { return clock_; }
 
   MemoryDevice& disk(const std::string& name) { return *disks_.at(name); }
 

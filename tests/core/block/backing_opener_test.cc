@@ -108,6 +108,42 @@ TEST_F(BackingOpenerTest, NewRootsCountForWhatIsOpenedFromThenOn) {
   EXPECT_EQ(Open(directory_ / "devices2/c.img")->size(), SectorCount(2048));
 }
 
+TEST_F(BackingOpenerTest, FilesAreMadeGrownAndRemovedBelowTheRootsOnly) {
+  ASSERT_TRUE(opener_->MakeFile(In("new.img"), SectorCount(2048)).ok());
+  const std::shared_ptr<BlockDevice> device = Open(In("new.img"));
+  EXPECT_EQ(device->size(), SectorCount(2048));
+  struct stat info {};
+  ASSERT_EQ(stat(In("new.img").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0600u);
+  EXPECT_EQ(info.st_blocks, 0);
+  ASSERT_TRUE(opener_->GrowFile(In("new.img"), SectorCount(4096)).ok());
+  EXPECT_EQ(device->size(), SectorCount(4096)) << "who has it open sees it";
+  ASSERT_TRUE(opener_->GrowFile(In("new.img"), SectorCount(8)).ok());
+  EXPECT_EQ(device->size(), SectorCount(4096)) << "never smaller";
+  EXPECT_TRUE(absl::IsAlreadyExists(opener_->MakeFile(In("new.img"), SectorCount(8))));
+  ASSERT_TRUE(opener_->RemoveFile(In("new.img")).ok());
+  EXPECT_TRUE(absl::IsNotFound(Refusal(In("new.img"))));
+  EXPECT_TRUE(opener_->RemoveFile(In("new.img")).ok()) << "gone already";
+
+  const std::string outside = directory_ / "devices2/new.img";
+  EXPECT_TRUE(absl::IsPermissionDenied(opener_->MakeFile(outside, SectorCount(8))));
+  EXPECT_TRUE(absl::IsPermissionDenied(opener_->MakeFile(In("../new.img"), SectorCount(8))));
+  EXPECT_TRUE(
+      absl::IsPermissionDenied(opener_->GrowFile(directory_ / "secret", SectorCount(1 << 20))));
+  EXPECT_TRUE(absl::IsPermissionDenied(opener_->RemoveFile(directory_ / "secret")));
+  EXPECT_TRUE(absl::IsNotFound(opener_->MakeFile(In("missing/new.img"), SectorCount(8))));
+  EXPECT_TRUE(absl::IsInvalidArgument(opener_->MakeFile("new.img", SectorCount(8))));
+  EXPECT_TRUE(absl::IsInvalidArgument(opener_->MakeFile(In(".."), SectorCount(8))));
+  EXPECT_TRUE(fs::exists(directory_ / "secret"));
+}
+
+TEST_F(BackingOpenerTest, ALinkIsNotFollowedWhenAFileIsMadeOrRemoved) {
+  fs::create_symlink(directory_ / "secret", In("link"));
+  EXPECT_TRUE(absl::IsAlreadyExists(opener_->MakeFile(In("link"), SectorCount(8))));
+  EXPECT_TRUE(opener_->RemoveFile(In("link")).ok());
+  EXPECT_TRUE(fs::exists(directory_ / "secret"));
+}
+
 TEST(BackingOpenerOptionsTest, ARootIsAnAbsolutePath) {
   EXPECT_TRUE(absl::IsInvalidArgument(BackingOpener::Create({.device_roots = {"disks"}}).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(BackingOpener::Create({.device_roots = {""}}).status()));

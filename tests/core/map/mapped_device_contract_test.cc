@@ -66,6 +66,11 @@ INSTANTIATE_TEST_SUITE_P(
                "0 7 linear a 0\n7 1 linear b 9\n8 2041 linear c 3\n2049 3000 linear a 4096"),
         Mapped("Striped", "0 6144 striped 3 8 a 0 b 16 c 1"),
         Mapped("StripedByAnOddChunk", "0 4158 striped 2 7 a 0 b 5"),
+        Mapped("Delay", "0 4096 delay a 3 1 a 3 1"),
+        Mapped("FlakeyWhileUp", "0 4096 flakey a 100 1 0"),
+        Mapped("MirrorInSync", "0 4096 mirror core 2 64 nosync 2 a 100 b 7"),
+        Mapped("MirrorOfThreeThatSyncs", "0 4000 mirror core 1 128 3 a 0 b 64 c 1"),
+        Mapped("MirrorWithADiskLog", "0 4096 mirror disk 2 c 32 2 a 100 b 7 1 handle_errors"),
         Mapped("LinearOverStriped", "0 1000 linear lower 3000\n1000 3000 linear lower 0",
                "0 6144 striped 3 8 a 0 b 16 c 1")),
     ContractName);

@@ -137,10 +137,11 @@ class DashboardFileTest(unittest.TestCase):
                                 capture_output=True, text=True, check=False)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
 
-    def test_the_five_questions_are_headings(self):
+    def test_the_five_questions_are_headings_and_then_what_goes_on(self):
         rows = [panel["title"] for panel in panels() if panel["type"] == "row"]
         self.assertEqual(rows, ["Is it healthy?", "How fast is it?", "How busy is it?",
-                                "Which LUN, which device?", "Which errors?"])
+                                "Which LUN, which device?", "Which errors?",
+                                "Snapshots, mirrors, operations"])
 
 
 class RulesFileTest(unittest.TestCase):
@@ -286,12 +287,24 @@ class LiveTest(unittest.TestCase):
         url = cls.daemon.export("vol")
         cls.daemon.cli("create", "held", "--table", "0 2048 zero")
         cls.daemon.cli("suspend", "held")  # so that an alert is about to fire
+        cls.start_operations()
         cls.prometheus = Prometheus(cls.daemon)
         cls.addClassCleanup(cls.prometheus.close)
         cls.prometheus.start()
         cls.load = Load(cls.daemon, url)
         cls.addClassCleanup(cls.load.end)
         cls.load.start()
+
+    @classmethod
+    def start_operations(cls):
+        """A snapshot, and a mirror whose new leg is so slow that it is copied to all the time."""
+        cls.daemon.thin_volume("snapped", 8)
+        cls.daemon.cli("snapshot", "create", "snap", "--of", "snapped")
+        cls.daemon.thin_volume("mirrored", 64)
+        leg = cls.daemon.thin_file("leg", 64)
+        cls.daemon.cli("create", "slow", "--table", f"0 131072 delay {leg} 0 0 {leg} 0 200")
+        cls.daemon.cli("mirror", "add", "mirrored", "/dev/mapper/slow", "--region", "64",
+                       "--no-wait")
 
     def scrape(self):
         with urllib.request.urlopen(self.daemon.metrics_url, timeout=60) as answer:

@@ -146,6 +146,84 @@ TEST_F(SqliteStoreTest, DeletingADeviceTakesItsExportsItsReservationAndEmptyTarg
   EXPECT_EQ(store_->Reservation("id-d").value(), "");
 }
 
+TEST_F(SqliteStoreTest, KeepsSnapshotsFilesAndOperationsAcrossAReopen) {
+  const SnapshotRecord snapshot{.device_identity = "id-s",
+                                .origin_identity = "id-d",
+                                .store = "/stores/s",
+                                .created_unix_seconds = 1'700'000'000,
+                                .grow_at_percent = 70,
+                                .grow_by_percent = 20,
+                                .limit_sectors = 1 << 20};
+  const OperationRecord operation{.id = 7,
+                                  .kind = "move",
+                                  .device = "d",
+                                  .state = "running",
+                                  .plan = "piece 0 8\n",
+                                  .done_bytes = 512,
+                                  .total_bytes = 4096,
+                                  .started_unix_seconds = 1,
+                                  .ended_unix_seconds = 2,
+                                  .error = "why"};
+  ASSERT_TRUE(store_
+                  ->Apply({.delete_devices = {},
+                           .put_devices = {Device("d"), Device("s")},
+                           .put_snapshots = {snapshot},
+                           .put_made_files = {"/stores/s", "/stores/t", "/stores/s"},
+                           .delete_made_files = {"/stores/t"},
+                           .put_operations = {operation},
+                           .delete_operations = {}})
+                  .ok());
+  Open();
+  EXPECT_THAT(Load().snapshots, ::testing::ElementsAre(snapshot));
+  EXPECT_THAT(Load().made_files, ::testing::ElementsAre("/stores/s"));
+  EXPECT_THAT(Load().operations, ::testing::ElementsAre(operation));
+  ASSERT_TRUE(store_->DeleteDevice("id-s").ok());
+  EXPECT_THAT(Load().snapshots, IsEmpty());
+}
+
+TEST_F(SqliteStoreTest, ChangesAreAllMadeOrNone) {
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  Changes changes;
+  changes.delete_devices = {"id-d"};
+  changes.put_devices = {Device("e")};
+  changes.put_snapshots = {{.device_identity = "id-nobody", .origin_identity = "", .store = ""}};
+  EXPECT_EQ(store_->Apply(changes).code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Load().devices, ::testing::ElementsAre(Device("d")));
+  changes.put_snapshots.clear();
+  ASSERT_TRUE(store_->Apply(changes).ok());
+  EXPECT_THAT(Load().devices, ::testing::ElementsAre(Device("e")));
+}
+
+TEST_F(SqliteStoreTest, ADeviceMayTakeTheNameOfOneThatGoesInTheSameChange) {
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  DeviceRecord heir = Device("d");
+  heir.identity = "id-heir";
+  Changes changes;
+  changes.delete_devices = {"id-d"};
+  changes.put_devices = {heir};
+  EXPECT_TRUE(store_->Apply(changes).ok());
+  EXPECT_THAT(Load().devices, ::testing::ElementsAre(heir));
+}
+
+TEST_F(SqliteStoreTest, ADatabaseOfTheFirstVersionIsReadAndBroughtUp) {
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  store_.reset();
+  RunSql(
+      "DROP TABLE snapshot; DROP TABLE made_file; DROP TABLE operation;"
+      "UPDATE schema_version SET version = 1");
+  Open();
+  EXPECT_THAT(Load().devices, SizeIs(1));
+  EXPECT_TRUE(store_
+                  ->Apply({.delete_devices = {},
+                           .put_devices = {},
+                           .put_snapshots = {},
+                           .put_made_files = {"/x"},
+                           .delete_made_files = {},
+                           .put_operations = {},
+                           .delete_operations = {}})
+                  .ok());
+}
+
 TEST_F(SqliteStoreTest, DeletingTheLastExportTakesTheTarget) {
   ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
   ASSERT_TRUE(store_->PutExport(Target("t"), ExportOf("t", 0, "d")).ok());

@@ -183,6 +183,38 @@ TEST_F(VolumeCatalogTest, AReplaceThatIsRefusedLeavesTheOldTableServing) {
   ExpectKept();
 }
 
+// Refuses to go live.
+class UnwillingTarget final : public Target {
+ public:
+  explicit UnwillingTarget(SectorCount length) : Target(length) {}
+  BlockLimits limits() const override { return {}; }
+  Task<IoStatus> Submit(IoRequest) override { return IoStatus::kOk; }
+  std::string TableArgs() const override { return ""; }
+  absl::Status PreResume() override { return absl::DataLossError("the store is damaged"); }
+};
+
+const TargetType kUnwillingTarget{
+    .name = "unwilling",
+    .version = "1.0.0",
+    .usage = "",
+    .summary = "for tests",
+    .create = [](TargetArgs& args) -> absl::StatusOr<std::unique_ptr<Target>> {
+      return std::make_unique<UnwillingTarget>(args.length());
+    },
+};
+
+TEST_F(VolumeCatalogTest, AReplaceWhoseTargetRefusesToGoLiveBringsTheOldTableBack) {
+  types_.Add(kUnwillingTarget);
+  MakeActive("a");
+  const auto refused = volumes_->Replace("a", "0 16 unwilling", false, SuspendMode::kFlush);
+  EXPECT_EQ(refused.status().message(), "the store is damaged");
+  const DeviceRegistry::Saved saved = Snapshot("a");
+  EXPECT_EQ(saved.live_table, kZero8);
+  EXPECT_EQ(saved.inactive_table, std::nullopt);
+  EXPECT_FALSE(saved.suspended);
+  ExpectKept();
+}
+
 TEST_F(VolumeCatalogTest, AResumeWithoutATableIsRefusedBeforeItIsWrittenDown) {
   ASSERT_TRUE(volumes_->Create({.name = "a"}).ok());
   ASSERT_TRUE(volumes_->Suspend("a", SuspendMode::kFlush).ok());
@@ -300,6 +332,29 @@ TEST_F(VolumeCatalogTest, ABusyDeviceStaysAndStaysKept) {
   EXPECT_FALSE(volumes_->Remove("a", {.force = true, .deferred = false}).ok());
   EXPECT_EQ(Snapshot("a").live_table, kError8);
   ExpectKept();
+}
+
+TEST_F(VolumeCatalogTest, WhatHoldsForOneResumeIsNotKeptForAnother) {
+  const auto row = [](const std::string& log) {
+    return "0 512 mirror core " + log + " 2 /mem1 0 /mem2 0\n";
+  };
+  for (const std::string sync : {" nosync", " sync"}) {
+    MakeActive("a");
+    ASSERT_TRUE(volumes_->Load("a", row("2 64" + sync), false).ok());
+    EXPECT_EQ(Records()[0].inactive_table, row("2 64" + sync));
+    // If the daemon dies during the resume, legs must not be taken for equal once more. To copy
+    // them once more does no harm, not to copy them would.
+    EXPECT_EQ(Snapshot("a").table_to_keep, sync == " sync" ? row("2 64 sync") : row("1 64"));
+    ASSERT_TRUE(volumes_->Resume("a").ok());
+    EXPECT_EQ(Records()[0].live_table, row("1 64"));
+    ExpectKept();
+    ASSERT_TRUE(volumes_->Replace("a", row("2 64" + sync), false, SuspendMode::kFlush).ok());
+    EXPECT_EQ(Records()[0].live_table, row("1 64"));
+    ExpectKept();
+    Restart();
+    EXPECT_EQ(Snapshot("a").live_table, row("1 64"));
+    ASSERT_TRUE(volumes_->Remove("a", {}).ok());
+  }
 }
 
 TEST_F(VolumeCatalogTest, VerbsOfManyThreadsOnOneDeviceEndKept) {

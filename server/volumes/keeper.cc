@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/volumes/keeper.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+
+namespace sectormap::volumes {
+
+Keeper::Keeper(DeviceRegistry& registry, Snapshots& snapshots, Mirrors& mirrors, Log log,
+               absl::Duration period)
+    : registry_(registry),
+      snapshots_(snapshots),
+      mirrors_(mirrors),
+      log_(std::move(log)),
+      period_(period) {
+  subscription_ = registry_.Subscribe([this](DeviceRegistry::Change, const DeviceInfo& info) {
+    absl::MutexLock hold(&mutex_);
+    changed_.insert(info.name);
+  });
+  for (const DeviceInfo& info : registry_.List()) {
+    absl::MutexLock hold(&mutex_);
+    changed_.insert(info.name);
+  }
+  thread_ = std::thread([this] { Run(); });
+}
+
+Keeper::~Keeper() {
+  registry_.Unsubscribe(subscription_);
+  {
+    absl::MutexLock hold(&mutex_);
+    stopping_ = true;
+  }
+  thread_.join();
+}
+
+void Keeper::Run() {
+  absl::Time next_look = absl::Now();
+  std::map<std::string, std::string> told;  // what does not change is said once
+  while (true) {
+    std::set<std::string> changed;
+    {
+      absl::MutexLock hold(&mutex_);
+      auto wanted = [this] {
+        mutex_.AssertHeld();
+        return stopping_ || !changed_.empty();
+      };
+      mutex_.AwaitWithDeadline(absl::Condition(&wanted), next_look);
+      if (stopping_) return;
+      changed.swap(changed_);
+    }
+    for (const std::string& device : changed) {
+      const std::string what = mirrors_.TakeFailedLegsOut(device);
+      if (std::exchange(told[device], what) != what && !what.empty()) log_(device, what);
+    }
+    if (absl::Now() < next_look) continue;
+    for (const auto& [device, what] : snapshots_.GrowStores()) log_(device, what);
+    next_look = absl::Now() + period_;
+  }
+}
+
+}  // namespace sectormap::volumes

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows of type mirror and their status, in the kernel's words (drivers/md/dm-raid1.c).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/map/device_registry.h"
+#include "core/map/table_spec.h"
+
+namespace sectormap::volumes {
+
+struct MirrorLeg {
+  std::string device;  // as the table names it
+  uint64_t start = 0;
+};
+
+struct MirrorRow {
+  std::string log_type;               // core, disk
+  std::vector<std::string> log_args;  // [log device] region [sync|nosync]
+  std::vector<MirrorLeg> legs;
+  std::vector<std::string> features;
+
+  // Nothing if it is no mirror's row.
+  static std::optional<MirrorRow> Parse(const TableRow& row);
+  std::vector<std::string> Args() const;
+
+  bool HasFeature(const std::string& name) const;
+  uint64_t region_sectors() const;  // 0 if it cannot be read
+  // Takes `sync` or `nosync` out, which count for one start only; then puts `word` in, if any.
+  void SetSyncWord(const std::string& word);
+};
+
+struct MirrorStatus {
+  Sector start;
+  SectorCount length;
+  std::vector<std::string> legs;  // as the status names them, in the order of the table
+  uint64_t in_sync = 0, total = 0;
+  std::string health;  // a character for each leg: A, F, D, S, R, U
+
+  bool complete() const { return total != 0 && in_sync == total; }
+  bool healthy() const { return health.find_first_not_of('A') == std::string::npos; }
+};
+
+// Of each mirror row of the live table, in order.
+std::vector<MirrorStatus> ReadMirrorStatus(const DeviceRegistry& registry,
+                                           const std::string& device);
+
+// A whole table from rows that follow one another.
+std::string TableText(const std::vector<TableRow>& rows);
+TableRow LinearRow(Sector start, SectorCount length, const std::string& device, uint64_t at);
+// Linear rows on `device` that go on where the one before ends become one.
+void JoinLinearRows(std::vector<TableRow>& rows, const std::string& device);
+
+}  // namespace sectormap::volumes

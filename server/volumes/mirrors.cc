@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+// Adding and removing legs. Failed ones: mirror_repair.cc.
+#include "server/volumes/mirrors.h"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+
+namespace sectormap::volumes {
+namespace {
+
+constexpr absl::Duration kPoll = absl::Milliseconds(100);
+constexpr std::string_view kImageSuffix = "-mimage-0";
+constexpr std::string_view kLogSuffix = "mlog";
+
+// drivers/md/dm-log.c: the bitmap begins there; rounded up to what any medium takes.
+constexpr uint64_t kLogHeaderBytes = 1024;
+constexpr uint64_t kLogAlignBytes = 4096;
+
+std::string ImageOf(const std::string& body) { return absl::StrCat(body, kImageSuffix.data()); }
+
+std::string PlanText(const AddLegRequest& request) {
+  return absl::StrCat("add ", QuoteWord(request.leg), " ", request.leg_start, " ",
+                      request.log.empty() ? "auto" : QuoteWord(request.log), " ",
+                      request.region_sectors);
+}
+
+absl::StatusOr<AddLegRequest> PlanOf(const OperationRun& run) {
+  const auto words = SplitWords(run.plan(), Comments::kNone);
+  AddLegRequest request{.device = run.device(), .leg = ""};
+  if (!words.has_value() || words->size() != 5 ||
+      !absl::SimpleAtoi((*words)[2], &request.leg_start) ||
+      !absl::SimpleAtoi((*words)[4], &request.region_sectors)) {
+    return absl::InternalError("the plan of the mirror cannot be read");
+  }
+  request.leg = (*words)[1];
+  request.log = (*words)[3] == "auto" ? "" : (*words)[3];
+  return request;
+}
+
+std::optional<size_t> IndexOf(const MirrorRow& mirror, const AddLegRequest& request) {
+  for (size_t i = 0; i < mirror.legs.size(); ++i) {
+    if (mirror.legs[i].device == request.leg && mirror.legs[i].start == request.leg_start) return i;
+  }
+  return std::nullopt;
+}
+
+SectorCount LogSectors(SectorCount length, uint64_t region) {
+  const uint64_t regions = (length.value() + region - 1) / region;
+  const uint64_t bytes = kLogHeaderBytes + (regions + 63) / 64 * 8;
+  return WholeSectors(ByteCount((bytes + kLogAlignBytes - 1) / kLogAlignBytes * kLogAlignBytes));
+}
+
+TableRow RowOf(SectorCount length, const MirrorRow& mirror) {
+  return {.line = 0, .start = Sector(0), .length = length, .type = "mirror", .args = mirror.Args()};
+}
+
+}  // namespace
+
+Mirrors::Mirrors(Recipes& recipes) : recipes_(recipes) {
+  recipes_.operations.AddKind("mirror-add", [this](OperationRun& run) { return RunAdd(run); });
+  recipes_.operations.AddKind("mirror-remove",
+                              [this](OperationRun& run) { return RunRemove(run); });
+}
+
+absl::StatusOr<Mirrors::Target> Mirrors::FindTarget(const VolumeTree& tree,
+                                                    const std::string& device) const {
+  ASSIGN_OR_RETURN(Volume volume, tree.Find(device));
+  ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(volume.body_table));
+  Target target{.volume = std::move(volume),
+                .rows = {spec.rows().begin(), spec.rows().end()},
+                .mirror = std::nullopt};
+  if (target.rows.size() == 1) target.mirror = MirrorRow::Parse(target.rows.front());
+  return target;
+}
+
+// --- Adding ---
+
+absl::StatusOr<OperationInfo> Mirrors::StartAdd(const AddLegRequest& request) {
+  absl::MutexLock one_at_a_time(&recipes_.structure);
+  ASSIGN_OR_RETURN(const Target target,
+                   FindTarget(VolumeTree::Read(recipes_.volumes.registry()), request.device));
+  if (target.volume.read_only) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "'", request.device, "' is read-only: nothing could be written to '", request.leg, "'"));
+  }
+  RETURN_IF_ERROR(CheckLeg(request, target.volume.length));
+  if (target.mirror.has_value()) {
+    if (!request.log.empty() || request.region_sectors != 0) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "'", request.device, "' is a mirror already, with a log and a region size of its own"));
+    }
+    if (target.mirror->legs.size() >= kMirrorLegsMax) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("a mirror has at most ", kMirrorLegsMax, " legs"));
+    }
+  } else {
+    RETURN_IF_ERROR(CheckLog(request));
+  }
+  return recipes_.operations.Start("mirror-add", request.device,
+                                   {request.device, target.volume.body}, PlanText(request));
+}
+
+absl::Status Mirrors::CheckLeg(const AddLegRequest& request, SectorCount length) {
+  recipes_.structure.AssertHeld();
+  const std::string_view mapped = MappedDeviceName(request.leg);
+  if (!mapped.empty()) {
+    RETURN_IF_ERROR(recipes_.volumes.registry().CheckUsedOnlyBy(mapped, {}));
+  }
+  ASSIGN_OR_RETURN(const std::shared_ptr<BlockDevice> leg, recipes_.Open(request.leg));
+  if (!RangeFits(Sector(request.leg_start), length, leg->size())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", request.leg, "' is too small: ", length.value(), " sectors from sector ",
+                     request.leg_start, " are needed, it has ", leg->size().value()));
+  }
+  return recipes_.CheckFree(leg, request.leg, Sector(request.leg_start), length);
+}
+
+// A path for the log is a file that is made, or one that nobody uses.
+absl::Status Mirrors::CheckLog(const AddLegRequest& request) {
+  if (request.log.empty() || request.log == "core") return absl::OkStatus();
+  recipes_.structure.AssertHeld();
+  const absl::StatusOr<std::shared_ptr<BlockDevice>> there = recipes_.Open(request.log);
+  if (absl::IsNotFound(there.status())) return absl::OkStatus();
+  RETURN_IF_ERROR(there.status());
+  return recipes_.CheckFree(*there, request.log, Sector(0), kMaxDeviceSectors);
+}
+
+absl::StatusOr<std::string> Mirrors::PrepareLog(const AddLegRequest& request,
+                                                const std::string& body, SectorCount length,
+                                                uint64_t region) {
+  std::string path = request.log;
+  if (path.empty()) {
+    ASSIGN_OR_RETURN(path, recipes_.files.NewPath(body, kLogSuffix));
+  } else {
+    RETURN_IF_ERROR(CheckLog(request));
+    if (recipes_.backings.Open(path, false).ok()) return path;
+  }
+  RETURN_IF_ERROR(recipes_.files.Make(path, LogSectors(length, region)));
+  return path;
+}
+
+absl::StatusOr<TogetherRequest> Mirrors::PlanAdd(const AddLegRequest& request,
+                                                 const Target& target) {
+  const Volume& volume = target.volume;
+  const MirrorLeg leg{request.leg, request.leg_start};
+  Restack changes;
+  if (target.mirror.has_value()) {
+    MirrorRow mirror = *target.mirror;
+    mirror.legs.push_back(leg);
+    // What the log says is true of the other legs only. The word counts for one resume, which
+    // writes the log.
+    if (mirror.log_type != "core") mirror.SetSyncWord("sync");
+    changes.Replace(volume.body, TableText({RowOf(volume.length, mirror)}));
+    return changes.Take();
+  }
+  const uint64_t wanted =
+      request.region_sectors != 0 ? request.region_sectors : kMirrorRegionSectors;
+  const uint64_t region = std::min(wanted, std::bit_floor(volume.length.value()));
+  MirrorRow mirror;
+  mirror.features = {"handle_errors"};
+  if (request.log == "core") {
+    mirror.log_type = "core";
+    mirror.log_args = {absl::StrCat(region)};
+  } else {
+    ASSIGN_OR_RETURN(const std::string log,
+                     PrepareLog(request, volume.body, volume.length, region));
+    mirror.log_type = "disk";
+    // A log that a person gives may be one of another mirror's past.
+    mirror.log_args = {log, absl::StrCat(region), "sync"};
+  }
+  const TableRow& row = target.rows.front();
+  uint64_t start = 0;
+  if (target.rows.size() == 1 && row.type == "linear" && row.args.size() == 2 &&
+      absl::SimpleAtoi(row.args[1], &start)) {
+    mirror.legs = {{row.args[0], start}, leg};
+  } else {
+    // Any other table becomes a device of its own, which is the first leg.
+    const std::string image = ImageOf(volume.body);
+    changes.Create(image, volume.body_table, volume.read_only);
+    mirror.legs = {{absl::StrCat("/dev/mapper/", image), 0}, leg};
+    // A snapshot's table, if that is what it is, changes hands.
+    if (volume.snapshot.has_value()) {
+      changes.StillAbove(VolumeTree::Read(recipes_.volumes.registry()), volume.snapshot->base);
+    }
+  }
+  changes.Replace(volume.body, TableText({RowOf(volume.length, mirror)}));
+  return changes.Take();
+}
+
+absl::Status Mirrors::PutLegIn(const AddLegRequest& request) {
+  absl::MutexLock one_at_a_time(&recipes_.structure);
+  ASSIGN_OR_RETURN(const Target target,
+                   FindTarget(VolumeTree::Read(recipes_.volumes.registry()), request.device));
+  // Put in before a restart.
+  if (target.mirror.has_value() && IndexOf(*target.mirror, request).has_value()) {
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(CheckLeg(request, target.volume.length));
+  absl::StatusOr<TogetherRequest> together = PlanAdd(request, target);
+  const absl::Status status =
+      together.ok() ? recipes_.volumes.ReplaceTogether(*together) : together.status();
+  if (!status.ok()) recipes_.files.Sweep();
+  return status;
+}
+
+absl::Status Mirrors::WaitForLeg(OperationRun& run, const AddLegRequest& request) {
+  while (true) {
+    ASSIGN_OR_RETURN(const Target target,
+                     FindTarget(VolumeTree::Read(recipes_.volumes.registry()), request.device));
+    if (!target.mirror.has_value() || !IndexOf(*target.mirror, request).has_value()) {
+      return absl::AbortedError(
+          absl::StrCat("somebody else has changed the table of '", target.volume.body, "'"));
+    }
+    const std::vector<MirrorStatus> all =
+        ReadMirrorStatus(recipes_.volumes.registry(), target.volume.body);
+    if (!all.empty()) {
+      const MirrorStatus& status = all.front();
+      if (!status.healthy()) {
+        return absl::DataLossError(absl::StrCat("a leg has failed before '", request.leg,
+                                                "' had all data (", status.health,
+                                                ": a letter for each leg; A is alive)"));
+      }
+      const auto total = static_cast<double>(Bytes(target.volume.length).value());
+      const double part = status.total == 0 ? 0
+                                            : static_cast<double>(status.in_sync) /
+                                                  static_cast<double>(status.total);
+      run.Progress(static_cast<int64_t>(total * part), static_cast<int64_t>(total));
+      if (status.complete()) return absl::OkStatus();
+    }
+    if (!run.Sleep(kPoll)) return absl::CancelledError("ended before it was done");
+  }
+}
+
+absl::Status Mirrors::RunAdd(OperationRun& run) {
+  ASSIGN_OR_RETURN(const AddLegRequest request, PlanOf(run));
+  absl::Status status = PutLegIn(request);
+  if (!status.ok()) return status;
+  status = WaitForLeg(run, request);
+  if (status.ok()) return status;
+  if (absl::IsCancelled(status) && !run.Cancelled()) return status;  // taken up at the next start
+  if (absl::IsAborted(status)) return status;
+  const absl::Status undone = TakeLegOut(request.device, request.leg, true);
+  if (undone.ok()) return status;
+  return absl::Status(status.code(), absl::StrCat(std::string(status.message()),
+                                                  "; it could not be taken out again: ",
+                                                  std::string(undone.message())));
+}
+
+// --- Removing ---
+
+absl::StatusOr<size_t> Mirrors::LegNamed(const Target& target, const std::string& leg) const {
+  if (!target.mirror.has_value()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("'", target.volume.name, "' is not a mirror of one row"));
+  }
+  std::vector<std::string> names;
+  for (size_t i = 0; i < target.mirror->legs.size(); ++i) {
+    const std::string& name = target.mirror->legs[i].device;
+    if (name == leg ||
+        (!MappedDeviceName(name).empty() && MappedDeviceName(name) == MappedDeviceName(leg))) {
+      return i;
+    }
+    names.push_back(name);
+  }
+  std::string text = absl::StrCat("'", target.volume.name, "' has no leg '", leg, "'; it has");
+  for (const std::string& name : names) absl::StrAppend(&text, " ", name);
+  return absl::NotFoundError(text);
+}
+
+absl::StatusOr<TogetherRequest> Mirrors::PlanWithout(const std::string& body, const TableRow& row,
+                                                     const MirrorRow& mirror,
+                                                     const std::set<size_t>& legs) const {
+  const DeviceRegistry& registry = recipes_.volumes.registry();
+  MirrorRow rest = mirror;
+  rest.legs.clear();
+  for (size_t i = 0; i < mirror.legs.size(); ++i) {
+    if (!legs.contains(i)) rest.legs.push_back(mirror.legs[i]);
+  }
+  ASSIGN_OR_RETURN(const std::string text, registry.Table(body, TableSlot::kLive));
+  ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(text));
+  Restack changes;
+  const std::string image = ImageOf(body);
+  if (rest.legs.size() == 1 && spec.rows().size() == 1 && rest.legs[0].start == 0 &&
+      MappedDeviceName(rest.legs[0].device) == image) {
+    ASSIGN_OR_RETURN(std::string table, registry.Table(image, TableSlot::kLive));
+    changes.Replace(body, std::move(table));
+    changes.Remove(image);
+    return changes.Take();
+  }
+  std::vector<TableRow> rows(spec.rows().begin(), spec.rows().end());
+  for (TableRow& one : rows) {
+    if (one.start != row.start) continue;
+    if (rest.legs.size() == 1) {
+      one = LinearRow(row.start, row.length, rest.legs[0].device, rest.legs[0].start);
+    } else {
+      one.args = rest.Args();
+    }
+  }
+  changes.Replace(body, TableText(rows));
+  // A first leg of our making that has failed is of no use to anybody.
+  if (spec.rows().size() == 1 && MappedDeviceName(mirror.legs[0].device) == image &&
+      legs.contains(0)) {
+    changes.Remove(image);
+  }
+  return changes.Take();
+}
+
+absl::StatusOr<OperationInfo> Mirrors::StartRemove(const std::string& device,
+                                                   const std::string& leg) {
+  absl::MutexLock one_at_a_time(&recipes_.structure);
+  ASSIGN_OR_RETURN(const Target target,
+                   FindTarget(VolumeTree::Read(recipes_.volumes.registry()), device));
+  RETURN_IF_ERROR(LegNamed(target, leg).status());
+  return recipes_.operations.Start("mirror-remove", device, {device, target.volume.body}, leg);
+}
+
+absl::Status Mirrors::RunRemove(OperationRun& run) {
+  const absl::Status status = TakeLegOut(run.device(), run.plan(), false);
+  // Taken out by this operation before a restart.
+  return absl::IsNotFound(status) ? absl::OkStatus() : status;
+}
+
+absl::Status Mirrors::TakeLegOut(const std::string& device, const std::string& leg,
+                                 bool even_if_needed) {
+  absl::MutexLock one_at_a_time(&recipes_.structure);
+  ASSIGN_OR_RETURN(const Target target,
+                   FindTarget(VolumeTree::Read(recipes_.volumes.registry()), device));
+  ASSIGN_OR_RETURN(const size_t index, LegNamed(target, leg));
+  const std::vector<MirrorStatus> all =
+      ReadMirrorStatus(recipes_.volumes.registry(), target.volume.body);
+  const bool in_sync = !all.empty() && all.front().complete();
+  const bool healthy = !all.empty() && all.front().healthy();
+  // Until all is in sync, only the first leg has everything.
+  if (index == 0 && !in_sync && !even_if_needed) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "'", leg, "' is the only leg that has all data: wait until '", device, "' is in sync"));
+  }
+  ASSIGN_OR_RETURN(TogetherRequest request,
+                   PlanWithout(target.volume.body, target.rows.front(), *target.mirror, {index}));
+  // With a failed leg, held writes go on with the new table; there is nothing to wait for.
+  request.mode = healthy ? SuspendMode::kFlush : SuspendMode::kNoFlush;
+  RETURN_IF_ERROR(recipes_.volumes.ReplaceTogether(request));
+  recipes_.files.Sweep();
+  return absl::OkStatus();
+}
+
+}  // namespace sectormap::volumes

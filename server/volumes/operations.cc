@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/volumes/operations.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "core/base/check.h"
+#include "core/base/status_macros.h"
+#include "core/base/text.h"
+#include "core/map/table_spec.h"
+
+namespace sectormap::volumes {
+namespace {
+
+// How often a waiter looks whether its caller has gone.
+constexpr absl::Duration kGivenUpPoll = absl::Milliseconds(100);
+
+constexpr OperationState kStates[] = {OperationState::kRunning, OperationState::kDone,
+                                      OperationState::kFailed, OperationState::kCancelled};
+
+OperationState StateNamed(std::string_view name) {
+  const auto* found = std::ranges::find(kStates, name, NameOf);
+  return found == std::end(kStates) ? OperationState::kFailed : *found;
+}
+
+// A plan in the store is a line with the devices it reserves, then the work's own text.
+std::string WithDevices(const std::set<std::string>& devices, std::string_view plan) {
+  std::string text = "devices";
+  for (const std::string& name : devices) absl::StrAppend(&text, " ", QuoteWord(name));
+  return absl::StrCat(text, "\n", Absl(plan));
+}
+
+struct SplitPlan {
+  std::set<std::string> devices;
+  std::string plan;
+};
+
+SplitPlan WithoutDevices(const std::string& text) {
+  const size_t end = std::min(text.find('\n'), text.size());
+  SplitPlan split;
+  if (const auto words = SplitWords(std::string_view(text).substr(0, end), Comments::kNone)) {
+    if (!words->empty()) split.devices.insert(words->begin() + 1, words->end());
+  }
+  if (end < text.size()) split.plan = text.substr(end + 1);
+  return split;
+}
+
+absl::Status Busy(const std::string& who, const std::string& device) {
+  return absl::FailedPreconditionError(absl::StrCat("Device or resource busy: ", who,
+                                                    " is at work on '", device,
+                                                    "'; wait for it, or cancel it"));
+}
+
+int64_t Now() { return absl::ToUnixSeconds(absl::Now()); }
+
+}  // namespace
+
+std::string_view NameOf(OperationState state) {
+  switch (state) {
+    case OperationState::kRunning:
+      return "running";
+    case OperationState::kDone:
+      return "done";
+    case OperationState::kFailed:
+      return "failed";
+    case OperationState::kCancelled:
+      return "cancelled";
+  }
+  return "";
+}
+
+// --- OperationRun ---
+
+bool OperationRun::ShouldEnd() const {
+  absl::MutexLock hold(&owner_.mutex_);
+  return owner_.stopping_ || owner_.entries_.at(id_).cancelled;
+}
+
+bool OperationRun::Cancelled() const {
+  absl::MutexLock hold(&owner_.mutex_);
+  return owner_.entries_.at(id_).cancelled;
+}
+
+bool OperationRun::Sleep(absl::Duration time) const {
+  absl::MutexLock hold(&owner_.mutex_);
+  auto should_end = [this] {
+    owner_.mutex_.AssertHeld();
+    return owner_.stopping_ || owner_.entries_.at(id_).cancelled;
+  };
+  return !owner_.mutex_.AwaitWithTimeout(absl::Condition(&should_end), time);
+}
+
+void OperationRun::Progress(int64_t done_bytes, int64_t total_bytes) const {
+  absl::MutexLock hold(&owner_.mutex_);
+  Operations::Entry& entry = owner_.entries_.at(id_);
+  entry.record.done_bytes = done_bytes;
+  entry.record.total_bytes = total_bytes;
+  const absl::Time now = absl::Now();
+  entry.samples.push_back({now, done_bytes});
+  while (entry.samples.size() > 2 && entry.samples[1].time < now - kRateWindow) {
+    entry.samples.pop_front();
+  }
+}
+
+void OperationRun::NoWayBack(std::string reason) const {
+  absl::MutexLock hold(&owner_.mutex_);
+  owner_.entries_.at(id_).no_way_back = std::move(reason);
+}
+
+state::OperationRecord OperationRun::RecordWithPlan(std::string plan) {
+  plan_ = std::move(plan);
+  absl::MutexLock hold(&owner_.mutex_);
+  Operations::Entry& entry = owner_.entries_.at(id_);
+  entry.record.plan = WithDevices(WithoutDevices(entry.record.plan).devices, plan_);
+  return entry.record;
+}
+
+absl::Status OperationRun::KeepPlan(std::string plan) {
+  state::Changes changes;
+  changes.put_operations.push_back(RecordWithPlan(std::move(plan)));
+  return owner_.store_.Apply(changes);
+}
+
+// --- Operations ---
+
+Operations::Operations(state::StateStore& store) : store_(store) {}
+
+Operations::~Operations() { Stop(); }
+
+void Operations::Stop() {
+  std::vector<std::thread> threads;
+  {
+    absl::MutexLock hold(&mutex_);
+    stopping_ = true;
+    threads.swap(over_);
+    for (auto& [id, entry] : entries_) {
+      if (entry.thread.joinable()) threads.push_back(std::move(entry.thread));
+    }
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+void Operations::AddKind(std::string kind, Work work) { kinds_[std::move(kind)] = std::move(work); }
+
+void Operations::Restore(std::vector<state::OperationRecord> records) {
+  absl::MutexLock hold(&mutex_);
+  for (state::OperationRecord& record : records) {
+    const int64_t id = record.id;
+    next_id_ = std::max(next_id_, id + 1);
+    Entry& entry = entries_[id];
+    entry.state = StateNamed(record.state);
+    entry.record = std::move(record);
+    if (entry.state != OperationState::kRunning) continue;
+    SplitPlan split = WithoutDevices(entry.record.plan);
+    // They were reserved by the same operations before: no two have one in common.
+    ReserveLocked(split.devices, absl::StrCat("operation ", id)).IgnoreError();
+    StartThread(entry, std::move(split.devices), std::move(split.plan));
+  }
+  ForgetOld();
+}
+
+void Operations::StartThread(Entry& entry, std::set<std::string> devices, std::string plan) {
+  const state::OperationRecord& record = entry.record;
+  entry.thread = std::thread([this, id = record.id, kind = record.kind, device = record.device,
+                              devices = std::move(devices), plan = std::move(plan)] {
+    absl::Status status;
+    {
+      const Devices reserved(*this, devices);
+      OperationRun run(*this, id, device, plan);
+      const auto work = kinds_.find(kind);
+      status = work == kinds_.end()
+                   ? absl::UnimplementedError(absl::StrCat("this version knows no '", kind, "'"))
+                   : work->second(run);
+    }
+    End(id, status);
+    absl::MutexLock hold(&mutex_);
+    const auto self = entries_.find(id);
+    if (self != entries_.end() && self->second.thread.joinable()) {
+      over_.push_back(std::move(self->second.thread));
+    }
+  });
+}
+
+void Operations::End(int64_t id, const absl::Status& status) {
+  absl::MutexLock hold(&mutex_);
+  Entry& entry = entries_.at(id);
+  // What the stop ended stays as it is in the store, and is taken up at the next start.
+  if (!status.ok() && stopping_ && !entry.cancelled) return;
+  if (status.ok()) {
+    entry.state = OperationState::kDone;
+    entry.record.done_bytes = entry.record.total_bytes;
+  } else if (absl::IsCancelled(status) && entry.cancelled) {
+    entry.state = OperationState::kCancelled;
+  } else {
+    entry.state = OperationState::kFailed;
+    entry.record.error = std::string(status.message());
+  }
+  entry.record.state = std::string(NameOf(entry.state));
+  entry.record.ended_unix_seconds = Now();
+  entry.samples.clear();
+  state::Changes changes;
+  changes.put_operations.push_back(entry.record);
+  // If it cannot be kept, the next start does the work once more, which finds it done.
+  store_.Apply(changes).IgnoreError();
+  ForgetOld();
+}
+
+void Operations::ForgetOld() {
+  const int64_t oldest = Now() - absl::ToInt64Seconds(kEndedKeptFor);
+  size_t ended = 0;
+  for (const auto& [id, entry] : entries_) ended += entry.state != OperationState::kRunning;
+  state::Changes changes;
+  for (auto& [id, entry] : entries_) {
+    if (entry.state == OperationState::kRunning) continue;
+    if (ended <= kEndedKeptMax && entry.record.ended_unix_seconds >= oldest) continue;
+    if (entry.thread.joinable()) continue;  // has just ended
+    changes.delete_operations.push_back(id);
+    --ended;
+  }
+  if (changes.delete_operations.empty() || !store_.Apply(changes).ok()) return;
+  for (const int64_t id : changes.delete_operations) entries_.erase(id);
+}
+
+absl::Status Operations::CheckFree(std::string_view name) const {
+  const std::string device(name);
+  const std::optional<std::string> who = ReservedBy(device);
+  return who.has_value() ? Busy(*who, device) : absl::OkStatus();
+}
+
+absl::Status Operations::ReserveLocked(const std::set<std::string>& names,
+                                       const std::string& what) {
+  for (const std::string& name : names) {
+    const auto other = reserved_.find(name);
+    if (other == reserved_.end()) continue;
+    return Busy(other->second, name);
+  }
+  for (const std::string& name : names) reserved_[name] = what;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Operations::Devices> Operations::Reserve(const std::set<std::string>& names,
+                                                        const std::string& what) {
+  absl::MutexLock hold(&mutex_);
+  RETURN_IF_ERROR(ReserveLocked(names, what));
+  return Devices(*this, names);
+}
+
+Operations::Devices::~Devices() {
+  if (owner_ == nullptr) return;
+  absl::MutexLock hold(&owner_->mutex_);
+  for (const std::string& name : names_) owner_->reserved_.erase(name);
+}
+
+std::optional<std::string> Operations::ReservedBy(const std::string& name) const {
+  absl::MutexLock hold(&mutex_);
+  const auto found = reserved_.find(name);
+  if (found == reserved_.end()) return std::nullopt;
+  return found->second;
+}
+
+void Operations::JoinEnded() {
+  std::vector<std::thread> over;
+  {
+    absl::MutexLock hold(&mutex_);
+    over.swap(over_);
+  }
+  for (std::thread& thread : over) thread.join();
+}
+
+absl::StatusOr<OperationInfo> Operations::Start(const std::string& kind, const std::string& device,
+                                                const std::set<std::string>& devices,
+                                                std::string plan) {
+  CHECK(kinds_.contains(kind));
+  JoinEnded();
+  absl::MutexLock hold(&mutex_);
+  if (stopping_) return absl::UnavailableError("sectormapd is stopping");
+  const auto running = std::ranges::count_if(
+      entries_, [](const auto& entry) { return entry.second.state == OperationState::kRunning; });
+  if (static_cast<size_t>(running) >= kOperationsRunningMax) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        kOperationsRunningMax, " operations are running; wait for one of them to end"));
+  }
+  const int64_t id = next_id_;
+  RETURN_IF_ERROR(ReserveLocked(devices, absl::StrCat("operation ", id, " (", kind, ")")));
+  state::OperationRecord record{.id = id,
+                                .kind = kind,
+                                .device = device,
+                                .state = std::string(NameOf(OperationState::kRunning)),
+                                .plan = WithDevices(devices, plan),
+                                .started_unix_seconds = Now()};
+  state::Changes changes;
+  changes.put_operations.push_back(record);
+  if (const absl::Status kept = store_.Apply(changes); !kept.ok()) {
+    for (const std::string& name : devices) reserved_.erase(name);
+    return kept;
+  }
+  ++next_id_;
+  Entry& entry = entries_[id];
+  entry.record = std::move(record);
+  StartThread(entry, devices, std::move(plan));
+  return InfoOf(entry);
+}
+
+OperationInfo Operations::InfoOf(const Entry& entry) const {
+  const state::OperationRecord& record = entry.record;
+  OperationInfo info{.id = record.id,
+                     .kind = record.kind,
+                     .device = record.device,
+                     .state = entry.state,
+                     .cancelling = entry.cancelled && entry.state == OperationState::kRunning,
+                     .done_bytes = record.done_bytes,
+                     .total_bytes = record.total_bytes,
+                     .bytes_per_second = 0,
+                     .left_seconds = std::nullopt,
+                     .started_unix_seconds = record.started_unix_seconds,
+                     .ended_unix_seconds = record.ended_unix_seconds,
+                     .error = record.error};
+  if (entry.samples.size() >= 2) {
+    const double seconds =
+        absl::ToDoubleSeconds(entry.samples.back().time - entry.samples.front().time);
+    const auto moved =
+        static_cast<double>(entry.samples.back().done_bytes - entry.samples.front().done_bytes);
+    if (seconds > 0 && moved > 0) {
+      info.bytes_per_second = moved / seconds;
+      info.left_seconds = static_cast<int64_t>(
+          static_cast<double>(record.total_bytes - record.done_bytes) / info.bytes_per_second);
+    }
+  }
+  return info;
+}
+
+std::vector<OperationInfo> Operations::List() const {
+  absl::MutexLock hold(&mutex_);
+  std::vector<OperationInfo> all;
+  for (const auto& [id, entry] : entries_) all.push_back(InfoOf(entry));
+  return all;
+}
+
+absl::StatusOr<OperationInfo> Operations::Get(int64_t id) const {
+  absl::MutexLock hold(&mutex_);
+  const auto found = entries_.find(id);
+  if (found == entries_.end()) {
+    return absl::NotFoundError(
+        absl::StrCat("there is no operation ", id, ", or it ended long ago"));
+  }
+  return InfoOf(found->second);
+}
+
+absl::StatusOr<OperationInfo> Operations::Wait(int64_t id,
+                                               const std::function<bool()>& given_up) const {
+  while (true) {
+    ASSIGN_OR_RETURN(const OperationInfo info, Get(id));
+    if (info.ended() || given_up()) return info;
+    absl::MutexLock hold(&mutex_);
+    auto changed = [this, id] {
+      mutex_.AssertHeld();
+      const auto found = entries_.find(id);
+      return found == entries_.end() || found->second.state != OperationState::kRunning;
+    };
+    mutex_.AwaitWithTimeout(absl::Condition(&changed), kGivenUpPoll);
+  }
+}
+
+absl::StatusOr<OperationInfo> Operations::Cancel(int64_t id) {
+  absl::MutexLock hold(&mutex_);
+  const auto found = entries_.find(id);
+  if (found == entries_.end()) {
+    return absl::NotFoundError(
+        absl::StrCat("there is no operation ", id, ", or it ended long ago"));
+  }
+  Entry& entry = found->second;
+  if (entry.state == OperationState::kRunning) {
+    if (!entry.no_way_back.empty()) return absl::FailedPreconditionError(entry.no_way_back);
+    entry.cancelled = true;
+  }
+  return InfoOf(entry);
+}
+
+}  // namespace sectormap::volumes

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+// VolumeCatalog::ReplaceTogether.
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+#include "core/base/text.h"
+#include "core/map/table_spec.h"
+#include "server/volumes/device_order.h"
+#include "server/volumes/volume_catalog.h"
+
+namespace sectormap::volumes {
+namespace {
+
+using state::DeviceRecord;
+
+DeviceRecord RecordOf(DeviceRegistry::Saved saved) {
+  return {.identity = std::move(saved.identity),
+          .name = std::move(saved.name),
+          .uuid = std::move(saved.uuid),
+          .live_table = std::move(saved.live_table),
+          .inactive_table = std::nullopt,
+          .live_read_only = saved.live_read_only,
+          .inactive_read_only = false,
+          .suspended = false,
+          .deferred_remove = saved.deferred_remove};
+}
+
+absl::Status CheckAtRest(const DeviceRegistry::Saved& device) {
+  std::string_view state;
+  std::string_view advice;
+  if (device.suspended) {
+    state = "is suspended";
+    advice = "resume it first";
+  } else if (device.inactive_table.has_value()) {
+    state = "has a table in the inactive slot";
+    advice = "resume or clear it first";
+  } else if (!device.live_table.has_value()) {
+    state = "has no table";
+    advice = "load one first";
+  } else {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat("device '", device.name, "' ", Absl(state), "; ", Absl(advice)));
+}
+
+}  // namespace
+
+// One run of it. What has been done is undone by Undo(), in the reverse order.
+class VolumeCatalog::Together {
+ public:
+  Together(VolumeCatalog& catalog, const TogetherRequest& request)
+      : catalog_(catalog), registry_(catalog.registry_), request_(request) {}
+
+  std::set<std::string> Names() const {
+    std::set<std::string> names = Present();
+    for (const auto& device : request_.create) names.insert(device.name);
+    return names;
+  }
+
+  absl::Status Run() {
+    RETURN_IF_ERROR(Check());
+    absl::Status status = LoadAll();
+    if (status.ok()) {
+      FlushAhead();
+      status = SuspendAll();
+    }
+    if (status.ok()) status = Keep();
+    if (!status.ok()) {
+      Undo();
+      return status;
+    }
+    return GoOn();
+  }
+
+ private:
+  std::set<std::string> Present() const {
+    std::set<std::string> names(request_.hold.begin(), request_.hold.end());
+    names.insert(request_.remove.begin(), request_.remove.end());
+    for (const auto& table : request_.replace) names.insert(table.name);
+    return names;
+  }
+
+  absl::Status Check() {
+    const std::set<std::string> present = Present();
+    for (const std::string& name : present) {
+      ASSIGN_OR_RETURN(before_[name], registry_.Snapshot(name));
+      RETURN_IF_ERROR(CheckAtRest(before_[name]));
+    }
+    for (const std::string& name : request_.remove) {
+      RETURN_IF_ERROR(registry_.CheckUsedOnlyBy(name, present));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status LoadOne(const std::string& name, const std::string& table, bool read_only) {
+    ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(table));
+    return registry_.Load(name, spec, read_only);
+  }
+
+  absl::Status LoadAll() {
+    for (const TogetherRequest::NewDevice& device : request_.create) {
+      RETURN_IF_ERROR(registry_.Create(device.name, {.uuid = device.uuid, .identity = ""}));
+      created_.push_back(device.name);
+      RETURN_IF_ERROR(LoadOne(device.name, device.table, device.read_only));
+      RETURN_IF_ERROR(registry_.AnnounceSize(device.name));
+    }
+    for (const TogetherRequest::NewTable& table : request_.replace) {
+      RETURN_IF_ERROR(LoadOne(table.name, table.table, before_[table.name].live_read_only));
+      loaded_.push_back(table.name);
+    }
+    order_ = SuspendOrder(registry_, Names());
+    return absl::OkStatus();
+  }
+
+  // True if a flush from here down would wait for somebody's resume.
+  bool MeetsSuspended(const std::string& name) const {
+    const auto info = registry_.Info(name);
+    if (!info.ok() || info->suspended) return true;
+    const auto below = registry_.Dependencies(name, TableSlot::kLive);
+    if (!below.ok()) return true;
+    return std::ranges::any_of(*below, [this](const DeviceRef& lower) {
+      return lower.mapped && MeetsSuspended(std::string(MappedDeviceName(lower.name)));
+    });
+  }
+
+  // What is flushed now need not be flushed while I/O waits. A failure is the suspend's to tell.
+  void FlushAhead() {
+    if (request_.mode != SuspendMode::kFlush) return;
+    for (const std::string& name : Present()) {
+      const std::shared_ptr<MappedDevice> device = registry_.Find(name);
+      if (device == nullptr || MeetsSuspended(name)) continue;
+      static_cast<void>(
+          device->reactors().RunOn(0, [&device] { return device->Submit(IoRequest::Flush()); }));
+    }
+  }
+
+  absl::Status SuspendSome(bool writers) {
+    for (const std::string& name : order_) {
+      if (!before_.contains(name) || request_.writers.contains(name) != writers) continue;
+      RETURN_IF_ERROR(registry_.Suspend(name, request_.mode));
+      suspended_.push_back(name);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status SuspendAll() {
+    RETURN_IF_ERROR(SuspendSome(true));
+    if (request_.when_quiet) RETURN_IF_ERROR(request_.when_quiet());
+    return SuspendSome(false);
+  }
+
+  absl::Status Keep() {
+    state::Changes changes;
+    for (const std::string& name : request_.remove) {
+      changes.delete_devices.push_back(before_[name].identity);
+    }
+    std::vector<std::string> changed = created_;
+    changed.insert(changed.end(), loaded_.begin(), loaded_.end());
+    for (const std::string& name : changed) {
+      ASSIGN_OR_RETURN(DeviceRegistry::Saved saved, registry_.Snapshot(name));
+      saved.live_table = saved.table_to_keep;
+      saved.live_read_only = saved.inactive_read_only;
+      changes.put_devices.push_back(RecordOf(std::move(saved)));
+    }
+    if (request_.when_still) RETURN_IF_ERROR(request_.when_still(changes));
+    absl::MutexLock hold(&catalog_.save_mutex_);
+    RETURN_IF_ERROR(catalog_.store_.Apply(changes));
+    for (const std::string& identity : changes.delete_devices) catalog_.kept_.erase(identity);
+    for (const DeviceRecord& record : changes.put_devices) catalog_.kept_.insert(record.identity);
+    kept_ = std::move(changes.put_devices);
+    return absl::OkStatus();
+  }
+
+  // It is kept now: whatever fails, the rest goes on.
+  absl::Status GoOn() {
+    absl::Status first_failure;
+    const std::set<std::string> removed(request_.remove.begin(), request_.remove.end());
+    for (auto name = order_.rbegin(); name != order_.rend(); ++name) {
+      if (!removed.contains(*name)) first_failure.Update(registry_.Resume(*name));
+    }
+    for (const DeviceRecord& record : kept_) catalog_.KeepIfOtherThan(record);
+    // Top-down, as one may use another. An opener that came meanwhile keeps it until it closes it.
+    for (const std::string& name : order_) {
+      if (!removed.contains(name)) continue;
+      first_failure.Update(registry_.Remove(name, {.force = false, .deferred = true}));
+    }
+    return first_failure;
+  }
+
+  void Undo() {
+    for (const std::string& name : loaded_) registry_.Clear(name).IgnoreError();
+    for (auto name = created_.rbegin(); name != created_.rend(); ++name) {
+      registry_.Remove(*name, {.force = false, .deferred = false}).IgnoreError();
+    }
+    for (auto name = suspended_.rbegin(); name != suspended_.rend(); ++name) {
+      registry_.Resume(*name).IgnoreError();
+    }
+  }
+
+  VolumeCatalog& catalog_;
+  DeviceRegistry& registry_;
+  const TogetherRequest& request_;
+  std::map<std::string, DeviceRegistry::Saved> before_;  // of those that were there
+  std::vector<std::string> created_, loaded_, suspended_;
+  std::vector<std::string> order_;  // of suspending
+  std::vector<DeviceRecord> kept_;
+};
+
+absl::Status VolumeCatalog::ReplaceTogether(const TogetherRequest& request) {
+  Together together(*this, request);
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take(together.Names()));
+  return together.Run();
+}
+
+void VolumeCatalog::RaiseEvent(std::string_view name) {
+  if (const std::shared_ptr<MappedDevice> device = registry_.Find(name)) device->RaiseEvent();
+}
+
+}  // namespace sectormap::volumes

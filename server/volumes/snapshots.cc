@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0
+// Taking, listing and growing. Removing and rolling back: snapshot_removal.cc.
+#include "server/volumes/snapshots.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <memory>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "core/base/status_macros.h"
+#include "core/base/text.h"
+#include "core/map/table_spec.h"
+
+namespace sectormap::volumes {
+namespace {
+
+constexpr std::string_view kLayerSuffix = "-real";
+constexpr std::string_view kStoreSuffix = "cow";
+constexpr char kStoreMagic[] = "SnAp";
+
+// So that a store that grows step by step gets there.
+constexpr uint64_t kGrowSectorsMin = 2048;
+
+std::string LayerOf(const std::string& name) { return absl::StrCat(name, Absl(kLayerSuffix)); }
+
+}  // namespace
+
+// What a creation is to do, put together entry by entry.
+struct Snapshots::Plan {
+  struct Made {
+    std::string name, origin, store;
+    uint64_t chunk_sectors = 0;
+    uint64_t enough_sectors = 0;  // for every chunk
+  };
+  Restack changes;
+  std::vector<Made> made;
+};
+
+Snapshots::Snapshots(Recipes& recipes) : recipes_(recipes) {
+  recipes_.operations.AddKind("snapshot-remove",
+                              [this](OperationRun& run) { return RunRemove(run); });
+  recipes_.operations.AddKind("rollback", [this](OperationRun& run) { return RunRollBack(run); });
+}
+
+void Snapshots::Restore(std::vector<state::SnapshotRecord> records) {
+  absl::MutexLock hold(&mutex_);
+  for (state::SnapshotRecord& record : records) {
+    const std::string identity = record.device_identity;
+    records_[identity] = std::move(record);
+  }
+}
+
+std::optional<state::SnapshotRecord> Snapshots::RecordOf(const std::string& device) const {
+  const absl::StatusOr<DeviceInfo> info = recipes_.volumes.registry().Info(device);
+  if (!info.ok()) return std::nullopt;
+  absl::MutexLock hold(&mutex_);
+  const auto found = records_.find(info->identity);
+  if (found == records_.end()) return std::nullopt;
+  return found->second;
+}
+
+std::string Snapshots::NameOfIdentity(const std::string& identity) const {
+  for (const DeviceInfo& info : recipes_.volumes.registry().List()) {
+    if (info.identity == identity) return info.name;
+  }
+  return "";
+}
+
+// --- Creation ---
+
+absl::StatusOr<std::vector<SnapshotInfo>> Snapshots::Create(const CreateSnapshots& wanted) {
+  absl::MutexLock one_at_a_time(&recipes_.structure);
+  const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
+  Plan plan;
+  absl::Status status = PlanCreation(wanted, tree, plan);
+  TogetherRequest request;
+  if (status.ok()) {
+    absl::StatusOr<TogetherRequest> taken = plan.changes.Take();
+    status = taken.status();
+    if (status.ok()) request = *std::move(taken);
+  }
+  std::vector<state::SnapshotRecord> records;
+  request.when_still = [&](state::Changes& changes) -> absl::Status {
+    for (const Plan::Made& made : plan.made) {
+      ASSIGN_OR_RETURN(const DeviceInfo device, recipes_.volumes.registry().Info(made.name));
+      ASSIGN_OR_RETURN(const DeviceInfo origin, recipes_.volumes.registry().Info(made.origin));
+      state::SnapshotRecord record{.device_identity = device.identity,
+                                   .origin_identity = origin.identity,
+                                   .store = made.store,
+                                   .created_unix_seconds = absl::ToUnixSeconds(absl::Now())};
+      if (!wanted.never_grow) {
+        const auto or_default = [](int64_t value, int64_t other) { return value ? value : other; };
+        record.grow_at_percent = or_default(wanted.grow_at_percent, kDefaultGrowAtPercent);
+        record.grow_by_percent = or_default(wanted.grow_by_percent, kDefaultGrowByPercent);
+        record.limit_sectors = or_default(static_cast<int64_t>(wanted.limit_sectors),
+                                          static_cast<int64_t>(made.enough_sectors));
+      }
+      records.push_back(record);
+    }
+    changes.put_snapshots = records;
+    return absl::OkStatus();
+  };
+  if (status.ok()) status = recipes_.volumes.ReplaceTogether(request);
+  if (!status.ok()) {
+    recipes_.files.Sweep();
+    return status;
+  }
+  Restore(std::move(records));
+  const VolumeTree now = VolumeTree::Read(recipes_.volumes.registry());
+  std::vector<SnapshotInfo> infos;
+  for (const Plan::Made& made : plan.made) {
+    const absl::StatusOr<Volume> volume = now.Find(made.name);
+    if (volume.ok()) infos.push_back(InfoOf(now, *volume));
+  }
+  return infos;
+}
+
+absl::Status Snapshots::PlanCreation(const CreateSnapshots& wanted, const VolumeTree& tree,
+                                     Plan& plan) {
+  if (wanted.entries.empty()) return absl::InvalidArgumentError("name what to take a snapshot of");
+  if (wanted.grow_at_percent > 99 || wanted.grow_at_percent < 0 || wanted.grow_by_percent < 0) {
+    return absl::InvalidArgumentError(
+        "a store grows at 1 to 99 percent of it in use, by a percentage of its size");
+  }
+  for (const CreateSnapshots::Entry& entry : wanted.entries) {
+    RETURN_IF_ERROR(CheckDeviceName(entry.name));
+    if (recipes_.volumes.registry().Find(entry.name) != nullptr) {
+      return absl::AlreadyExistsError(absl::StrCat("a device '", entry.name, "' exists already"));
+    }
+    ASSIGN_OR_RETURN(const Volume origin, tree.Find(entry.device));
+    RETURN_IF_ERROR(PlanOne(wanted, entry, origin, tree, plan));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> Snapshots::ChunkFor(const CreateSnapshots& wanted,
+                                             const std::vector<Volume>& others) const {
+  if (others.empty()) {
+    return wanted.chunk_sectors != 0 ? wanted.chunk_sectors : kDefaultChunkSectors;
+  }
+  const uint64_t theirs = others.front().snapshot->chunk_sectors;
+  if (wanted.chunk_sectors != 0 && wanted.chunk_sectors != theirs) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "snapshot '", others.front().name, "' of the same device has chunks of ", theirs,
+        " sectors: snapshots of one device share chunks, so say --chunk ", theirs, " or nothing"));
+  }
+  return theirs;
+}
+
+absl::Status Snapshots::PlanOne(const CreateSnapshots& wanted, const CreateSnapshots::Entry& entry,
+                                const Volume& origin, const VolumeTree& tree, Plan& plan) {
+  if (origin.merge.has_value()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("'", origin.name, "' is being rolled back; wait until that has ended"));
+  }
+  const std::vector<Volume> older = tree.SnapshotsOf(origin.body);
+  std::vector<std::string> touched = {origin.name};
+  for (const Volume& one : older) touched.push_back(one.name);
+  for (const std::string& name : touched) {
+    // A new layer or another base would take the table away from under it.
+    if (name == origin.name && origin.layered()) continue;
+    const auto busy = recipes_.operations.ReservedBy(name);
+    if (!busy.has_value()) continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat("Device or resource busy: ", *busy, " is at work on '", name, "'"));
+  }
+  ASSIGN_OR_RETURN(const uint64_t chunk, ChunkFor(wanted, older));
+  ASSIGN_OR_RETURN(const std::string store, PrepareStore(wanted, entry, origin.length, chunk));
+
+  std::string base = origin.body;
+  if (!origin.layered()) {
+    base = LayerOf(origin.name);
+    plan.changes.Create(base, origin.body_table, origin.read_only);
+    plan.changes.Replace(origin.name, OriginTable(base, origin.length));
+    // Its store, if it is a snapshot itself, changes hands.
+    if (origin.snapshot.has_value()) plan.changes.StillAbove(tree, origin.snapshot->base);
+  }
+  plan.changes.Still(origin.name);
+  const SnapshotRow row{.base = base,
+                        .store = store,
+                        .persistence = wanted.overflow_stays_valid ? "PO" : "P",
+                        .chunk_sectors = chunk};
+  if (older.empty()) {
+    plan.changes.Create(entry.name, row.Table("snapshot", origin.length), false);
+  } else {
+    // From now on the older ones are snapshots of this one.
+    const std::string layer = LayerOf(entry.name);
+    plan.changes.Create(layer, row.Table("snapshot", origin.length), false);
+    plan.changes.Create(entry.name, OriginTable(layer, origin.length), false);
+    for (const Volume& one : older) {
+      SnapshotRow moved = *one.snapshot;
+      moved.base = layer;
+      plan.changes.Replace(one.body, moved.Table("snapshot", one.length));
+    }
+  }
+  plan.made.push_back({.name = entry.name,
+                       .origin = origin.name,
+                       .store = store,
+                       .chunk_sectors = chunk,
+                       .enough_sectors = StoreSectorsForAll(origin.length, chunk)});
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> Snapshots::PrepareStore(const CreateSnapshots& wanted,
+                                                    const CreateSnapshots::Entry& entry,
+                                                    SectorCount length, uint64_t chunk_sectors) {
+  const SectorCount size(wanted.store_sectors != 0 ? wanted.store_sectors
+                                                   : StoreSectorsForAll(length, chunk_sectors));
+  if (entry.store.empty()) {
+    ASSIGN_OR_RETURN(const std::string path, recipes_.files.NewPath(entry.name, kStoreSuffix));
+    RETURN_IF_ERROR(recipes_.files.Make(path, size));
+    return path;
+  }
+  if (!MappedDeviceName(entry.store).empty()) {
+    RETURN_IF_ERROR(CheckStoreIsNew(entry.store));
+    return entry.store;
+  }
+  const absl::Status there = recipes_.backings.Open(entry.store, false).status();
+  if (absl::IsNotFound(there)) {
+    RETURN_IF_ERROR(recipes_.files.Make(entry.store, size));
+    return entry.store;
+  }
+  RETURN_IF_ERROR(there);
+  RETURN_IF_ERROR(CheckStoreIsNew(entry.store));
+  return entry.store;
+}
+
+// What is in use, or holds a snapshot, is not for a new one.
+absl::Status Snapshots::CheckStoreIsNew(const std::string& store) {
+  recipes_.structure.AssertHeld();
+  const std::string_view mapped = MappedDeviceName(store);
+  if (!mapped.empty()) {
+    RETURN_IF_ERROR(recipes_.volumes.registry().CheckUsedOnlyBy(mapped, {}));
+  }
+  ASSIGN_OR_RETURN(const std::shared_ptr<BlockDevice> device, recipes_.Open(store));
+  RETURN_IF_ERROR(recipes_.CheckFree(device, store, Sector(0), kMaxDeviceSectors));
+  if (device->size() == SectorCount(0)) {
+    return absl::InvalidArgumentError(absl::StrCat("store '", store, "' is empty"));
+  }
+  alignas(4096) std::array<std::byte, kSectorBytes> header{};
+  const IoStatus read = recipes_.reactors.RunOn(
+      0, [&] { return device->Submit(IoRequest::Read(Sector(0), header)); });
+  if (read != IoStatus::kOk) {
+    return absl::UnavailableError(absl::StrCat("store '", store, "' cannot be read"));
+  }
+  if (std::memcmp(header.data(), kStoreMagic, sizeof kStoreMagic - 1) == 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("'", store,
+                     "' holds a snapshot's store already; if that is not needed any "
+                     "more, overwrite its first 4 KiB with zeroes, or name another store"));
+  }
+  return absl::OkStatus();
+}
+
+// --- Listing ---
+
+SnapshotInfo Snapshots::InfoOf(const VolumeTree& tree, const Volume& volume) const {
+  const DeviceRegistry& registry = recipes_.volumes.registry();
+  const bool merging = volume.merge.has_value();
+  const SnapshotRow& row = merging ? *volume.merge : *volume.snapshot;
+  SnapshotInfo info{.name = volume.name,
+                    .origin = merging ? volume.name : std::string(),
+                    .newer = "",
+                    .store = row.store,
+                    .available = true,
+                    .merging = merging,
+                    .status = ReadSnapshotStatus(registry, merging ? volume.name : volume.body),
+                    .chunk_sectors = row.chunk_sectors,
+                    .created_unix_seconds = 0};
+  const absl::StatusOr<DeviceInfo> device = registry.Info(merging ? volume.name : volume.body);
+  info.available = device.ok() && device->error.empty();
+  if (merging) return info;
+  const Volume* above = tree.WithBody(row.base);
+  if (const auto record = RecordOf(volume.name)) {
+    info.origin = NameOfIdentity(record->origin_identity);
+    info.created_unix_seconds = record->created_unix_seconds;
+  } else {
+    const Volume* top = above;
+    while (top != nullptr && top->snapshot.has_value()) top = tree.WithBody(top->snapshot->base);
+    info.origin = top != nullptr ? top->name : row.base;
+  }
+  if (above != nullptr && above->name != info.origin) info.newer = above->name;
+  return info;
+}
+
+std::vector<SnapshotInfo> Snapshots::List() const {
+  const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
+  std::vector<SnapshotInfo> all;
+  for (const auto& [name, volume] : tree.volumes()) {
+    if (volume.snapshot.has_value() || volume.merge.has_value()) {
+      all.push_back(InfoOf(tree, volume));
+    }
+  }
+  std::ranges::sort(all, [](const SnapshotInfo& a, const SnapshotInfo& b) {
+    return std::tie(a.origin, a.created_unix_seconds, a.name) <
+           std::tie(b.origin, b.created_unix_seconds, b.name);
+  });
+  return all;
+}
+
+// --- Growing ---
+
+absl::Status Snapshots::GrowOne(const Volume& volume, const state::SnapshotRecord& record,
+                                const SnapshotStatus& status) {
+  const std::string& store = volume.snapshot->store;
+  const uint64_t limit = static_cast<uint64_t>(record.limit_sectors);
+  if (status.total >= limit) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("store '", store, "' has grown to its limit of ", limit, " sectors"));
+  }
+  const uint64_t step = status.total / 100 * static_cast<uint64_t>(record.grow_by_percent);
+  const uint64_t size = std::min(status.total + std::max(step, kGrowSectorsMin), limit);
+  return recipes_.backings.GrowFile(store, SectorCount(size));
+}
+
+std::vector<std::pair<std::string, std::string>> Snapshots::GrowStores() {
+  std::vector<std::pair<std::string, std::string>> happened;
+  {
+    absl::MutexLock hold(&mutex_);
+    if (records_.empty()) return happened;
+  }
+  const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
+  for (const auto& [name, volume] : tree.volumes()) {
+    if (!volume.snapshot.has_value()) continue;
+    const SnapshotStatus status = ReadSnapshotStatus(recipes_.volumes.registry(), volume.body);
+    if (status.state != SnapshotStatus::State::kValid) continue;
+    const auto record = RecordOf(name);
+    if (record.has_value() && record->grow_at_percent != 0 &&
+        status.percent() >= static_cast<double>(record->grow_at_percent) &&
+        GrowOne(volume, *record, status).ok()) {
+      happened.emplace_back(name, "its store has grown");
+      continue;
+    }
+    absl::MutexLock hold(&mutex_);
+    if (status.percent() < kNearlyFullPercent) {
+      nearly_full_.erase(name);
+    } else if (nearly_full_.insert(name).second) {
+      recipes_.volumes.RaiseEvent(name);
+      happened.emplace_back(name, "its store is nearly full");
+    }
+  }
+  return happened;
+}
+
+}  // namespace sectormap::volumes

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Snapshots of live devices: taken, listed, removed, rolled back to, their stores grown. How they
+// are stacked: volume_tree.h.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "server/volumes/recipes.h"
+#include "server/volumes/snapshot_chunks.h"
+
+namespace sectormap::volumes {
+
+// Of a new store, where nothing else is said: the kernel's default for P.
+inline constexpr uint64_t kDefaultChunkSectors = 32;
+
+// When a store that is a file grows, and by how much of its size; LVM's example values
+// (snapshot_autoextend_threshold, snapshot_autoextend_percent).
+inline constexpr int64_t kDefaultGrowAtPercent = 70;
+inline constexpr int64_t kDefaultGrowByPercent = 20;
+
+// Above this an event tells that a store is nearly full.
+inline constexpr double kNearlyFullPercent = 90;
+
+struct CreateSnapshots {
+  struct Entry {
+    std::string name, device;
+    std::string store{};  // empty: a file of the daemon's own
+  };
+  std::vector<Entry> entries;
+  uint64_t store_sectors = 0;  // of a store that is made; 0: enough for every chunk
+  uint64_t chunk_sectors = 0;  // 0: as the device's other snapshots have, or the default
+  bool overflow_stays_valid = false;
+  bool never_grow = false;
+  int64_t grow_at_percent = 0, grow_by_percent = 0;  // 0: the defaults
+  uint64_t limit_sectors = 0;                        // 0: enough for every chunk
+};
+
+struct SnapshotInfo {
+  std::string name;
+  std::string origin;  // empty if it has gone
+  std::string newer;   // the snapshot it lies on; empty if that is the origin itself
+  std::string store;
+  bool available = true;  // false: its table could not be built
+  bool merging = false;
+  SnapshotStatus status;
+  uint64_t chunk_sectors = 0;
+  int64_t created_unix_seconds = 0;  // 0: not known
+};
+
+// Any control thread.
+class Snapshots {
+ public:
+  explicit Snapshots(Recipes& recipes);
+  Snapshots(const Snapshots&) = delete;
+  Snapshots& operator=(const Snapshots&) = delete;
+
+  // At start, before the operations are restored.
+  void Restore(std::vector<state::SnapshotRecord> records);
+  // At start, after them: rollbacks that nobody looks after any more.
+  void ResumeRollBacks();
+
+  // All of one instant, or none. The devices' I/O waits for a moment.
+  absl::StatusOr<std::vector<SnapshotInfo>> Create(const CreateSnapshots& wanted);
+  std::vector<SnapshotInfo> List() const;  // by origin, the oldest first
+  // Refused at once: what could not be done at the end either.
+  absl::StatusOr<OperationInfo> StartRemove(const std::string& name);
+  absl::StatusOr<OperationInfo> StartRollBack(const std::string& name);
+
+  // Grows stores that need it, and raises an event when one is nearly full. Called now and then, on
+  // one thread. Gives what is to be logged: device and what happened.
+  std::vector<std::pair<std::string, std::string>> GrowStores();
+
+ private:
+  struct Plan;
+
+  absl::Status RunRemove(OperationRun& run);
+  absl::Status RunRollBack(OperationRun& run);
+
+  absl::Status PlanCreation(const CreateSnapshots& wanted, const VolumeTree& tree, Plan& plan);
+  absl::Status PlanOne(const CreateSnapshots& wanted, const CreateSnapshots::Entry& entry,
+                       const Volume& origin, const VolumeTree& tree, Plan& plan);
+  absl::StatusOr<std::string> PrepareStore(const CreateSnapshots& wanted,
+                                           const CreateSnapshots::Entry& entry, SectorCount length,
+                                           uint64_t chunk_sectors);
+  absl::Status CheckStoreIsNew(const std::string& store);
+  absl::StatusOr<uint64_t> ChunkFor(const CreateSnapshots& wanted,
+                                    const std::vector<Volume>& others) const;
+
+  // The keeping that has to precede a removal or a rollback: who has to own whose chunks.
+  struct Inheritance {
+    std::string heir, from;  // bodies
+    SectorCount length;
+  };
+  // How full `from` was when an heir was last known to own all of it: unchanged, nothing is
+  // missing.
+  using Settled = std::map<std::pair<std::string, std::string>, uint64_t>;  // by heir and from
+  absl::Status Inherit(const std::vector<Inheritance>& parts, OperationRun* run, Settled& settled);
+  absl::Status MakeRoom(const std::string& body, const absl::Status& full);
+
+  absl::Status FinishRemove(OperationRun& run, Settled& settled);
+  absl::Status StartMerge(OperationRun& run, const std::string& snapshot, Settled& settled);
+  absl::Status WaitForMerge(OperationRun& run);
+  absl::Status FinishMerge(const std::string& device);
+  // Stores and records of what has gone. REQUIRES: the structure's lock.
+  void CleanUp();
+
+  std::string NameOfIdentity(const std::string& identity) const;
+  SnapshotInfo InfoOf(const VolumeTree& tree, const Volume& volume) const;
+  // Nothing if no record is there: the snapshot was made by hand.
+  std::optional<state::SnapshotRecord> RecordOf(const std::string& device) const;
+  absl::Status GrowOne(const Volume& volume, const state::SnapshotRecord& record,
+                       const SnapshotStatus& status);
+
+  Recipes& recipes_;
+  mutable absl::Mutex mutex_;
+  std::map<std::string, state::SnapshotRecord> records_ ABSL_GUARDED_BY(mutex_);  // by identity
+  std::set<std::string> nearly_full_ ABSL_GUARDED_BY(mutex_);                     // devices told of
+};
+
+}  // namespace sectormap::volumes

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "targets/mirror/log_image.h"
+
+#include <algorithm>
+
+#include "core/base/check.h"
+
+namespace sectormap::targets {
+namespace {
+
+constexpr uint32_t kMagic = 0x4D695272;  // MIRROR_MAGIC
+constexpr uint32_t kVersion = 2;         // MIRROR_DISK_VERSION
+constexpr uint32_t kOldVersion = 1;      // the same layout on a little-endian machine
+constexpr size_t kHeaderBytes = 16;
+
+template <typename T>
+T Load(std::span<const std::byte> bytes, size_t at) {
+  T value = 0;
+  for (size_t i = 0; i < sizeof(T); ++i) {
+    value |= static_cast<T>(std::to_integer<T>(bytes[at + i]) << (8 * i));
+  }
+  return value;
+}
+
+template <typename T>
+void Store(std::span<std::byte> bytes, size_t at, T value) {
+  for (size_t i = 0; i < sizeof(T); ++i) {
+    bytes[at + i] = static_cast<std::byte>(value >> (8 * i) & 0xff);
+  }
+}
+
+uint64_t RoundUp(uint64_t value, uint64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace
+
+ByteCount LogImage::SizeFor(uint64_t regions, uint32_t block_bytes) {
+  return ByteCount(RoundUp(kBitsAt + RoundUp(regions, 32) / 8, block_bytes));
+}
+
+LogImage::LogImage(uint64_t regions, uint32_t block_bytes)
+    : regions_(regions), bytes_(SizeFor(regions, block_bytes).value()) {
+  Store(std::span(bytes_), 0, kMagic);
+  Store(std::span(bytes_), 4, kVersion);
+  Store(std::span(bytes_), 8, regions);
+}
+
+LogImage::Found LogImage::Read(std::span<const std::byte> disk) {
+  CHECK(disk.size() == bytes_.size());
+  SetAll(false);
+  if (Load<uint32_t>(disk, 0) != kMagic) {
+    const auto header = disk.first(kHeaderBytes);
+    const bool zero = std::ranges::all_of(header, [](std::byte b) { return b == std::byte{0}; });
+    return zero ? Found::kNothing : Found::kGarbage;
+  }
+  const auto version = Load<uint32_t>(disk, 4);
+  if (version != kVersion && version != kOldVersion) return Found::kVersion;
+  const auto known = Load<uint64_t>(disk, 8);
+  if (known > regions_) return Found::kTooMany;
+  for (uint64_t region = 0; region < known; ++region) {
+    if ((disk[ByteOf(region)] & BitOf(region)) != std::byte{0}) SetClean(region);
+  }
+  return Found::kLog;
+}
+
+void LogImage::SetAll(bool clean) {
+  std::fill(bytes_.begin() + kBitsAt, bytes_.end(), std::byte{0});
+  if (!clean) return;
+  for (uint64_t region = 0; region < regions_; ++region) SetClean(region);
+}
+
+}  // namespace sectormap::targets

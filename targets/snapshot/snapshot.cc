@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// The life of a snapshot, and what it says of itself. I/O: snapshot_io.cc; copies:
+// snapshot_copy.cc.
+#include "targets/snapshot/snapshot.h"
+
+#include <bit>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/check.h"
+#include "core/base/status_macros.h"
+#include "targets/snapshot/origin_group.h"
+
+namespace sectormap::targets {
+
+Snapshot::Snapshot(std::shared_ptr<BlockDevice> cow, std::unique_ptr<ExceptionStore> store,
+                   ExceptionTable exceptions, bool valid)
+    : cow_(std::move(cow)),
+      store_(std::move(store)),
+      chunk_shift_(std::countr_zero(store_->chunk_sectors())),
+      state_(valid ? State::kValid : State::kInvalid),
+      exceptions_(std::move(exceptions)) {}
+
+Snapshot::~Snapshot() {
+  absl::MutexLock lock(&mutex_);
+  CHECK(owner_.target == nullptr && IsQuiet());
+}
+
+absl::Status Snapshot::CheckOrigin(SectorCount size) {
+  absl::MutexLock lock(&mutex_);
+  const uint64_t chunks = (size.value() + chunk_sectors() - 1) >> chunk_shift_;
+  const std::optional<ExceptionRun> past = exceptions_.NextFrom(std::min(chunks, kChunksMax));
+  if (!past.has_value()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("the store holds chunk ", past->old_chunk,
+                                                    " of its origin, but this origin has ", chunks,
+                                                    " chunks"));
+}
+
+absl::Status Snapshot::TakeOver(const Owner& owner) {
+  absl::MutexLock life(&life_mutex_);
+  RETURN_IF_ERROR(CheckOrigin(owner.origin->size()));
+  Owner old;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (owner_.target == owner.target) return absl::OkStatus();
+    if (owner_.target != nullptr && !owner_suspended_) {
+      return absl::FailedPreconditionError(
+          "Unable to perform snapshot handover until source is suspended.");
+    }
+    old = owner_;
+  }
+  if (owner.merging && !owner.group->StartMerging(this)) {
+    return absl::FailedPreconditionError("A snapshot is already merging.");
+  }
+  if (old.merging && (!owner.merging || old.group != owner.group)) old.group->StopMerging(this);
+  // With the same origin and device nothing stops: writes to the origin are held back all the time.
+  const bool goes_on = old.target != nullptr && old.group == owner.group &&
+                       old.host == owner.host && old.merging == owner.merging;
+  if (!goes_on && old.target != nullptr) old.group->Remove(this, old.host->reactors());
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!goes_on) mutex_.Await(absl::Condition(this, &Snapshot::IsQuiet));
+    owner_ = owner;
+    owner_suspended_ = true;
+    merge_failed_ = false;
+  }
+  if (!goes_on && !owner.merging) owner.group->Add(this, owner.host->reactors());
+  return absl::OkStatus();
+}
+
+void Snapshot::SetSuspended(const void* target, bool suspended) {
+  absl::MutexLock lock(&mutex_);
+  if (owner_.target == target) owner_suspended_ = suspended;
+}
+
+void Snapshot::LetGo(const void* target) {
+  absl::MutexLock life(&life_mutex_);
+  Owner old;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (owner_.target != target) return;
+    old = owner_;
+  }
+  old.group->Remove(this, old.host->reactors());
+  if (old.merging) old.group->StopMerging(this);
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(this, &Snapshot::IsQuiet));
+  owner_ = {};
+}
+
+bool Snapshot::is_valid() {
+  absl::MutexLock lock(&mutex_);
+  return state_ == State::kValid;
+}
+
+std::string Snapshot::Status() {
+  absl::MutexLock lock(&mutex_);
+  if (state_ != State::kValid) return "Invalid";
+  if (merge_failed_) return "Merge failed";
+  if (overflowed_) return "Overflow";
+  const ExceptionStore::Usage usage = store_->usage();
+  return absl::StrCat(usage.allocated.value(), "/", usage.total.value(), " ",
+                      usage.metadata.value());
+}
+
+std::string Snapshot::Exceptions(uint64_t first) {
+  absl::MutexLock lock(&mutex_);
+  std::string ranges;
+  uint64_t next = first;
+  ExceptionRun range{.count = 0};
+  size_t count = 0;
+  auto print = [&] {
+    absl::StrAppend(&ranges, " ", range.old_chunk, "+", range.count);
+    ++count;
+  };
+  std::optional<ExceptionRun> run;
+  while (count < kExceptionRangesMax && next < kChunksMax &&
+         (run = exceptions_.NextFrom(next)).has_value()) {
+    next = run->old_chunk + run->count;
+    if (range.count != 0 && run->old_chunk == range.old_chunk + range.count) {
+      range.count += run->count;
+      continue;
+    }
+    if (range.count != 0) print();
+    range = *run;
+  }
+  // The last one found has not been printed: there is no more, or it begins the next answer.
+  const bool more = run.has_value() && count == kExceptionRangesMax;
+  if (!more && range.count != 0) print();
+  return absl::StrCat(chunk_sectors(), " ", more ? absl::StrCat(range.old_chunk) : "-", ranges);
+}
+
+}  // namespace sectormap::targets

@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copy-on-write: who needs a chunk copied, the copies, the commits that many share, and what
+// becomes of a snapshot whose store is full or broken (drivers/md/dm-snap.c, __origin_write,
+// pending_complete).
+#include "absl/strings/str_cat.h"
+#include "core/base/check.h"
+#include "targets/snapshot/snapshot.h"
+#include "targets/snapshot/snapshot_change.h"
+
+namespace sectormap::targets {
+
+// --- For origins ---
+
+bool Snapshot::IsCopied(Sector first, SectorCount count) {
+  absl::MutexLock lock(&mutex_);
+  if (state_ == State::kInvalid) return true;
+  if (state_ == State::kInvalidating) return false;
+  const Chunks chunks = ChunksOf(first, count);
+  return FirstUnsettled(chunks.first, chunks.end) == chunks.end;
+}
+
+void Snapshot::Enter() {
+  absl::MutexLock lock(&mutex_);
+  ++visitors_;
+}
+
+void Snapshot::Leave() {
+  absl::MutexLock lock(&mutex_);
+  --visitors_;
+}
+
+void Snapshot::StartCopies(Sector first, SectorCount count) {
+  After after;
+  {
+    absl::MutexLock lock(&mutex_);
+    const Chunks chunks = ChunksOf(first, count);
+    StartMissing(chunks.first, chunks.end, Reason::kOriginWrite, after);
+  }
+  Run(after);
+}
+
+Task<void> Snapshot::CopyBefore(Sector first, SectorCount count) {
+  Chunks chunks{0, 0};
+  {
+    absl::MutexLock lock(&mutex_);
+    chunks = ChunksOf(first, count);
+  }
+  while (true) {
+    After after;
+    bool settled = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      chunks.first = FirstUnsettled(chunks.first, chunks.end);
+      settled = state_ == State::kInvalid || chunks.first == chunks.end;
+      if (!settled) StartMissing(chunks.first, chunks.end, Reason::kOriginWrite, after);
+    }
+    Run(after);
+    if (settled) co_return;
+    co_await Change(*this, chunks.first);
+  }
+}
+
+Task<absl::Status> Snapshot::Keep(uint64_t first, uint64_t count) {
+  Enter();
+  uint64_t end = 0;
+  absl::Status result;
+  for (bool ended = false; !ended;) {
+    After after;
+    {
+      absl::MutexLock lock(&mutex_);
+      const uint64_t length = (owner_.length.value() + chunk_sectors() - 1) >> chunk_shift_;
+      end = first + std::min(count, length - std::min(length, first));
+      count = end - first;
+      const uint64_t next = FirstUnsettled(first, end);
+      count -= next - first;
+      first = next;
+      if (state_ != State::kValid) {
+        result = absl::FailedPreconditionError("the snapshot is invalid");
+      } else if (first != end) {
+        StartMissing(first, end, Reason::kKeep, after);
+        if (after.no_space && PendingAt(first) == nullptr) {
+          result = absl::ResourceExhaustedError(
+              absl::StrCat("the store is full at chunk ", first, "; let it grow, then go on"));
+        }
+      }
+    }
+    Run(after);
+    ended = first == end || !result.ok();
+    if (!ended) co_await Change(*this, first);
+  }
+  Leave();
+  co_return result;
+}
+
+// --- Copies under way ---
+
+Snapshot::Pending* Snapshot::PendingAt(uint64_t chunk) const {
+  auto next = pending_.upper_bound(chunk);
+  if (next == pending_.begin()) return nullptr;
+  Pending* pending = std::prev(next)->second.get();
+  return chunk < pending->end() ? pending : nullptr;
+}
+
+uint64_t Snapshot::FirstUnsettled(uint64_t chunk, uint64_t end) const {
+  if (!pending_.empty()) {
+    if (PendingAt(chunk) != nullptr) return chunk;
+    const auto next = pending_.lower_bound(chunk);
+    if (next != pending_.end()) end = std::min(end, next->first);
+  }
+  while (chunk < end) {
+    const ExceptionTable::Found found = exceptions_.Find(chunk);
+    if (!found.exists) break;
+    chunk += found.count;
+  }
+  return std::min(chunk, end);
+}
+
+Snapshot::Pending* Snapshot::NewPending(uint64_t chunk, uint64_t wanted, Reason reason,
+                                        After& after) {
+  const ExceptionTable::Found found = exceptions_.Find(chunk);
+  CHECK(!found.exists);
+  wanted = std::min({wanted, found.count, std::max(kCopyPieceBytes / ChunkBytes(), uint64_t{1})});
+  const auto next = pending_.lower_bound(chunk);
+  if (next != pending_.end()) wanted = std::min(wanted, next->first - chunk);
+  const ExceptionStore::Allocation allocation = store_->Allocate(wanted);
+  if (allocation.count == 0) {
+    if (reason == Reason::kKeep) {
+      after.no_space = true;
+    } else if (reason == Reason::kSnapshotWrite && owner_.overflow_allowed) {
+      overflowed_ = true;
+      after.event = true;
+    } else {
+      BecomeInvalid(after);
+    }
+    return nullptr;
+  }
+  auto pending = std::make_unique<Pending>();
+  pending->run = {chunk, allocation.new_chunk, allocation.count};
+  Pending* result = pending.get();
+  pending_.emplace(chunk, std::move(pending));
+  commit_order_.push_back(result);
+  return result;
+}
+
+void Snapshot::StartMissing(uint64_t first, uint64_t end, Reason reason, After& after) {
+  while (first < end && state_ == State::kValid) {
+    if (overflowed_ && reason == Reason::kSnapshotWrite) return;
+    if (const Pending* pending = PendingAt(first)) {
+      first = pending->end();
+      continue;
+    }
+    const ExceptionTable::Found found = exceptions_.Find(first);
+    if (found.exists) {
+      first += found.count;
+      continue;
+    }
+    uint64_t wanted = std::min(end - first, found.count);
+    if (BuffersAreOut(BufferBytes(wanted))) wanted = 1;
+    if (BuffersAreOut(BufferBytes(wanted))) return;
+    Pending* pending = NewPending(first, wanted, reason, after);
+    if (pending == nullptr) return;
+    pending->buffer_bytes = BufferBytes(pending->run.count);
+    buffer_bytes_ += pending->buffer_bytes;
+    after.copies.push_back(pending);
+    first = pending->end();
+  }
+}
+
+void Snapshot::Settle(Pending* pending, After& after) {
+  after.wake.Take(pending->waiters);
+  pending_.erase(pending->run.old_chunk);
+}
+
+void Snapshot::AddExceptions(Pending* pending, After& after) {
+  CHECK(exceptions_.Insert(pending->run));
+  if (IsTracked(pending->run.old_chunk, pending->end() - 1)) {
+    draining_.push_back(pending);
+  } else {
+    Settle(pending, after);
+  }
+}
+
+void Snapshot::BecomeInvalid(After& after) {
+  if (state_ != State::kValid) return;
+  state_ = State::kInvalidating;
+  ++background_;
+  after.invalidate = true;
+}
+
+bool Snapshot::IsTracked(uint64_t first, uint64_t last) const {
+  return std::ranges::any_of(tracked_, [first, last](const Tracked& tracked) {
+    return tracked.first <= last && first <= tracked.last && tracked.first <= tracked.last;
+  });
+}
+
+size_t Snapshot::Track(uint64_t first, uint64_t last) {
+  if (free_slots_.empty()) {
+    tracked_.push_back({first, last});
+    return tracked_.size() - 1;
+  }
+  const size_t slot = free_slots_.back();
+  free_slots_.pop_back();
+  tracked_[slot] = {first, last};
+  return slot;
+}
+
+void Snapshot::Untrack(size_t slot) {
+  After after;
+  {
+    absl::MutexLock lock(&mutex_);
+    tracked_[slot] = {};
+    free_slots_.push_back(slot);
+    if (draining_.empty() && untracked_waiters_.empty()) return;
+    after.wake.Take(untracked_waiters_);
+    std::erase_if(draining_, [this, &after](Pending* pending) {
+      mutex_.AssertHeld();
+      if (IsTracked(pending->run.old_chunk, pending->end() - 1)) return false;
+      Settle(pending, after);
+      return true;
+    });
+  }
+  Run(after);
+}
+
+// Without the lock. What it begins keeps this snapshot from becoming quiet.
+void Snapshot::Run(After& after) {
+  after.wake.WakeAll();
+  if (after.event) {
+    TargetHost* host = nullptr;
+    {
+      absl::MutexLock lock(&mutex_);
+      host = owner_.host;
+    }
+    if (host != nullptr) host->RaiseEvent();
+  }
+  for (Pending* pending : after.copies) Detach(RunCopy(*pending));
+  if (after.invalidate) Detach(RunInvalidate());
+  if (after.commit) Detach(RunCommits());
+}
+
+Task<void> Snapshot::RunCopy(Pending& pending) {
+  const IoStatus status = co_await CopyRun(pending.run);
+  CopyDone(pending, status);
+}
+
+Task<IoStatus> Snapshot::CopyRun(ExceptionRun run) {
+  std::shared_ptr<BlockDevice> origin;
+  {
+    absl::MutexLock lock(&mutex_);
+    origin = owner_.origin;
+  }
+  const Sector from(run.old_chunk << chunk_shift_);
+  const Sector to(run.new_chunk << chunk_shift_);
+  // The last chunk may reach past the origin's end.
+  const SectorCount count =
+      std::min(SectorCount(run.count << chunk_shift_), origin->size() - from.offset());
+  const SectorCount piece_max = WholeSectors(ByteCount(kCopyPieceBytes));
+  const AlignedBytes buffer(Bytes(std::min(count, piece_max)).value());
+  for (SectorCount done; done < count; done += piece_max) {
+    const SectorCount piece = std::min(count - done, piece_max);
+    const std::span<std::byte> bytes = buffer.get().first(Bytes(piece).value());
+    IoStatus status = co_await origin->Submit(IoRequest::Read(from + done, bytes));
+    if (status != IoStatus::kOk) co_return status;
+    status = co_await cow_->Submit(IoRequest::Write(to + done, bytes));
+    if (status != IoStatus::kOk) co_return status;
+  }
+  co_return IoStatus::kOk;
+}
+
+void Snapshot::CopyDone(Pending& pending, IoStatus status) {
+  After after;
+  {
+    absl::MutexLock lock(&mutex_);
+    pending.copied = true;
+    if (status != IoStatus::kOk) BecomeInvalid(after);
+    buffer_bytes_ -= std::exchange(pending.buffer_bytes, 0);
+    after.wake.Take(buffer_waiters_);
+    if (!committing_) {
+      committing_ = true;
+      ++background_;
+      after.commit = true;
+    }
+  }
+  Run(after);
+}
+
+// --- Commits ---
+
+// One at a time; a batch is whatever has been copied while the last one was under way.
+Task<void> Snapshot::RunCommits() {
+  std::vector<Pending*> members;
+  std::vector<ExceptionRun> batch;
+  while (true) {
+    // What ends in this turn of the reactor comes along.
+    co_await NextRound();
+    if (!TakeBatch(members, batch)) co_return;
+    const IoStatus status = co_await store_->Commit(batch);
+    EndBatch(members, status);
+  }
+}
+
+// The copies that have ended, in the order of allocation up to the first that has not: the store's
+// entries then lie in the order of its chunks, which the kernel's merge counts on.
+bool Snapshot::TakeBatch(std::vector<Pending*>& members, std::vector<ExceptionRun>& batch) {
+  members.clear();
+  batch.clear();
+  After after;
+  bool found = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (state_ != State::kValid) {
+      std::erase_if(commit_order_, [this, &after](Pending* pending) {
+        mutex_.AssertHeld();
+        if (!pending->copied) return false;
+        Settle(pending, after);
+        return true;
+      });
+    } else {
+      uint64_t room = store_->commit_room();
+      while (!commit_order_.empty() && commit_order_.front()->copied &&
+             commit_order_.front()->run.count <= room) {
+        members.push_back(commit_order_.front());
+        batch.push_back(members.back()->run);
+        room -= members.back()->run.count;
+        commit_order_.pop_front();
+      }
+    }
+    found = !members.empty();
+    if (!found) committing_ = false;
+  }
+  Run(after);
+  if (found) return true;
+  absl::MutexLock lock(&mutex_);
+  --background_;
+  return false;
+}
+
+void Snapshot::EndBatch(std::span<Pending* const> members, IoStatus status) {
+  After after;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (status != IoStatus::kOk) BecomeInvalid(after);
+    for (Pending* pending : members) {
+      if (state_ == State::kValid) {
+        AddExceptions(pending, after);
+      } else {
+        Settle(pending, after);
+      }
+    }
+  }
+  Run(after);
+}
+
+// Writes to the origin wait until the header says so for good: else a loss of power could bring
+// back a snapshot that looks valid and lacks what they overwrote. If it cannot be written they go
+// on all the same: a snapshot never makes a write to its origin fail.
+Task<void> Snapshot::RunInvalidate() {
+  static_cast<void>(co_await store_->Invalidate());
+  After after;
+  {
+    absl::MutexLock lock(&mutex_);
+    state_ = State::kInvalid;
+    after.wake.Take(invalidate_waiters_);
+    after.event = true;
+  }
+  Run(after);
+  absl::MutexLock lock(&mutex_);
+  --background_;
+}
+
+}  // namespace sectormap::targets

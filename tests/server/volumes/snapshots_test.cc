@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/volumes/snapshots.h"
+
+#include "tests/server/volumes/recipe_fixture.h"
+#include "tests/support/random.h"
+
+namespace sectormap::volumes {
+namespace {
+
+using ::testing::AnyOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using Views = std::map<std::string, std::vector<std::byte>>;
+
+class SnapshotsTest : public RecipeTest {
+ protected:
+  // Overwrites part of a device; in each call other chunks, some of them again.
+  void WriteSome(const std::string& device, uint32_t version) {
+    Fill(device, 40 * (version % 45), 100, version);
+    Fill(device, 1000 + 8 * (version % 100), 8, version);
+    Fill(device, 5, 3, version);
+  }
+  // vol with snapshots s1 (the oldest) to sN, and something written after each of them.
+  void MakeChain(int count) {
+    MakeVolume();
+    for (int i = 1; i <= count; ++i) {
+      TakeSnapshot("s" + std::to_string(i));
+      WriteSome("vol", 10 + i);
+      // A snapshot can be written too.
+      Fill("s" + std::to_string(i), 1500 + 16 * i, 20, 100 + i);
+    }
+  }
+  Views AllViews(const std::vector<std::string>& devices) {
+    Views views;
+    for (const std::string& device : devices) views[device] = View(device);
+    return views;
+  }
+  void ExpectViews(const Views& expected) {
+    for (const auto& [device, bytes] : expected) {
+      EXPECT_TRUE(View(device) == bytes) << device << " shows other data";
+    }
+  }
+  uint64_t UsedSectors(const std::string& snapshot) {
+    for (const SnapshotInfo& info : snapshots_->List()) {
+      if (info.name == snapshot) return info.status.allocated;
+    }
+    return 0;
+  }
+};
+
+TEST_F(SnapshotsTest, TheFirstSnapshotPutsALayerUnderTheDevice) {
+  MakeVolume();
+  const std::string identity = registry_->Info("vol")->identity;
+  TakeSnapshot("s1");
+  EXPECT_THAT(Names(), ElementsAre("s1", "vol", "vol-real"));
+  EXPECT_EQ(TableOf("vol"), "0 2048 snapshot-origin /dev/mapper/vol-real\n");
+  EXPECT_EQ(TableOf("vol-real"), "0 2048 linear " + Path("vol.img") + " 0\n");
+  EXPECT_EQ(TableOf("s1"), "0 2048 snapshot /dev/mapper/vol-real " + Path("s1.cow") + " P 16\n");
+  EXPECT_EQ(registry_->Info("vol")->identity, identity);
+  Fill("vol", 0, 64, 2);
+  EXPECT_TRUE(View("s1") == Pattern(0, kVolumeSectors, 1));
+}
+
+TEST_F(SnapshotsTest, ANewerOneTakesTheOlderOnesPlaceInTheChain) {
+  MakeChain(2);
+  EXPECT_EQ(TableOf("s2-real"),
+            "0 2048 snapshot /dev/mapper/vol-real " + Path("s2.cow") + " P 16\n");
+  EXPECT_EQ(TableOf("s2"), "0 2048 snapshot-origin /dev/mapper/s2-real\n");
+  EXPECT_EQ(TableOf("s1"), "0 2048 snapshot /dev/mapper/s2-real " + Path("s1.cow") + " P 16\n");
+}
+
+TEST_F(SnapshotsTest, AWriteToTheDeviceCopiesOnceWhateverTheNumberOfSnapshots) {
+  MakeVolume();
+  for (int i = 1; i <= 4; ++i) TakeSnapshot("s" + std::to_string(i));
+  const uint64_t before = UsedSectors("s1") + UsedSectors("s2") + UsedSectors("s3");
+  const uint64_t newest = UsedSectors("s4");
+  Fill("vol", 0, 4 * kChunk, 2);
+  EXPECT_EQ(UsedSectors("s1") + UsedSectors("s2") + UsedSectors("s3"), before);
+  EXPECT_EQ(UsedSectors("s4"), newest + 4 * kChunk);
+  for (int i = 1; i <= 4; ++i) {
+    EXPECT_TRUE(View("s" + std::to_string(i)) == Pattern(0, kVolumeSectors, 1));
+  }
+}
+
+TEST_F(SnapshotsTest, ListSaysWhatIsASnapshotOfWhatTheOldestFirst) {
+  MakeChain(2);
+  const std::vector<SnapshotInfo> list = snapshots_->List();
+  ASSERT_EQ(list.size(), 2u);
+  EXPECT_EQ(list[0].name, "s1");
+  EXPECT_EQ(list[0].origin, "vol");
+  EXPECT_EQ(list[0].newer, "s2");
+  EXPECT_EQ(list[1].newer, "");
+  EXPECT_EQ(list[1].store, Path("s2.cow"));
+  EXPECT_EQ(list[1].status.state, SnapshotStatus::State::kValid);
+  EXPECT_GT(list[1].status.percent(), 0);
+  EXPECT_GT(list[1].created_unix_seconds, 0);
+}
+
+TEST_F(SnapshotsTest, AnyOneOfAChainCanGoAndTheOthersStayAsTheyAre) {
+  for (int gone = 1; gone <= 4; ++gone) {
+    SCOPED_TRACE(gone);
+    MakeChain(4);
+    Views views = AllViews({"vol", "s1", "s2", "s3", "s4"});
+    const std::string name = "s" + std::to_string(gone);
+    views.erase(name);
+    ExpectDone(snapshots_->StartRemove(name));
+    EXPECT_FALSE(Exists(name));
+    EXPECT_FALSE(Exists(name + "-real"));
+    ExpectViews(views);
+    EXPECT_FALSE(std::filesystem::exists(Path(name + ".cow")));
+    // They stay right while the device is written on, and after a restart.
+    WriteSome("vol", 30);
+    views["vol"] = View("vol");
+    ExpectViews(views);
+    Restart();
+    ExpectViews(views);
+    for (const auto& [device, bytes] : views) {
+      if (device != "vol") ExpectDone(snapshots_->StartRemove(device));
+    }
+    EXPECT_THAT(Names(), ElementsAre("vol"));
+    EXPECT_EQ(TableOf("vol"), "0 2048 linear " + Path("vol.img") + " 0\n");
+    EXPECT_THAT(Files(), ElementsAre("vol.img"));
+    ExpectViews({{"vol", views["vol"]}});
+    ASSERT_TRUE(catalog_->Remove("vol", {}).ok());
+  }
+}
+
+TEST_F(SnapshotsTest, ASnapshotOfASnapshotIsOneToo) {
+  MakeChain(2);
+  Views views = AllViews({"vol", "s1", "s2"});
+  TakeSnapshot("t", "s2");
+  TakeSnapshot("u", "s1");
+  views["t"] = views["s2"];
+  views["u"] = views["s1"];
+  ExpectViews(views);
+  WriteSome("s2", 50);
+  WriteSome("s1", 51);
+  WriteSome("vol", 52);
+  for (const char* changed : {"vol", "s1", "s2"}) views[changed] = View(changed);
+  ExpectViews(views);
+  for (const SnapshotInfo& info : snapshots_->List()) {
+    if (info.name == "t") EXPECT_EQ(info.origin, "s2");
+    if (info.name == "u") EXPECT_EQ(info.origin, "s1");
+    if (info.name == "s1") EXPECT_EQ(info.origin, "vol");
+  }
+  Restart();
+  ExpectViews(views);
+  for (const char* name : {"s2", "t", "s1", "u"}) {
+    views.erase(name);
+    ExpectDone(snapshots_->StartRemove(name));
+    ExpectViews(views);
+  }
+  EXPECT_THAT(Names(), ElementsAre("vol"));
+}
+
+TEST_F(SnapshotsTest, AGroupIsTakenAsAWholeOrNotAtAll) {
+  MakeVolume("a");
+  MakeVolume("b");
+  const auto made = snapshots_->Create(
+      {.entries = {{.name = "sa", .device = "a"}, {.name = "sb", .device = "b"}}});
+  ASSERT_TRUE(made.ok()) << made.status();
+  ASSERT_EQ(made->size(), 2u);
+  EXPECT_THAT(Names(), ElementsAre("a", "a-real", "b", "b-real", "sa", "sb"));
+  const auto refused = snapshots_->Create(
+      {.entries = {{.name = "ta", .device = "a"}, {.name = "tb", .device = "missing"}}});
+  EXPECT_TRUE(absl::IsNotFound(refused.status())) << refused.status();
+  EXPECT_THAT(Names(), ElementsAre("a", "a-real", "b", "b-real", "sa", "sb"));
+  EXPECT_THAT(Files(), ElementsAre("a.img", "b.img", "sa.cow", "sb.cow"));
+}
+
+TEST_F(SnapshotsTest, WhatCannotBeDoneRightIsRefusedAndLeavesNothing) {
+  MakeChain(1);
+  const std::vector<std::string> names = Names();
+  const std::vector<std::string> files = Files();
+  const auto refusal = [this](const CreateSnapshots& wanted) {
+    const auto made = snapshots_->Create(wanted);
+    EXPECT_FALSE(made.ok());
+    return std::string(made.status().message());
+  };
+  EXPECT_THAT(refusal({.entries = {{.name = "s1", .device = "vol"}}}), HasSubstr("exists already"));
+  EXPECT_THAT(refusal({.entries = {{.name = "x", .device = "vol-real"}}}), HasSubstr("'vol'"));
+  EXPECT_THAT(refusal({.entries = {{.name = "x", .device = "vol"}}, .chunk_sectors = 32}),
+              HasSubstr("--chunk 16"));
+  EXPECT_THAT(refusal({.entries = {{.name = "x", .device = "vol", .store = Path("s1.cow")}}}),
+              HasSubstr("'s1'"));
+  EXPECT_THAT(refusal({.entries = {{.name = "x", .device = "vol", .store = Path("vol.img")}}}),
+              HasSubstr("vol"));
+  EXPECT_THAT(refusal({.entries = {{.name = "x", .device = "vol", .store = "/outside/x"}}}),
+              HasSubstr("/outside"));
+  EXPECT_THAT(refusal({.entries = {{.name = "x", .device = "vol"}}, .store_sectors = 16}),
+              HasSubstr("too few"));
+  EXPECT_THAT(refusal({.entries = {{.name = "x", .device = "vol"}, {.name = "y", .device = "s1"}}}),
+              HasSubstr("two ways"));
+  EXPECT_EQ(Names(), names);
+  EXPECT_EQ(Files(), files);
+}
+
+TEST_F(SnapshotsTest, AStoreOfAnotherSnapshotIsNotOverwritten) {
+  MakeChain(1);
+  std::filesystem::copy(Path("s1.cow"), Path("old.cow"));
+  const auto made =
+      snapshots_->Create({.entries = {{.name = "x", .device = "vol", .store = Path("old.cow")}}});
+  EXPECT_THAT(std::string(made.status().message()), HasSubstr("holds a snapshot's store already"));
+}
+
+TEST_F(SnapshotsTest, AUsersStoreIsUsedAndLeft) {
+  MakeVolume();
+  const std::string store = MakeFile("mine", 4096);
+  ASSERT_TRUE(
+      snapshots_->Create({.entries = {{.name = "s1", .device = "vol", .store = store}}}).ok());
+  Fill("vol", 0, 64, 2);
+  EXPECT_TRUE(View("s1") == Pattern(0, kVolumeSectors, 1));
+  ExpectDone(snapshots_->StartRemove("s1"));
+  EXPECT_THAT(Files(), ElementsAre("mine", "vol.img"));
+}
+
+TEST_F(SnapshotsTest, AStoreGrowsBeforeItIsFullAndNoFurtherThanItsLimit) {
+  MakeVolume();
+  ASSERT_TRUE(snapshots_
+                  ->Create({.entries = {{.name = "s1", .device = "vol"}},
+                            .store_sectors = 512,
+                            .chunk_sectors = kChunk,
+                            .grow_at_percent = 50,
+                            .grow_by_percent = 100})
+                  .ok());
+  for (uint64_t first = 0; first < kVolumeSectors; first += 128) {
+    Fill("vol", first, 128, 2);
+    static_cast<void>(snapshots_->GrowStores());
+  }
+  EXPECT_TRUE(View("s1") == Pattern(0, kVolumeSectors, 1));
+  EXPECT_LE(std::filesystem::file_size(Path("s1.cow")),
+            StoreSectorsForAll(SectorCount(kVolumeSectors), kChunk) * kSectorBytes);
+}
+
+TEST_F(SnapshotsTest, AStoreThatMayNotGrowTellsOnceThatItIsNearlyFull) {
+  MakeVolume();
+  ASSERT_TRUE(snapshots_
+                  ->Create({.entries = {{.name = "s1", .device = "vol"}},
+                            .store_sectors = 512,
+                            .chunk_sectors = kChunk,
+                            .never_grow = true})
+                  .ok());
+  Fill("vol", 0, 27 * kChunk, 2);
+  const uint32_t events = registry_->Info("s1")->event_number;
+  EXPECT_THAT(snapshots_->GrowStores(),
+              ElementsAre(std::pair<std::string, std::string>("s1", "its store is nearly full")));
+  EXPECT_EQ(registry_->Info("s1")->event_number, events + 1);
+  EXPECT_THAT(snapshots_->GrowStores(), IsEmpty());
+}
+
+TEST_F(SnapshotsTest, AnExportedSnapshotIsNotRemoved) {
+  MakeChain(1);
+  const auto lun = catalog_->Open("s1");
+  const auto refused = snapshots_->StartRemove("s1");
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("an export"));
+  EXPECT_TRUE(Exists("s1"));
+}
+
+TEST_F(SnapshotsTest, ARemovalThatFindsNoRoomFailsAndLosesNothing) {
+  MakeVolume();
+  ASSERT_TRUE(snapshots_
+                  ->Create({.entries = {{.name = "s1", .device = "vol"}},
+                            .store_sectors = 256,
+                            .chunk_sectors = kChunk,
+                            .never_grow = true})
+                  .ok());
+  TakeSnapshot("s2");
+  Fill("vol", 0, 1024, 2);
+  const Views views = AllViews({"vol", "s1", "s2"});
+  const OperationInfo ended = WaitFor(snapshots_->StartRemove("s2"));
+  EXPECT_EQ(ended.state, OperationState::kFailed);
+  EXPECT_NE(ended.error, "");
+  ExpectViews(views);
+}
+
+TEST_F(SnapshotsTest, ARollBackBringsTheInstantBackAndUsesTheSnapshotUp) {
+  for (int to = 1; to <= 4; ++to) {
+    SCOPED_TRACE(to);
+    MakeChain(4);
+    Views views = AllViews({"vol", "s1", "s2", "s3", "s4"});
+    const std::string name = "s" + std::to_string(to);
+    views["vol"] = views[name];
+    views.erase(name);
+    ExpectDone(snapshots_->StartRollBack(name));
+    EXPECT_FALSE(Exists(name));
+    ExpectViews(views);
+    EXPECT_FALSE(std::filesystem::exists(Path(name + ".cow")));
+    WriteSome("vol", 40);
+    views["vol"] = View("vol");
+    ExpectViews(views);
+    Restart();
+    ExpectViews(views);
+    for (const auto& [device, bytes] : views) {
+      if (device != "vol") ExpectDone(snapshots_->StartRemove(device));
+    }
+    EXPECT_THAT(Names(), ElementsAre("vol"));
+    ExpectViews({{"vol", views["vol"]}});
+    ASSERT_TRUE(catalog_->Remove("vol", {}).ok());
+  }
+}
+
+TEST_F(SnapshotsTest, ASnapshotIsThereWholeOrNotAtAllAfterAKill) {
+  MakeChain(1);
+  const Views before = AllViews({"vol", "s1"});
+  KillAtEveryStep([&] { TakeSnapshot("s2"); },
+                  [&](size_t) {
+                    ExpectViews(before);
+                    if (Exists("s2")) {
+                      EXPECT_TRUE(View("s2") == before.at("vol"));
+                      EXPECT_THAT(Names(), ElementsAre("s1", "s2", "s2-real", "vol", "vol-real"));
+                    } else {
+                      EXPECT_THAT(Names(), ElementsAre("s1", "vol", "vol-real"));
+                      EXPECT_THAT(Files(), ElementsAre("s1.cow", "vol.img"));
+                    }
+                  });
+}
+
+TEST_F(SnapshotsTest, TheFirstSnapshotIsThereWholeOrNotAtAllAfterAKill) {
+  MakeVolume();
+  const Views before = AllViews({"vol"});
+  KillAtEveryStep([&] { TakeSnapshot("s1"); },
+                  [&](size_t) {
+                    ExpectViews(before);
+                    EXPECT_EQ(Exists("s1"), Exists("vol-real"));
+                    if (Exists("s1")) EXPECT_TRUE(View("s1") == before.at("vol"));
+                  });
+}
+
+TEST_F(SnapshotsTest, ARemovalThatIsKilledEndsAfterTheStart) {
+  for (const std::string gone : {"s1", "s2", "s3"}) {
+    SCOPED_TRACE(gone);
+    MakeChain(3);
+    Views views = AllViews({"vol", "s1", "s2", "s3"});
+    views.erase(gone);
+    KillAtEveryStep([&] { ExpectDone(snapshots_->StartRemove(gone)); },
+                    [&](size_t step) {
+                      ExpectViews(views);
+                      WaitForAll();
+                      ExpectViews(views);
+                      if (step != 0) EXPECT_FALSE(Exists(gone));
+                      for (const OperationInfo& info : operations_->List()) {
+                        EXPECT_EQ(info.state, OperationState::kDone) << info.error;
+                      }
+                    });
+    for (const auto& [device, bytes] : views) {
+      if (device != "vol") ExpectDone(snapshots_->StartRemove(device));
+    }
+    if (Exists(gone)) ExpectDone(snapshots_->StartRemove(gone));
+    ASSERT_TRUE(catalog_->Remove("vol", {}).ok());
+  }
+}
+
+TEST_F(SnapshotsTest, ARollBackThatIsKilledEndsAfterTheStart) {
+  MakeChain(3);
+  const Views before = AllViews({"vol", "s1", "s2", "s3"});
+  Views after = before;
+  after["vol"] = before.at("s2");
+  after.erase("s2");
+  KillAtEveryStep([&] { ExpectDone(snapshots_->StartRollBack("s2")); },
+                  [&](size_t step) {
+                    if (step != 0) {
+                      WaitForAll();
+                      EXPECT_FALSE(Exists("s2"));
+                      ExpectViews(after);
+                    } else {
+                      ExpectViews(before);
+                    }
+                  });
+}
+
+TEST_F(SnapshotsTest, ACancelledRemovalLeavesEverySnapshotAsItWas) {
+  MakeChain(3);
+  const Views views = AllViews({"vol", "s1", "s2", "s3"});
+  const auto started = snapshots_->StartRemove("s2");
+  ASSERT_TRUE(started.ok()) << started.status();
+  static_cast<void>(operations_->Cancel(started->id));
+  const OperationInfo ended = WaitFor(started);
+  EXPECT_THAT(ended.state, AnyOf(OperationState::kCancelled, OperationState::kDone));
+  Views left = views;
+  if (ended.state == OperationState::kDone) left.erase("s2");
+  ExpectViews(left);
+}
+
+// Random writes to the device and its snapshots, and snapshots that come and go, against arrays.
+TEST_F(SnapshotsTest, RandomHistoriesShowWhatTheyShould) {
+  Random random;
+  MakeVolume();
+  Views views = AllViews({"vol"});
+  for (int step = 0; step < 60 && !HasFailure(); ++step) {
+    std::vector<std::string> names;
+    for (const auto& [name, bytes] : views) names.push_back(name);
+    const std::string name = names[random.Below(names.size())];
+    const uint64_t what = random.Below(10);
+    if (what < 6) {
+      const uint64_t first = random.Below(kVolumeSectors - 1);
+      const uint64_t count = 1 + random.Below(std::min<uint64_t>(90, kVolumeSectors - first));
+      Fill(name, first, count, 1000 + step);
+      const std::vector<std::byte> bytes = Pattern(first, count, 1000 + step);
+      std::ranges::copy(bytes, views[name].begin() + static_cast<ptrdiff_t>(first * kSectorBytes));
+    } else if (what < 8 && views.size() < 8) {
+      const std::string snapshot = "n" + std::to_string(step);
+      TakeSnapshot(snapshot, name);
+      views[snapshot] = views[name];
+    } else if (what == 8 && name != "vol") {
+      views.erase(name);
+      ExpectDone(snapshots_->StartRemove(name));
+    } else if (what == 9 && name != "vol") {
+      std::string origin;
+      for (const SnapshotInfo& info : snapshots_->List()) {
+        if (info.name == name) origin = info.origin;
+      }
+      const auto started = snapshots_->StartRollBack(name);
+      // What it was taken of may have gone.
+      if (!started.ok()) continue;
+      ExpectDone(started);
+      views[origin] = views[name];
+      views.erase(name);
+    }
+    ExpectViews(views);
+  }
+  Restart();
+  ExpectViews(views);
+}
+
+}  // namespace
+}  // namespace sectormap::volumes
