@@ -22,6 +22,9 @@ TEST_PACKAGES=(
   prometheus sqlite3 e2fsprogs iproute2 procps util-linux
 )
 
+# The headers and C libraries with which tests/arm64 compiles for arm64, and what runs the result.
+ARM64_PACKAGES=(libc6-dev-arm64-cross libstdc++-12-dev-arm64-cross qemu-user)
+
 # The peer that tests/bench/run.sh measures against.
 BENCH_PACKAGES=(tgt)
 

@@ -36,6 +36,7 @@ class Reader {
     const std::string_view name = key.str();
     if (name == "state-dir") return ReadText(name, node, file.state_dir);
     if (name == "metrics") return ReadText(name, node, file.metrics);
+    if (name == "file-mode") return ReadText(name, node, file.file_mode);
     if (name == "log-level") return ReadText(name, node, file.log_level);
     if (name == "listen") return ReadTexts(name, node, file.listen);
     if (name == "control") return ReadTexts(name, node, file.control);
@@ -45,7 +46,7 @@ class Reader {
     return Refuse(key.source(),
                   absl::StrCat("unknown key '", Absl(name),
                                "'; known are state-dir, listen, control, metrics, reactors, poll, "
-                               "device-root and log-level"));
+                               "device-root, file-mode and log-level"));
   }
 
   absl::Status ReadText(std::string_view name, const toml::node& node,

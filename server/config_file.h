@@ -12,7 +12,7 @@
 namespace sectormap {
 
 struct ConfigFile {
-  std::optional<std::string> state_dir, metrics, log_level;
+  std::optional<std::string> file_mode, state_dir, metrics, log_level;
   std::vector<std::string> listen, control, device_roots;
   std::optional<int> reactors, poll;
 };

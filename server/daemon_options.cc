@@ -65,7 +65,7 @@ absl::Status CheckHostPort(std::string_view option, std::string_view address) {
 
 // As typed; what is not there was not given.
 struct Given {
-  std::optional<std::string> state_dir, metrics, log_level, config;
+  std::optional<std::string> state_dir, metrics, log_level, config, file_mode;
   std::vector<std::string> listen, control, device_roots;
   std::optional<int> reactors, poll;
   bool check_config = false;
@@ -98,6 +98,9 @@ void Declare(CLI::App& app, Given& given) {
                  "[STATE_DIR/devices]")
       ->type_name("DIR")
       ->allow_extra_args(false);
+  app.add_option("--file-mode", given.file_mode,
+                 "Regular files through the page cache (writeback) or past it (direct) [writeback]")
+      ->type_name("MODE");
   app.add_option("--log-level", given.log_level, "debug, info, warning, error or off [info]")
       ->type_name("LEVEL");
   app.add_option("--config", given.config, "The same keys as TOML; the command line wins")
@@ -110,6 +113,7 @@ void Complete(Given& given, ConfigFile file) {
   if (!given.state_dir) given.state_dir = std::move(file.state_dir);
   if (!given.metrics) given.metrics = std::move(file.metrics);
   if (!given.log_level) given.log_level = std::move(file.log_level);
+  if (!given.file_mode) given.file_mode = std::move(file.file_mode);
   if (!given.reactors) given.reactors = file.reactors;
   if (!given.poll) given.poll = file.poll;
   if (given.listen.empty()) given.listen = std::move(file.listen);
@@ -178,6 +182,13 @@ absl::StatusOr<DaemonOptions> ToOptions(const Given& given) {
     return absl::InvalidArgumentError(absl::StrCat("--poll ", options.poll.count(), ": give 0 to ",
                                                    kPollMax.count(), " microseconds"));
   }
+  const std::string file_mode = given.file_mode.value_or("writeback");
+  if (file_mode != "writeback" && file_mode != "direct") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--file-mode ", file_mode, ": give writeback or direct"));
+  }
+  options.file_mode =
+      file_mode == "direct" ? FileDevice::Mode::kDirect : FileDevice::Mode::kWriteback;
   if (given.log_level.has_value()) options.log_level = *given.log_level;
   if (std::ranges::find(kLogLevels, options.log_level) == kLogLevels.end()) {
     return absl::InvalidArgumentError(absl::StrCat("--log-level ", options.log_level,

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "core/block/file_device.h"
 #include "server/control/control_address.h"
 
 namespace sectormap {
@@ -28,6 +29,8 @@ struct DaemonOptions {
   int reactors = 1;
   // A reactor looks for events for so long before it sleeps, while they keep coming (PollPolicy).
   std::chrono::microseconds poll = kDefaultPoll;
+  // How regular files are used; block devices are always FileDevice::Mode::kDirect.
+  FileDevice::Mode file_mode = FileDevice::Mode::kWriteback;
   std::vector<std::string> device_roots;  // absolute
   bool default_device_root = false;       // nobody named one: STATE_DIR/devices, to be made
   std::string log_level = "info";

@@ -72,11 +72,11 @@ constexpr std::chrono::seconds kStopLimit(40);
 // The portals that listen, for the control plane, which may ask while one is added.
 class Portals {
  public:
-  absl::Status Add(std::string_view address, ReactorPool& reactors,
-                   iscsi::TargetDirectory& targets) {
-    if (resources_ == nullptr) resources_ = std::make_shared<iscsi::PortalResources>(reactors);
+  // `resources` are the daemon's, not each portal's.
+  absl::Status Add(std::string_view address, ReactorPool& reactors, iscsi::TargetDirectory& targets,
+                   std::shared_ptr<iscsi::PortalResources> resources) {
     ASSIGN_OR_RETURN(std::unique_ptr<iscsi::Portal> portal,
-                     iscsi::Portal::Listen(address, reactors, targets, resources_));
+                     iscsi::Portal::Listen(address, reactors, targets, std::move(resources)));
     absl::MutexLock hold(&mutex_);
     portals_.push_back(std::move(portal));
     return absl::OkStatus();
@@ -99,9 +99,6 @@ class Portals {
   }
 
  private:
-  // Command memory and limits on connections are the daemon's, not each portal's. Main's thread
-  // only.
-  std::shared_ptr<iscsi::PortalResources> resources_;
   mutable absl::Mutex mutex_;
   std::vector<std::unique_ptr<iscsi::Portal>> portals_ ABSL_GUARDED_BY(mutex_);
 };
@@ -131,6 +128,7 @@ class Daemon {
   metrics::GrpcMetrics grpc_metrics_;
   std::unique_ptr<state::StateStore> store_;
   std::unique_ptr<ReactorPool> reactors_;
+  std::shared_ptr<iscsi::PortalResources> portal_resources_;
   std::unique_ptr<BackingOpener> backings_;
   std::unique_ptr<DeviceRegistry> registry_;
   std::unique_ptr<volumes::VolumeCatalog> volumes_;
@@ -159,6 +157,7 @@ absl::Status Daemon::Start() {
   ASSIGN_OR_RETURN(store_, state::OpenSqliteStore(options_.state_dir));
   ASSIGN_OR_RETURN(const state::Contents contents, store_->LoadAll());
   ASSIGN_OR_RETURN(reactors_, ReactorPool::Start(options_.reactors, clock_, options_.poll));
+  portal_resources_ = std::make_shared<iscsi::PortalResources>(*reactors_);
   RETURN_IF_ERROR(StartDevices(contents));
   if (options_.metrics.has_value()) {
     ASSIGN_OR_RETURN(metrics_, metrics::MetricsServer::Start(*options_.metrics,
@@ -167,6 +166,7 @@ absl::Status Daemon::Start() {
                                                               .devices = *registry_,
                                                               .backings = *backings_,
                                                               .targets = directory_,
+                                                              .portals = *portal_resources_,
                                                               .grpc = grpc_metrics_,
                                                               .snapshots = snapshots_.get(),
                                                               .mirrors = mirrors_.get(),
@@ -174,7 +174,7 @@ absl::Status Daemon::Start() {
   }
   RETURN_IF_ERROR(StartControl());
   for (const std::string& address : options_.listen) {
-    RETURN_IF_ERROR(portals_.Add(address, *reactors_, directory_));
+    RETURN_IF_ERROR(portals_.Add(address, *reactors_, directory_, portal_resources_));
   }
   for (const std::string& address : portals_.Addresses()) Say("iscsi portal " + address);
   for (const std::string& address : control_->addresses()) Say("control " + address);
@@ -197,7 +197,7 @@ absl::Status Daemon::StartDevices(const state::Contents& contents) {
   RETURN_IF_ERROR(MakeDeviceRoot());
   targets::AddBuiltinTargets(types_);
   ASSIGN_OR_RETURN(backings_, BackingOpener::Create({.device_roots = options_.device_roots,
-                                                     .file_mode = std::nullopt,
+                                                     .file_mode = options_.file_mode,
                                                      .block_device_mode = std::nullopt}));
   registry_ = std::make_unique<DeviceRegistry>(*reactors_, types_, *backings_);
   volumes_ = std::make_unique<volumes::VolumeCatalog>(*registry_, *store_);
@@ -294,7 +294,7 @@ void Daemon::Reload(const DaemonOptions& wanted) {
   }
   for (const std::string& address : wanted.listen) {
     if (std::ranges::find(options_.listen, address) != options_.listen.end()) continue;
-    const absl::Status status = portals_.Add(address, *reactors_, directory_);
+    const absl::Status status = portals_.Add(address, *reactors_, directory_, portal_resources_);
     if (!status.ok()) {
       spdlog::error("event=reload listen={} error={}", address, Quoted(status.message()));
       continue;
@@ -317,6 +317,7 @@ void Daemon::Reload(const DaemonOptions& wanted) {
   needs_restart("metrics", wanted.metrics != options_.metrics);
   needs_restart("reactors", wanted.reactors != options_.reactors);
   needs_restart("poll", wanted.poll != options_.poll);
+  needs_restart("file-mode", wanted.file_mode != options_.file_mode);
   spdlog::info("event=reloaded");
 }
 

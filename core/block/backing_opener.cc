@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,6 +17,7 @@
 #include "core/base/status_macros.h"
 #include "core/block/memory_device.h"
 #include "core/block/memory_name.h"
+#include "core/block/open_error.h"
 
 namespace sectormap {
 namespace {
@@ -36,26 +36,6 @@ class Descriptor {
  private:
   int fd_;
 };
-
-absl::Status OpenError(const std::string& name, bool read_only, int error) {
-  const std::string reason =
-      absl::StrCat("cannot open '", name, "' for ", read_only ? "reading" : "reading and writing",
-                   ": ", std::strerror(error));
-  switch (error) {
-    case ENOENT:
-    case ENOTDIR:
-      return absl::NotFoundError(reason);
-    case EACCES:
-    case EPERM:
-    case EROFS:
-      return absl::PermissionDeniedError(
-          read_only ? absl::StrCat(reason, " (user id ", geteuid(), ")")
-                    : absl::StrCat(reason, " (user id ", geteuid(),
-                                   "): a table loaded read-only needs no writing"));
-    default:
-      return absl::UnavailableError(reason);
-  }
-}
 
 // Of a file that the daemon makes: nobody else's.
 constexpr mode_t kFileMode = 0600;

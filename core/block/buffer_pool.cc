@@ -100,7 +100,7 @@ BufferPool::BufferPool(size_t capacity, size_t largest)
 }
 
 BufferPool::~BufferPool() {
-  CHECK(used_ == 0 && first_waiter_ == nullptr);
+  CHECK(used() == 0 && first_waiter_ == nullptr);
   SECTORMAP_UNPOISON(region_, capacity_);
   munmap(region_, capacity_);
 }
@@ -139,7 +139,7 @@ IoBuffer BufferPool::TakeBlock(size_t bytes) {
     --found;
     Link(unit + BlockUnits(found), found);
   }
-  used_ += BlockBytes(wanted);
+  SetUsed(used() + BlockBytes(wanted));
 
   IoBuffer buffer;
   buffer.pool_ = this;
@@ -151,7 +151,7 @@ IoBuffer BufferPool::TakeBlock(size_t bytes) {
 
 void BufferPool::Give(std::span<std::byte> bytes, uint8_t size_class) {
   SECTORMAP_POISON(bytes.data(), BlockBytes(size_class));
-  used_ -= BlockBytes(size_class);
+  SetUsed(used() - BlockBytes(size_class));
   Unit unit = static_cast<Unit>(static_cast<size_t>(bytes.data() - region_) / kBufferAlignment);
   int joined = size_class;
   for (; joined < class_count_ - 1; ++joined) {

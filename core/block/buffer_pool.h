@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -60,8 +61,8 @@ class BufferPool {
 
   size_t capacity() const { return capacity_; }
   size_t largest() const { return kBufferAlignment << (class_count_ - 1); }
-  // Counts whole blocks, as they are held.
-  size_t used() const { return used_; }
+  // Counts whole blocks, as they are held. Any thread; to another than its reactor's a moment late.
+  size_t used() const { return used_.load(std::memory_order_relaxed); }
 
  private:
   friend class IoBuffer;
@@ -82,6 +83,7 @@ class BufferPool {
   IoBuffer TakeBlock(size_t bytes);
   void Give(std::span<std::byte> bytes, uint8_t size_class);
   void ServeWaiters();
+  void SetUsed(size_t bytes) { used_.store(bytes, std::memory_order_relaxed); }
   void Link(Unit unit, int size_class);
   void Unlink(Unit unit);
 
@@ -90,7 +92,7 @@ class BufferPool {
   std::byte* const region_;
   std::vector<Head> heads_;
   std::array<Unit, kClassesMax> free_;
-  size_t used_ = 0;
+  std::atomic<size_t> used_{0};  // written on the reactor only: a plain store
   Waiter* first_waiter_ = nullptr;
   Waiter** last_waiter_ = &first_waiter_;
 };

@@ -19,6 +19,7 @@
 #include "core/base/check.h"
 #include "core/base/status_macros.h"
 #include "core/block/buffer_pool.h"
+#include "core/block/open_error.h"
 
 namespace sectormap {
 namespace {
@@ -54,24 +55,6 @@ absl::Status SetDirect(int fd, const std::string& name) {
   if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_DIRECT) == 0) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       "'", name, "' cannot be opened with O_DIRECT: ", std::strerror(errno), "; use writeback"));
-}
-
-absl::Status OpenError(const std::string& path, bool read_only, int error) {
-  const std::string reason =
-      absl::StrCat("cannot open '", path, "' for ", read_only ? "reading" : "reading and writing",
-                   ": ", std::strerror(error));
-  switch (error) {
-    case ENOENT:
-    case ENOTDIR:
-      return absl::NotFoundError(reason);
-    case EACCES:
-    case EPERM:
-    case EROFS:
-      return absl::PermissionDeniedError(
-          read_only ? reason : absl::StrCat(reason, "; a table loaded read-only needs no writing"));
-    default:
-      return absl::UnavailableError(reason);
-  }
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 #include <atomic>
 #include <cstdint>
 
-#include "core/async/reactor.h"
+#include "core/async/per_reactor.h"
 #include "core/base/io_status.h"
 #include "core/block/io_request.h"
 
@@ -38,8 +38,7 @@ class IoCounters {
  public:
   // On a reactor, when a request has ended.
   void Count(const IoRequest& request, IoStatus status) {
-    Slot& slot = slots_[Reactor::Current().index()];
-    PerOp& op = slot.ops[static_cast<int>(request.op)];
+    PerOp& op = shards_.Mine()[static_cast<int>(request.op)];
     op.requests.Add(1);
     op.bytes.Add(Bytes(request.count).value());
     if (status != IoStatus::kOk) op.errors.Add(1);
@@ -48,13 +47,13 @@ class IoCounters {
   // Any thread.
   IoTotals Sum() const {
     IoTotals totals;
-    for (const Slot& slot : slots_) {
+    shards_.ForEach([&totals](const Shard& shard) {
       for (int op = 0; op < kIoOpCount; ++op) {
-        totals.ops[op].requests += slot.ops[op].requests.value();
-        totals.ops[op].bytes += slot.ops[op].bytes.value();
-        totals.ops[op].errors += slot.ops[op].errors.value();
+        totals.ops[op].requests += shard[op].requests.value();
+        totals.ops[op].bytes += shard[op].bytes.value();
+        totals.ops[op].errors += shard[op].errors.value();
       }
-    }
+    });
     return totals;
   }
 
@@ -62,10 +61,8 @@ class IoCounters {
   struct PerOp {
     LocalCounter requests, bytes, errors;
   };
-  struct alignas(64) Slot {
-    std::array<PerOp, kIoOpCount> ops;
-  };
-  std::array<Slot, kMaxReactors> slots_;
+  using Shard = std::array<PerOp, kIoOpCount>;
+  PerReactor<Shard> shards_;
 };
 
 }  // namespace sectormap

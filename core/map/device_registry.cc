@@ -50,6 +50,17 @@ std::string Identity(const CreateOptions& options) {
   return options.uuid.empty() ? RandomIdentity() : IdentityFromUuid(options.uuid);
 }
 
+// What the device will be once it has been resumed.
+DeviceRegistry::Saved AfterResume(DeviceRegistry::Saved saved) {
+  if (saved.inactive_table.has_value()) {
+    saved.inactive_table.reset();
+    saved.live_read_only = std::exchange(saved.inactive_read_only, false);
+  }
+  saved.live_table = saved.table_to_keep;
+  saved.suspended = false;
+  return saved;
+}
+
 }  // namespace
 
 // How the rows of one table being built get at their devices. One table opens a device once,
@@ -217,11 +228,26 @@ absl::Status DeviceRegistry::Suspend(std::string_view name, SuspendMode mode) {
                       [mode](DeviceNode& node) { return node.device->Suspend(mode); });
 }
 
-absl::Status DeviceRegistry::Resume(std::string_view name, SuspendMode mode) {
+absl::Status DeviceRegistry::Resume(std::string_view name, SuspendMode mode,
+                                    const ResumeIntent& intent) {
   return ChangeDevice(name, "resume", [&](DeviceNode& node) -> absl::Status {
-    const bool has_inactive = node.device->info().has_inactive_table;
-    RETURN_IF_ERROR(BuildUnbuilt(node, has_inactive ? TableSlot::kInactive : TableSlot::kLive));
-    RETURN_IF_ERROR(BuildAgainIfShrunk(node, mode));
+    const DeviceInfo before = node.device->info();
+    if (!before.has_inactive_table && !before.has_live_table) return node.device->Resume(mode);
+    RETURN_IF_ERROR(
+        BuildUnbuilt(node, before.has_inactive_table ? TableSlot::kInactive : TableSlot::kLive));
+    const absl::Status refusal = BuildAgainIfShrunk(node);
+    if (!refusal.ok()) {
+      RETURN_IF_ERROR(DropInactive(node, mode, intent));
+      return refusal;
+    }
+    if (intent != nullptr) {
+      const absl::Status told = intent(AfterResume(SavedOf(node)));
+      if (!told.ok()) {
+        // What BuildUnbuilt loaded for the live slot.
+        if (!before.has_inactive_table) node.device->Clear();
+        return told;
+      }
+    }
     return node.device->Resume(mode);
   });
 }
@@ -249,7 +275,8 @@ absl::Status DeviceRegistry::BuildUnbuilt(DeviceNode& node, TableSlot slot) {
   return absl::OkStatus();
 }
 
-absl::Status DeviceRegistry::BuildAgainIfShrunk(DeviceNode& node, SuspendMode mode) {
+// Fails, with nothing changed, if the inactive table cannot be had any more.
+absl::Status DeviceRegistry::BuildAgainIfShrunk(DeviceNode& node) {
   const std::shared_ptr<const MappingTable> table = node.device->table(TableSlot::kInactive);
   if (table == nullptr || !table->BackingShrank()) return absl::OkStatus();
   absl::StatusOr<std::shared_ptr<const MappingTable>> again =
@@ -258,8 +285,6 @@ absl::Status DeviceRegistry::BuildAgainIfShrunk(DeviceNode& node, SuspendMode mo
     node.device->Load(*std::move(again));
     return absl::OkStatus();
   }
-  RETURN_IF_ERROR(node.device->Suspend(mode));
-  node.device->Clear();
   const absl::Status& why = again.status();
   absl::Status refusal(
       why.code(),
@@ -271,6 +296,20 @@ absl::Status DeviceRegistry::BuildAgainIfShrunk(DeviceNode& node, SuspendMode mo
     refusal.SetPayload(url, payload);
   });
   return refusal;
+}
+
+absl::Status DeviceRegistry::DropInactive(DeviceNode& node, SuspendMode mode,
+                                          const ResumeIntent& intent) {
+  if (intent != nullptr) {
+    Saved next = SavedOf(node);
+    next.inactive_table.reset();
+    next.inactive_read_only = false;
+    next.suspended = true;
+    RETURN_IF_ERROR(intent(next));
+  }
+  RETURN_IF_ERROR(node.device->Suspend(mode));
+  node.device->Clear();
+  return absl::OkStatus();
 }
 
 // `dmsetup remove --force`: the backing devices are let go whatever happens to the device itself.

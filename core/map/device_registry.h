@@ -45,6 +45,17 @@ class DeviceRegistry {
   // REQUIRES: no hold is left and no I/O is under way.
   ~DeviceRegistry();
 
+  // All of a device that outlives the daemon; the tables as text.
+  struct Saved {
+    std::string name, uuid, identity;
+    std::optional<std::string> live_table, inactive_table;
+    bool live_read_only = false, inactive_read_only = false, suspended = false;
+    bool deferred_remove = false;
+    // Of the table that a resume would make or leave live: what to keep of it from then on
+    // (Target::TableArgsToKeep). Not read by RestoreAll.
+    std::optional<std::string> table_to_keep = std::nullopt;
+  };
+
   // Names: 1..127 bytes, no '/' or control character, not `control`, `.` or `..`. UUIDs: at most
   // 128 bytes.
   absl::Status Create(std::string_view name, const CreateOptions& options);
@@ -58,7 +69,13 @@ class DeviceRegistry {
   // Builds a table first that could not be built at start. If a device below has become too small
   // for the inactive table, drops that table and leaves the device suspended with the old one, as
   // the kernel does. `mode` is how it suspends, if it has to.
-  absl::Status Resume(std::string_view name, SuspendMode mode = SuspendMode::kFlush);
+  //
+  // `intent` is told what the device is about to become, by then either resumed or suspended as
+  // above, once only a flush that fails or a target (PreResume) can refuse. Its error is the
+  // answer, with nothing changed. Not called if there is no table to go on with.
+  using ResumeIntent = std::function<absl::Status(const Saved& next)>;
+  absl::Status Resume(std::string_view name, SuspendMode mode = SuspendMode::kFlush,
+                      const ResumeIntent& intent = nullptr);
   // OK with `deferred` may mean that the device is still there: Info().deferred_remove.
   absl::Status Remove(std::string_view name, RemoveOptions options);
   // Refused while another device's table names it.
@@ -85,21 +102,12 @@ class DeviceRegistry {
   absl::StatusOr<DeviceRef> Open(std::string_view name, std::string_view holder = "an export");
   std::shared_ptr<MappedDevice> Find(std::string_view name) const;
 
-  // At start: a device as it was. A live table that cannot be built (a file has gone) makes the
+  // At start: devices as they were. A live table that cannot be built (a file has gone) makes its
   // device answer kUnavailable and Info().error say why; its text is kept and printed by Table().
-  struct Saved {
-    std::string name, uuid, identity;
-    std::optional<std::string> live_table, inactive_table;
-    bool live_read_only = false, inactive_read_only = false, suspended = false;
-    bool deferred_remove = false;
-    // Of the table that a resume would make or leave live: what to keep of it from then on
-    // (Target::TableArgsToKeep). Not read by RestoreAll.
-    std::optional<std::string> table_to_keep = std::nullopt;
-  };
   // In any order: devices are built after those that their tables name. Goes on after a device that
   // cannot be had at all (a bad or doubled name); the first such refusal is the answer.
   absl::Status RestoreAll(std::vector<Saved> all);
-  // What RestoreAll needs; the tables as text.
+  // What RestoreAll needs.
   absl::StatusOr<Saved> Snapshot(std::string_view name) const;
   // After the exports are attached: removes devices marked for removal that nobody holds any more.
   void RemoveDeferred();
@@ -123,12 +131,14 @@ class DeviceRegistry {
   absl::StatusOr<std::shared_ptr<const MappingTable>> Build(DeviceNode& node, std::string_view text,
                                                             bool read_only);
   absl::Status BuildUnbuilt(DeviceNode& node, TableSlot slot);
-  absl::Status BuildAgainIfShrunk(DeviceNode& node, SuspendMode mode);
+  absl::Status BuildAgainIfShrunk(DeviceNode& node);
+  absl::Status DropInactive(DeviceNode& node, SuspendMode mode, const ResumeIntent& intent);
   absl::Status ReplaceByErrors(DeviceNode& node);
   absl::StatusOr<TurnHolder> TakeTurn(std::string_view name, std::string_view verb) const;
   template <typename Call>
   absl::Status ChangeDevice(std::string_view name, std::string_view verb, Call call);
   DeviceInfo InfoOf(const DeviceNode& node) const;
+  Saved SavedOf(const DeviceNode& node) const;
   void FinishRemoval(DeviceNode& node);
   void Tell(Change change, const DeviceNode& node) const;
   bool RestoreLive(const Saved& saved);

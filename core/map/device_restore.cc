@@ -123,7 +123,11 @@ absl::Status DeviceRegistry::RestoreAll(std::vector<Saved> all) {
 
 absl::StatusOr<DeviceRegistry::Saved> DeviceRegistry::Snapshot(std::string_view name) const {
   ASSIGN_OR_RETURN(const NodePtr node, graph_->Find(name));
-  const DeviceInfo info = InfoOf(*node);
+  return SavedOf(*node);
+}
+
+DeviceRegistry::Saved DeviceRegistry::SavedOf(const DeviceNode& node) const {
+  const DeviceInfo info = InfoOf(node);
   Saved saved;
   saved.name = info.name;
   saved.uuid = info.uuid;
@@ -131,11 +135,11 @@ absl::StatusOr<DeviceRegistry::Saved> DeviceRegistry::Snapshot(std::string_view 
   saved.suspended = info.suspended;
   saved.deferred_remove = info.deferred_remove;
   const auto save = [&](TableSlot slot, std::optional<std::string>& text, bool& read_only) {
-    if (const auto table = node->device->table(slot)) {
+    if (const auto table = node.device->table(slot)) {
       text = table->TableText();
       read_only = table->read_only();
       saved.table_to_keep = table->TableTextToKeep();
-    } else if (const auto unbuilt = node->device->unbuilt(slot)) {
+    } else if (const auto unbuilt = node.device->unbuilt(slot)) {
       text = unbuilt->text;
       read_only = unbuilt->read_only;
       saved.table_to_keep = unbuilt->text;

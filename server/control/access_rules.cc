@@ -4,7 +4,6 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
-#include "server/iscsi/target_directory.h"
 
 namespace sectormap::control {
 namespace {
@@ -45,14 +44,6 @@ std::string DefaultIqn(std::string_view device) {
     }
   }
   return iqn;
-}
-
-absl::StatusOr<std::string> NormalName(std::string_view name) {
-  // The hexadecimal names stay as initiators spell them: RFC 7143's own examples have capitals.
-  std::string normal = Lower(name);
-  if (!normal.starts_with("iqn.")) normal = std::string(name);
-  RETURN_IF_ERROR(iscsi::CheckIscsiName(normal));
-  return normal;
 }
 
 absl::Status CheckChap(const std::optional<state::ChapRecord>& chap,

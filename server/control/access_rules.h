@@ -25,10 +25,6 @@ inline constexpr size_t kChapUserBytesMax = 255;
 // for what an iSCSI name cannot hold (RFC 3722: letters, digits, `-`, `.` and `:`).
 std::string DefaultIqn(std::string_view device);
 
-// An iSCSI name as it is compared: `iqn.` names in lower case. InvalidArgument says what is wrong
-// with it.
-absl::StatusOr<std::string> NormalName(std::string_view name);
-
 // InvalidArgument with advice; never with a secret. Both are as they will be together.
 absl::Status CheckChap(const std::optional<state::ChapRecord>& chap,
                        const std::optional<state::ChapRecord>& mutual_chap);

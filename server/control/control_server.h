@@ -15,7 +15,8 @@
 
 namespace sectormap::control {
 
-// A table of TableSpec::kRowsMax rows of about 120 bytes fits.
+// gRPC takes 4 MiB unasked. A table of TableSpec::kRowsMax rows of about 120 bytes fits; clients
+// other than our own have to allow as much for answers.
 inline constexpr int kRequestBytesMax = 128 * 1024 * 1024;
 
 // Calls that wait for a disk (a suspend, a removal) hold a thread each.

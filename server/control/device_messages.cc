@@ -3,27 +3,9 @@
 
 #include <string>
 
+#include "core/block/io_op_name.h"
+
 namespace sectormap::control {
-namespace {
-
-constexpr std::string_view NameOf(IoOp op) {
-  switch (op) {
-    case IoOp::kRead:
-      return "read";
-    case IoOp::kWrite:
-      return "write";
-    case IoOp::kFlush:
-      return "flush";
-    case IoOp::kDiscard:
-      return "discard";
-    case IoOp::kWriteZeroes:
-      return "write_zeroes";
-  }
-  return "";
-}
-
-}  // namespace
-
 void FillDevice(const DeviceInfo& info, v1::Device& message) {
   message.set_name(info.name);
   message.set_uuid(info.uuid);

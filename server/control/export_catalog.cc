@@ -5,6 +5,7 @@
 #include "core/base/check.h"
 #include "core/base/status_macros.h"
 #include "server/control/access_rules.h"
+#include "server/iscsi/iscsi_name.h"
 
 namespace sectormap::control {
 namespace {
@@ -73,7 +74,7 @@ std::vector<absl::Status> ExportCatalog::Restore(const state::Contents& contents
 
 absl::StatusOr<ExportInfo> ExportCatalog::Export(const ExportRequest& request) {
   const std::string wanted = request.iqn.empty() ? DefaultIqn(request.device) : request.iqn;
-  ASSIGN_OR_RETURN(const std::string iqn, NormalName(wanted));
+  ASSIGN_OR_RETURN(const std::string iqn, iscsi::NormalTargetName(wanted));
   if (request.lun_number > iscsi::kMaxLunNumber) {
     return absl::InvalidArgumentError(absl::StrCat(
         "LUN ", request.lun_number, " is too large; give 0 to ", iscsi::kMaxLunNumber));
@@ -119,7 +120,7 @@ absl::StatusOr<TargetRecord> ExportCatalog::TargetFor(const std::string& iqn,
   if (request.allowed_initiators.empty()) return target;
   target.allowed_initiators.clear();
   for (const std::string& name : request.allowed_initiators) {
-    ASSIGN_OR_RETURN(std::string normal, NormalName(name));
+    ASSIGN_OR_RETURN(std::string normal, iscsi::NormalInitiatorName(name));
     target.allowed_initiators.push_back(std::move(normal));
   }
   return target;
@@ -187,7 +188,7 @@ absl::Status ExportCatalog::UndoStore(const std::optional<TargetRecord>& target,
 absl::Status ExportCatalog::Unexport(std::string_view device, std::string_view iqn) {
   std::string target;
   if (!iqn.empty()) {
-    ASSIGN_OR_RETURN(target, NormalName(iqn));
+    ASSIGN_OR_RETURN(target, iscsi::NormalTargetName(iqn));
   }
   absl::MutexLock verb(&verb_mutex_);
   std::vector<ExportKey> keys = ExportsOf(device);

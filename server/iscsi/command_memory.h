@@ -94,6 +94,8 @@ class CommandMemory {
   // More than half of it is in use: no window grows (RFC 7143 §4.2.2.1 lets us), so that commands
   // in flight become fewer before any has to wait.
   bool is_short() const { return pool_.used() > pool_.capacity() / 2; }
+  // Bytes; `used` counts whole blocks, as they are held. Any thread.
+  size_t capacity() const { return pool_.capacity(); }
   size_t used() const { return pool_.used(); }
 
  private:

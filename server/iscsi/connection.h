@@ -35,10 +35,6 @@ namespace sectormap::iscsi {
 // From the first byte to full feature phase; open-iscsi gives its own login as long.
 inline constexpr auto kLoginTimeout = std::chrono::seconds(15);
 
-// Login Requests in one login phase: security, operational, and long texts in pieces. More than a
-// handful is somebody playing.
-inline constexpr int kMaxLoginRequests = 64;
-
 // A peer that has been silent this long is asked by a NOP-In; a second and a third such time later
 // it is dropped, 30 s after the question. As LIO has them.
 inline constexpr auto kKeepAliveInterval = std::chrono::seconds(15);

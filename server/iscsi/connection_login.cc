@@ -65,7 +65,8 @@ Task<bool> Connection::Login() {
 }
 
 Task<bool> Connection::LoginSteps(LoginNegotiator& negotiator) {
-  for (int step = 0; step < kMaxLoginRequests; ++step) {
+  // The negotiator ends it: with success, with a refusal, or because it takes too many requests.
+  for (bool first = true;; first = false) {
     const PduError error = co_await reader_.ReadHeader();
     if (error == PduError::kEnd) co_return false;
     // RFC 7143 §6.3: until full feature phase nothing but Login Requests may come. Whoever sends
@@ -80,7 +81,7 @@ Task<bool> Connection::LoginSteps(LoginNegotiator& negotiator) {
     const PduError data_error = co_await reader_.ReadData(std::as_writable_bytes(std::span(text)));
     if (data_error != PduError::kNone) co_return false;
     const auto request = HeaderAs<LoginRequestHeader>(basic);
-    if (step == 0) window_.Start(request.cmd_sn);
+    if (first) window_.Start(request.cmd_sn);
     LoginNegotiator::Reply reply = negotiator.OnRequest(request, text);
     if (reply.next == LoginNegotiator::Reply::Next::kFullFeature) {
       login_ = negotiator.result();
@@ -106,8 +107,6 @@ Task<bool> Connection::LoginSteps(LoginNegotiator& negotiator) {
     EnterFullFeature();
     co_return true;
   }
-  FinishWith(DropReason::kProtocolError);
-  co_return false;
 }
 
 Task<bool> Connection::SendLoginReply(const LoginNegotiator::Reply& reply) {

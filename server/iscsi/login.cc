@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/check.h"
 #include "server/iscsi/chap.h"
+#include "server/iscsi/iscsi_name.h"
 #include "server/iscsi/negotiation.h"
 #include "server/iscsi/text_keys.h"
 
@@ -50,13 +51,6 @@ Constants ConstantsOf(const LoginRequestHeader& request) {
 bool Contains(std::string_view list, std::string_view element) {
   const std::vector<std::string_view> elements = SplitList(list);
   return std::find(elements.begin(), elements.end(), element) != elements.end();
-}
-
-// Looser than CheckIscsiName: virtual machines and hosts log in with names that have underscores,
-// and nothing of ours depends on the form. It must fit, and be printable wherever it is shown.
-bool UsableInitiatorName(std::string_view name) {
-  return !name.empty() && name.size() <= kMaxIscsiNameBytes &&
-         name.find(' ') == std::string_view::npos && PrintableUtf8(name) == name;
 }
 
 }  // namespace
@@ -226,11 +220,9 @@ Verdict LoginNegotiator::State::Identify(std::span<const TextKey> keys) {
   if (initiator_name == nullptr) {
     return Refuse(LoginStatus::kMissingParameter, "no InitiatorName");
   }
-  result_.initiator_name = LowerCase(initiator_name->value);
-  if (!UsableInitiatorName(result_.initiator_name)) {
-    result_.initiator_name.clear();
-    return Refuse(LoginStatus::kInitiatorError, "InitiatorName is no iSCSI name");
-  }
+  absl::StatusOr<std::string> name = NormalInitiatorName(initiator_name->value);
+  if (!name.ok()) return Refuse(LoginStatus::kInitiatorError, std::string(name.status().message()));
+  result_.initiator_name = *std::move(name);
   const TextKey* session_type = FindKey(keys, "SessionType");
   if (session_type != nullptr && session_type->value == "Discovery") {
     result_.type = SessionType::kDiscovery;

@@ -19,13 +19,15 @@
 namespace sectormap::iscsi {
 
 // What the portals of a daemon share: each reactor's memory for commands and count of connections,
-// and the bounds on logins. Any thread, but for the memory, which is its reactor's.
+// and the bounds on logins. Any thread, but for the memory, of which only the figures are.
 class PortalResources {
  public:
   explicit PortalResources(const ReactorPool& reactors,
                            size_t command_memory_bytes = kDefaultCommandMemoryBytes);
 
   CommandMemory& memory(int reactor) { return *memories_[reactor]; }
+  const CommandMemory& memory(int reactor) const { return *memories_[reactor]; }
+  int reactors() const { return static_cast<int>(memories_.size()); }
   LoginLimits& logins() { return logins_; }
 
   // The reactor with the fewest connections, which has one more from now on.

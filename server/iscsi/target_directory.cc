@@ -3,19 +3,16 @@
 
 #include <algorithm>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "core/base/check.h"
 #include "core/base/status_macros.h"
+#include "core/base/text.h"
+#include "server/iscsi/iscsi_name.h"
 
 namespace sectormap::iscsi {
 namespace {
-
-// Debian's absl has a string_view of its own.
-absl::string_view Absl(std::string_view text) { return {text.data(), text.size()}; }
 
 absl::Status NoTarget(std::string_view iqn) {
   return absl::NotFoundError(absl::StrCat("there is no target '", Absl(iqn), "'"));
@@ -34,8 +31,11 @@ absl::Status CheckCredentials(const ChapCredentials& chap, std::string_view what
   return absl::OkStatus();
 }
 
-absl::Status CheckPolicy(const AccessPolicy& policy) {
-  for (const std::string& name : policy.allowed_initiators) RETURN_IF_ERROR(CheckIscsiName(name));
+// Also brings its names into the form in which they are compared.
+absl::Status CheckPolicy(AccessPolicy& policy) {
+  for (std::string& name : policy.allowed_initiators) {
+    ASSIGN_OR_RETURN(name, NormalInitiatorName(name));
+  }
   if (policy.chap) RETURN_IF_ERROR(CheckCredentials(*policy.chap, "CHAP"));
   if (!policy.mutual_chap) return absl::OkStatus();
   if (!policy.chap) {
@@ -47,27 +47,6 @@ absl::Status CheckPolicy(const AccessPolicy& policy) {
     return absl::InvalidArgumentError("mutual CHAP must have a secret of its own");
   }
   return absl::OkStatus();
-}
-
-bool IsDigits(std::string_view text) {
-  return std::all_of(text.begin(), text.end(), absl::ascii_isdigit);
-}
-
-// RFC 7143 §4.2.7.4: "iqn." YYYY-MM "." reversed domain [":" anything].
-bool IsIqn(std::string_view name) {
-  if (name.size() < 13 || !name.starts_with("iqn.")) return false;
-  const std::string_view month = name.substr(9, 2);
-  return IsDigits(name.substr(4, 4)) && name[8] == '-' && IsDigits(month) && month >= "01" &&
-         month <= "12" && name[11] == '.' && absl::ascii_isalnum(name[12]);
-}
-
-// "eui." and 16 hex digits, "naa." and 16 or 32. The RFC's own examples use capitals here.
-bool IsHexName(std::string_view name, std::string_view prefix,
-               std::initializer_list<size_t> sizes) {
-  if (!name.starts_with(prefix)) return false;
-  name.remove_prefix(prefix.size());
-  return std::find(sizes.begin(), sizes.end(), name.size()) != sizes.end() &&
-         std::all_of(name.begin(), name.end(), absl::ascii_isxdigit);
 }
 
 // Counts down from any thread; a control thread waits for zero, for a while.
@@ -98,31 +77,6 @@ std::shared_ptr<ReleaseLatch> TellLunsChanged(
 
 }  // namespace
 
-absl::Status CheckIscsiName(std::string_view name) {
-  if (name.empty()) return absl::InvalidArgumentError("an iSCSI name must not be empty");
-  if (name.size() > kMaxIscsiNameBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("an iSCSI name is at most ", kMaxIscsiNameBytes,
-                                                   " bytes long; this one has ", name.size()));
-  }
-  if (IsHexName(name, "eui.", {16}) || IsHexName(name, "naa.", {16, 32})) return absl::OkStatus();
-  for (const char c : name) {
-    const auto byte = static_cast<unsigned char>(c);
-    // RFC 3722: what stringprep leaves. Beyond ASCII every byte is taken as it is.
-    const bool allowed = byte >= 0x80 || absl::ascii_islower(byte) || absl::ascii_isdigit(byte) ||
-                         c == '-' || c == '.' || c == ':';
-    if (!allowed) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("an iSCSI name has lower-case letters, digits, '-', '.' and ':' only: '",
-                       absl::CHexEscape(Absl(name)), "'"));
-    }
-  }
-  if (IsIqn(name)) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("'", absl::CHexEscape(Absl(name)),
-                   "' is not an iSCSI name: iqn.YYYY-MM.REVERSED.DOMAIN[:TEXT], eui. and 16 hex "
-                   "digits, or naa. and 16 or 32"));
-}
-
 bool TargetView::Allows(std::string_view initiator_name) const {
   const auto& allowed = policy.allowed_initiators;
   return allowed.empty() ||
@@ -150,12 +104,15 @@ TargetDirectory::~TargetDirectory() {
 }
 
 absl::Status TargetDirectory::AddTarget(std::string_view iqn) {
-  RETURN_IF_ERROR(CheckIscsiName(iqn));
+  ASSIGN_OR_RETURN(std::string name, NormalTargetName(iqn));
+  if (name != iqn) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("target '", Absl(iqn), "' is to be added in lower case"));
+  }
   absl::MutexLock lock(&mutex_);
-  auto [place, added] = targets_.try_emplace(std::string(iqn));
-  if (!added)
-    return absl::AlreadyExistsError(absl::StrCat("target '", Absl(iqn), "' exists already"));
-  place->second.view = std::make_shared<const TargetView>(TargetView{std::string(iqn), {}});
+  auto [place, added] = targets_.try_emplace(name);
+  if (!added) return absl::AlreadyExistsError(absl::StrCat("target '", name, "' exists already"));
+  place->second.view = std::make_shared<const TargetView>(TargetView{std::move(name), {}});
   return absl::OkStatus();
 }
 

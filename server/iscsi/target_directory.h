@@ -42,9 +42,6 @@ struct AccessPolicy {
 // RFC 7143 §10.4.5: one portal group; every portal reaches every target.
 inline constexpr uint16_t kPortalGroupTag = 1;
 
-// RFC 7143 §4.2.7.1.
-inline constexpr size_t kMaxIscsiNameBytes = 223;
-
 // SAM-5 §4.7.7: the flat address method has 14 bits.
 inline constexpr uint64_t kMaxLunNumber = 16383;
 
@@ -63,6 +60,7 @@ inline constexpr auto kReleaseWait = std::chrono::seconds(5);
 struct TargetView {
   std::string iqn;
   AccessPolicy policy;
+  // As NormalInitiatorName() gives it.
   bool Allows(std::string_view initiator_name) const;
 };
 
@@ -138,10 +136,11 @@ class TargetDirectory {
   TargetDirectory(const TargetDirectory&) = delete;
   TargetDirectory& operator=(const TargetDirectory&) = delete;
 
-  // iSCSI names as RFC 7143 §4.2.7: iqn., eui. or naa., at most 223 bytes, lower case. LUN numbers
-  // 0..16383 (flat space). Codes: InvalidArgument, AlreadyExists, NotFound.
+  // Target names are as NormalTargetName() gives them, in every call. LUN numbers 0..16383 (flat
+  // space). Codes: InvalidArgument, AlreadyExists, NotFound.
   absl::Status AddTarget(std::string_view iqn);
-  // Sessions of initiators that are no longer listed are dropped; CHAP counts at the next login.
+  // Initiators may be listed in any case. Sessions of those that are no longer listed are dropped;
+  // CHAP counts at the next login.
   absl::Status SetAccess(std::string_view iqn, AccessPolicy policy);
   // Sessions of the target hear REPORTED LUNS DATA HAS CHANGED.
   absl::Status AddLun(std::string_view iqn, uint64_t lun_number, std::shared_ptr<scsi::Lun> lun,
@@ -216,8 +215,5 @@ class TargetDirectory {
   uint16_t last_tsih_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t last_session_id_ ABSL_GUARDED_BY(mutex_) = 0;
 };
-
-// REQUIRES: nothing; the name may come from anybody. Says what is wrong with it.
-absl::Status CheckIscsiName(std::string_view name);
 
 }  // namespace sectormap::iscsi

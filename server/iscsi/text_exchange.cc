@@ -5,6 +5,7 @@
 #include <span>
 #include <utility>
 
+#include "server/iscsi/iscsi_name.h"
 #include "server/iscsi/negotiation.h"
 #include "server/iscsi/text_keys.h"
 
@@ -120,7 +121,7 @@ bool TextExchange::State::SendTargets(std::string_view which, TextKeyWriter& ans
     }
     return true;
   }
-  if (!CheckIscsiName(name).ok()) return false;
+  if (!NormalTargetName(which).ok()) return false;
   // A target that is hidden from the initiator looks like one that does not exist.
   const std::shared_ptr<const TargetView> target = directory_.Find(name);
   if (target != nullptr && target->Allows(login_.initiator_name)) List(name, answers);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/metrics/io_families.h"
 
+#include "core/block/io_op_name.h"
+
 namespace sectormap::metrics {
 
 IoFamilies::IoFamilies(std::string_view prefix, std::string_view what)
@@ -14,7 +16,7 @@ IoFamilies::IoFamilies(std::string_view prefix, std::string_view what)
 void IoFamilies::Add(std::string_view label, std::string_view value, const IoTotals& totals) {
   for (int i = 0; i < kIoOpCount; ++i) {
     const IoTotals::PerOp& op = totals.ops[i];
-    const Labels labels = {{label, value}, {"op", OpLabel(static_cast<IoOp>(i))}};
+    const Labels labels = {{label, value}, {"op", NameOf(static_cast<IoOp>(i))}};
     requests_.Add(labels, op.requests);
     bytes_.Add(labels, op.bytes);
     errors_.Add(labels, op.errors);
@@ -25,22 +27,6 @@ void IoFamilies::MoveTo(Families& families) {
   families.Add(std::move(requests_));
   families.Add(std::move(bytes_));
   families.Add(std::move(errors_));
-}
-
-std::string_view OpLabel(IoOp op) {
-  switch (op) {
-    case IoOp::kRead:
-      return "read";
-    case IoOp::kWrite:
-      return "write";
-    case IoOp::kFlush:
-      return "flush";
-    case IoOp::kDiscard:
-      return "discard";
-    case IoOp::kWriteZeroes:
-      return "write_zeroes";
-  }
-  return "other";
 }
 
 }  // namespace sectormap::metrics

@@ -23,7 +23,4 @@ class IoFamilies {
   Family requests_, bytes_, errors_;
 };
 
-// "read", "write", "flush", "discard", "write_zeroes".
-std::string_view OpLabel(IoOp op);
-
 }  // namespace sectormap::metrics

@@ -132,6 +132,21 @@ void AddIscsiFamilies(const iscsi::TargetDirectory& targets, int reactors, Famil
   families.Add(std::move(rejects));
 }
 
+void AddCommandMemoryFamilies(const iscsi::PortalResources& portals, Families& families) {
+  Family capacity = Gauge("sectormap_reactor_command_memory_bytes",
+                          "Memory that the reactor has for the data of commands in flight.");
+  Family used = Gauge("sectormap_reactor_command_memory_used_bytes",
+                      "What commands in flight hold of it; above half of it, windows stay closed.");
+  for (int i = 0; i < portals.reactors(); ++i) {
+    const std::string index = std::to_string(i);
+    const iscsi::CommandMemory& memory = portals.memory(i);
+    capacity.Add({{"reactor", index}}, uint64_t{memory.capacity()});
+    used.Add({{"reactor", index}}, uint64_t{memory.used()});
+  }
+  families.Add(std::move(capacity));
+  families.Add(std::move(used));
+}
+
 void AddCommandFamilies(const iscsi::TargetDirectory& targets, Families& families) {
   CommandFamilies commands;
   for (const std::string& iqn : targets.targets()) {

@@ -31,6 +31,7 @@ class Collector final : public prometheus::Collectable {
     AddBuildFamilies(sources_.version, families);
     AddReactorFamilies(sources_.reactors, families);
     AddIscsiFamilies(sources_.targets, sources_.reactors.size(), families);
+    AddCommandMemoryFamilies(sources_.portals, families);
     AddCommandFamilies(sources_.targets, families);
     AddDeviceFamilies(sources_.devices, families);
     AddBackingFamilies(sources_.backings, families);

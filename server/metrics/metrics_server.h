@@ -11,6 +11,7 @@
 #include "core/async/reactor_pool.h"
 #include "core/block/backing_opener.h"
 #include "core/map/device_registry.h"
+#include "server/iscsi/portal.h"
 #include "server/iscsi/target_directory.h"
 #include "server/metrics/grpc_metrics.h"
 #include "server/volumes/mirrors.h"
@@ -26,6 +27,7 @@ struct MetricsSources {
   DeviceRegistry& devices;
   BackingOpener& backings;
   iscsi::TargetDirectory& targets;
+  iscsi::PortalResources& portals;
   GrpcMetrics& grpc;
   // Nothing is told of what is not there.
   const volumes::Snapshots* snapshots = nullptr;

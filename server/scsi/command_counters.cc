@@ -36,9 +36,9 @@ OpClass ClassOf(std::span<const uint8_t, kCdbBytes> cdb) {
 
 CommandTotals CommandCounters::Sum() const {
   CommandTotals totals;
-  for (const Slot& slot : slots_) {
+  shards_.ForEach([&totals](const Shard& shard) {
     for (int op = 0; op < kOpClassCount; ++op) {
-      const PerClass& from = slot.classes[op];
+      const PerClass& from = shard[op];
       CommandTotals::PerClass& to = totals.classes[op];
       to.commands += from.commands.value();
       to.bytes += from.bytes.value();
@@ -46,7 +46,7 @@ CommandTotals CommandCounters::Sum() const {
       to.nanoseconds += from.nanoseconds.value();
       for (size_t i = 0; i < kLatencyBuckets; ++i) to.latency[i] += from.latency[i].value();
     }
-  }
+  });
   return totals;
 }
 

@@ -10,7 +10,7 @@
 #include <span>
 
 #include "core/async/clock.h"
-#include "core/async/reactor.h"
+#include "core/async/per_reactor.h"
 #include "core/block/io_counters.h"
 #include "server/scsi/scsi_command.h"
 
@@ -57,7 +57,7 @@ class CommandCounters {
  public:
   // On a reactor, when a command's status is known.
   void Count(OpClass op, uint64_t bytes, bool ok, nanoseconds duration) {
-    PerClass& counters = slots_[Reactor::Current().index()].classes[static_cast<int>(op)];
+    PerClass& counters = shards_.Mine()[static_cast<int>(op)];
     counters.commands.Add(1);
     counters.bytes.Add(bytes);
     if (!ok) counters.errors.Add(1);
@@ -79,10 +79,8 @@ class CommandCounters {
     LocalCounter commands, bytes, errors, nanoseconds;
     std::array<LocalCounter, kLatencyBuckets> latency;
   };
-  struct alignas(64) Slot {
-    std::array<PerClass, kOpClassCount> classes;
-  };
-  std::array<Slot, kMaxReactors> slots_;
+  using Shard = std::array<PerClass, kOpClassCount>;
+  PerReactor<Shard> shards_;
 };
 
 }  // namespace sectormap::scsi

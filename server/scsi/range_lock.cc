@@ -2,7 +2,6 @@
 #include "server/scsi/range_lock.h"
 
 #include <algorithm>
-#include <array>
 
 #include "core/base/check.h"
 
@@ -21,13 +20,14 @@ struct RangeLockState {
     WaitQueue write_gone;  // exclusive operations waiting for writes in flight
   };
 
-  RangeLockState(ReactorPool& pool, int home_index) : reactors(pool), home(home_index) {}
+  RangeLockState(ReactorPool& pool, int home_index)
+      : reactors(pool), home(home_index), shards(pool.size()) {}
 
   Shard& shard() { return shards[Reactor::Current().index()]; }
 
   ReactorPool& reactors;
   const int home;
-  std::array<Shard, kMaxReactors> shards;
+  std::vector<Shard> shards;  // by the reactors that there are
 
   // On the home reactor: exclusive operations, queued and running, in the order they came.
   std::vector<Hold> queue;

@@ -38,19 +38,6 @@ Saved ToSaved(DeviceRecord record) {
           .deferred_remove = record.deferred_remove};
 }
 
-// What the device will be once it has been resumed.
-DeviceRecord AfterResume(Saved saved) {
-  std::optional<std::string> live = std::move(saved.table_to_keep);
-  DeviceRecord record = ToRecord(std::move(saved));
-  if (record.inactive_table.has_value()) {
-    record.inactive_table = std::nullopt;
-    record.live_read_only = std::exchange(record.inactive_read_only, false);
-  }
-  record.live_table = std::move(live);
-  record.suspended = false;
-  return record;
-}
-
 // The answer to a verb that failed and had to be undone.
 absl::Status Undone(absl::Status cause, const absl::Status& undo) {
   if (undo.ok()) return cause;
@@ -177,19 +164,22 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Suspend(std::string_view name, Suspend
   return registry_.Info(name);
 }
 
-// So is a resume: a swapped table has served initiators already when the store refuses.
+// So is a resume: a swapped table has served initiators already when the store refuses. The
+// registry says when nothing can refuse it any more, so that a kill never finds the intent of what
+// was not to happen.
 absl::StatusOr<DeviceInfo> VolumeCatalog::Resume(std::string_view name) {
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
-  ASSIGN_OR_RETURN(Saved before, registry_.Snapshot(name));
-  if (before.suspended && !before.live_table.has_value() && !before.inactive_table.has_value()) {
-    // Refused for want of a table: a kill must not find the intent of what was never to happen.
-    return registry_.Resume(name);
+  std::optional<DeviceRecord> written;
+  absl::Status status = registry_.Resume(name, SuspendMode::kFlush, [&](const Saved& next) {
+    DeviceRecord intent = ToRecord(next);
+    absl::Status kept = KeepIntent(intent);
+    if (kept.ok()) written = std::move(intent);
+    return kept;
+  });
+  if (!status.ok()) {
+    return written.has_value() ? Undone(std::move(status), KeepCurrent(name)) : status;
   }
-  const DeviceRecord intent = AfterResume(std::move(before));
-  RETURN_IF_ERROR(KeepIntent(intent));
-  absl::Status status = registry_.Resume(name);
-  if (!status.ok()) return Undone(std::move(status), KeepCurrent(name));
-  KeepIfOtherThan(intent);
+  if (written.has_value()) KeepIfOtherThan(*written);
   return registry_.Info(name);
 }
 
@@ -200,18 +190,24 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Replace(std::string_view name, std::st
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
   RETURN_IF_ERROR(registry_.Load(name, spec, read_only));
-  ASSIGN_OR_RETURN(Saved loaded, registry_.Snapshot(name));
-  const DeviceRecord intent = AfterResume(std::move(loaded));
-  absl::Status status = KeepIntent(intent);
-  if (!status.ok()) return Undone(std::move(status), PutInactiveBack(before));
-  status = SwapIn(before, mode);
-  if (!status.ok()) return Undone(std::move(status), KeepCurrent(name));
-  KeepIfOtherThan(intent);
+  std::optional<DeviceRecord> written;
+  absl::Status status = SwapIn(before, mode, [&](const Saved& next) -> absl::Status {
+    if (next.suspended) return absl::OkStatus();  // refused: what the store has comes back
+    DeviceRecord intent = ToRecord(next);
+    RETURN_IF_ERROR(KeepIntent(intent));
+    written = std::move(intent);
+    return absl::OkStatus();
+  });
+  if (!status.ok()) {
+    return written.has_value() ? Undone(std::move(status), KeepCurrent(name)) : status;
+  }
+  if (written.has_value()) KeepIfOtherThan(*written);
   return registry_.Info(name);
 }
 
-absl::Status VolumeCatalog::SwapIn(const Saved& before, SuspendMode mode) {
-  absl::Status status = registry_.Resume(before.name, mode);
+absl::Status VolumeCatalog::SwapIn(const Saved& before, SuspendMode mode,
+                                   const DeviceRegistry::ResumeIntent& intent) {
+  absl::Status status = registry_.Resume(before.name, mode, intent);
   if (status.ok()) return status;
   absl::Status undo = registry_.Clear(before.name);
   const absl::StatusOr<DeviceInfo> now = registry_.Info(before.name);

@@ -125,7 +125,8 @@ class VolumeCatalog {
   class Together;
 
   absl::Status LoadAndResume(std::string_view name, std::string_view table, bool read_only);
-  absl::Status SwapIn(const DeviceRegistry::Saved& before, SuspendMode mode);
+  absl::Status SwapIn(const DeviceRegistry::Saved& before, SuspendMode mode,
+                      const DeviceRegistry::ResumeIntent& intent);
   absl::Status PutInactiveBack(const DeviceRegistry::Saved& before);
 
   absl::Status AskGuard(std::string_view name) const {

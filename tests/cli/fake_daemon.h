@@ -3,10 +3,6 @@
 // command line that talks to it.
 #pragma once
 
-#include <stdlib.h>
-#include <unistd.h>
-
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <sstream>
@@ -20,6 +16,7 @@
 #include "sectormap/v1/device_mapper.grpc.pb.h"
 #include "sectormap/v1/iscsi.grpc.pb.h"
 #include "sectormap/v1/operations.grpc.pb.h"
+#include "tests/support/test_directory.h"
 
 namespace sectormap::cli {
 
@@ -278,20 +275,6 @@ struct Outcome {
   std::string out, err;
 };
 
-// A directory that goes away with the test.
-class ScratchDirectory {
- public:
-  ScratchDirectory() {
-    std::string pattern = std::filesystem::temp_directory_path() / "sectormap-cli-XXXXXX";
-    path_ = mkdtemp(pattern.data());
-  }
-  ~ScratchDirectory() { std::filesystem::remove_all(path_); }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
-
 class CliTest : public testing::Test {
  protected:
   CliTest() {
@@ -304,7 +287,7 @@ class CliTest : public testing::Test {
   }
   ~CliTest() override { server_->Shutdown(); }
 
-  std::string uri() const { return "unix:" + scratch.path() + "/control.sock"; }
+  std::string uri() const { return "unix:" + scratch / "control.sock"; }
 
   // Without a daemon's address: what the environment says.
   Outcome RunAsIs(std::vector<std::string> words) {
@@ -329,7 +312,7 @@ class CliTest : public testing::Test {
     return RunAsIs(std::move(words));
   }
 
-  ScratchDirectory scratch;
+  TestDirectory scratch{"/tmp"};  // short, as a socket's path has to be
   FakeDeviceMapper devices;
   FakeIscsi iscsi;
   FakeOperations operations;

@@ -65,10 +65,10 @@ TEST_F(CliTest, CreateTakesTheTableFromStandardInputThatIsNoTerminal) {
 }
 
 TEST_F(CliTest, CreateTakesTheTableFromAFileAsDmsetupDoes) {
-  WriteFile(scratch.path() + "/t", "0 16 zero\n");
-  EXPECT_EQ(RunCli({"create", "x", scratch.path() + "/t"}).code, ExitCode::kOk);
+  WriteFile(scratch / "t", "0 16 zero\n");
+  EXPECT_EQ(RunCli({"create", "x", scratch / "t"}).code, ExitCode::kOk);
   EXPECT_EQ(devices.created.table(), "0 16 zero\n");
-  EXPECT_EQ(RunCli({"create", "y", "--table-file", scratch.path() + "/t"}).code, ExitCode::kOk);
+  EXPECT_EQ(RunCli({"create", "y", "--table-file", scratch / "t"}).code, ExitCode::kOk);
   EXPECT_EQ(devices.created.name(), "y");
 }
 
@@ -98,9 +98,9 @@ TEST_F(CliTest, CreateFromEmptyStandardInputIsWrongUsage) {
 }
 
 TEST_F(CliTest, AMissingTableFileIsNamed) {
-  const Outcome outcome = RunCli({"load", "x", "--table-file", scratch.path() + "/none"});
+  const Outcome outcome = RunCli({"load", "x", "--table-file", scratch / "none"});
   EXPECT_EQ(outcome.code, ExitCode::kError);
-  EXPECT_TRUE(Contains(outcome.err, scratch.path() + "/none: No such file")) << outcome.err;
+  EXPECT_TRUE(Contains(outcome.err, scratch / "none: No such file")) << outcome.err;
 }
 
 // --- What is sent ---
@@ -169,13 +169,12 @@ TEST_F(CliTest, WaitPassesTheEventNumberOn) {
 }
 
 TEST_F(CliTest, ExportSendsAccessAndReadsSecretsFromFiles) {
-  WriteFile(scratch.path() + "/in", "a-secret-of-15b\n");
-  WriteFile(scratch.path() + "/back", "another-secret!");
-  const Outcome outcome =
-      RunCli({"export", "vol", "--iqn", "iqn.2026-11.io.sectormap:t", "--lun", "5", "--readonly",
-              "--chap-user", "u", "--chap-secret-file", scratch.path() + "/in",
-              "--mutual-chap-user", "t", "--mutual-chap-secret-file", scratch.path() + "/back",
-              "--allow", "iqn.a:1", "--allow", "iqn.a:2"});
+  WriteFile(scratch / "in", "a-secret-of-15b\n");
+  WriteFile(scratch / "back", "another-secret!");
+  const Outcome outcome = RunCli(
+      {"export", "vol", "--iqn", "iqn.2026-11.io.sectormap:t", "--lun", "5", "--readonly",
+       "--chap-user", "u", "--chap-secret-file", scratch / "in", "--mutual-chap-user", "t",
+       "--mutual-chap-secret-file", scratch / "back", "--allow", "iqn.a:1", "--allow", "iqn.a:2"});
   EXPECT_EQ(outcome.code, ExitCode::kOk) << outcome.err;
   EXPECT_EQ(outcome.out, "vol is LUN 5 of iqn.2026-11.io.sectormap:t\n");
   EXPECT_EQ(iscsi.exported.chap().user(), "u");
@@ -186,24 +185,24 @@ TEST_F(CliTest, ExportSendsAccessAndReadsSecretsFromFiles) {
 }
 
 TEST_F(CliTest, ASecretFileThatEverybodyCanReadIsRefusedWithAdvice) {
-  WriteFile(scratch.path() + "/s", "a-secret-of-15b\n", 0644);
+  WriteFile(scratch / "s", "a-secret-of-15b\n", 0644);
   const Outcome outcome =
-      RunCli({"export", "vol", "--chap-user", "u", "--chap-secret-file", scratch.path() + "/s"});
+      RunCli({"export", "vol", "--chap-user", "u", "--chap-secret-file", scratch / "s"});
   EXPECT_EQ(outcome.code, ExitCode::kError);
-  EXPECT_TRUE(Contains(outcome.err, "chmod 600 " + scratch.path() + "/s")) << outcome.err;
+  EXPECT_TRUE(Contains(outcome.err, "chmod 600 " + (scratch / "s"))) << outcome.err;
   EXPECT_FALSE(Contains(outcome.err, "a-secret-of-15b"));
   EXPECT_FALSE(iscsi.exported.has_chap());
 }
 
 TEST_F(CliTest, ASecretFileHoldsOneLineAndNotTooMuch) {
-  WriteFile(scratch.path() + "/two", "one\ntwo\n");
-  WriteFile(scratch.path() + "/empty", "\n");
-  WriteFile(scratch.path() + "/long", std::string(5000, 'x'));
+  WriteFile(scratch / "two", "one\ntwo\n");
+  WriteFile(scratch / "empty", "\n");
+  WriteFile(scratch / "long", std::string(5000, 'x'));
   for (const char* name : {"/two", "/empty", "/long", "/missing"}) {
-    const Outcome outcome =
-        RunCli({"export", "vol", "--chap-user", "u", "--chap-secret-file", scratch.path() + name});
+    const Outcome outcome = RunCli({"export", "vol", "--chap-user", "u", "--chap-secret-file",
+                                    scratch.path().string() + name});
     EXPECT_EQ(outcome.code, ExitCode::kError) << name;
-    EXPECT_TRUE(Contains(outcome.err, scratch.path() + name)) << outcome.err;
+    EXPECT_TRUE(Contains(outcome.err, scratch.path().string() + name)) << outcome.err;
   }
 }
 
@@ -305,15 +304,16 @@ TEST_F(CliTest, EveryVerbsHelpShowsAnExample) {
 
 TEST_F(CliTest, BashCompletesVerbsOptionsAndDevices) {
   devices.Add("volume-one");
-  WriteFile(scratch.path() + "/completion", RunAsIs({"completion", "bash"}).out);
+  WriteFile(scratch / "completion", RunAsIs({"completion", "bash"}).out);
   // A stand-in for the command that bash asks for the names.
-  WriteFile(scratch.path() + "/sectormap", "#!/bin/sh\necho volume-one\n", 0700);
+  WriteFile(scratch / "sectormap", "#!/bin/sh\necho volume-one\n", 0700);
   const auto complete = [this](const std::string& line) {
     const std::string script =
-        "PATH=" + scratch.path() + ":$PATH; . " + scratch.path() + "/completion; COMP_WORDS=(" +
-        line + "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _sectormap; echo \"${COMPREPLY[*]}\"";
-    WriteFile(scratch.path() + "/script", script);
-    FILE* bash = popen(("bash " + scratch.path() + "/script").c_str(), "r");
+        "PATH=" + scratch.path().string() + ":$PATH; . " + (scratch / "completion") +
+        "; COMP_WORDS=(" + line +
+        "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _sectormap; echo \"${COMPREPLY[*]}\"";
+    WriteFile(scratch / "script", script);
+    FILE* bash = popen(("bash " + (scratch / "script")).c_str(), "r");
     char text[4096] = {};
     const size_t length = fread(text, 1, sizeof(text) - 1, bash);
     pclose(bash);
@@ -395,17 +395,16 @@ TEST_F(CliTest, TheEnvironmentNamesTheDaemon) {
 }
 
 TEST_F(CliTest, APlainPathIsAUnixSocket) {
-  EXPECT_EQ(RunAsIs({"--server", scratch.path() + "/control.sock", "ls"}).code, ExitCode::kOk);
+  EXPECT_EQ(RunAsIs({"--server", scratch / "control.sock", "ls"}).code, ExitCode::kOk);
 }
 
 TEST_F(CliTest, TheDefaultIsTheUsersStateDirectory) {
-  environment["XDG_STATE_HOME"] = scratch.path();
+  environment["XDG_STATE_HOME"] = scratch.path().string();
   const Outcome outcome = RunAsIs({"ls"});
   EXPECT_EQ(outcome.code, ExitCode::kUnreachable);
-  EXPECT_TRUE(Contains(outcome.err, "unix:" + scratch.path() + "/sectormap/control.sock"))
-      << outcome.err;
-  environment = {{"HOME", scratch.path()}};
-  EXPECT_TRUE(Contains(RunAsIs({"ls"}).err, scratch.path() + "/.local/state/sectormap"));
+  EXPECT_TRUE(Contains(outcome.err, "unix:" + (scratch / "sectormap/control.sock"))) << outcome.err;
+  environment = {{"HOME", scratch.path().string()}};
+  EXPECT_TRUE(Contains(RunAsIs({"ls"}).err, scratch / ".local/state/sectormap"));
 }
 
 TEST_F(CliTest, NoSocketSaysHowToStartTheDaemon) {
@@ -415,7 +414,7 @@ TEST_F(CliTest, NoSocketSaysHowToStartTheDaemon) {
 }
 
 TEST_F(CliTest, ADeadSocketSaysThatTheDaemonHasEnded) {
-  const std::string path = scratch.path() + "/dead.sock";
+  const std::string path = scratch / "dead.sock";
   {
     // A server that ends removes its socket; one that is killed leaves it.
     FakeIscsi other;

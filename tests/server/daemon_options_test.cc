@@ -64,6 +64,7 @@ TEST_F(DaemonOptionsTest, RepeatedOptionsAddUp) {
 TEST_F(DaemonOptionsTest, TheFileHasTheSameKeysAndTheCommandLineWins) {
   const std::string file = File(
       "state-dir = \"/from/file\"\nlisten = [\"127.0.0.1:1\", \"[::1]:1\"]\nreactors = 3\n"
+      "poll = 7\nfile-mode = \"direct\"\n"
       "control = \"tcp:127.0.0.1:7\"\nmetrics = \"none\"\ndevice-root = \"/d\"\n"
       "log-level = \"debug\"\n");
   const auto line = Read({"--config", file, "--reactors", "2"});
@@ -71,6 +72,8 @@ TEST_F(DaemonOptionsTest, TheFileHasTheSameKeysAndTheCommandLineWins) {
   EXPECT_EQ(line->options.state_dir, "/from/file");
   EXPECT_THAT(line->options.listen, ElementsAre("127.0.0.1:1", "[::1]:1"));
   EXPECT_EQ(line->options.reactors, 2);
+  EXPECT_EQ(line->options.poll, std::chrono::microseconds(7));
+  EXPECT_EQ(line->options.file_mode, FileDevice::Mode::kDirect);
   EXPECT_EQ(line->options.control[0].ToGrpc(), "127.0.0.1:7");
   EXPECT_FALSE(line->options.metrics.has_value());
   EXPECT_THAT(line->options.device_roots, ElementsAre("/d"));
@@ -98,6 +101,9 @@ TEST_F(DaemonOptionsTest, WrongOptionsSayWhatWouldBeRight) {
   EXPECT_THAT(Refusal({"--metrics", "9360"}), HasSubstr("ADDR:PORT"));
   EXPECT_THAT(Refusal({"--reactors", "0"}), HasSubstr("give 1 to"));
   EXPECT_THAT(Refusal({"--reactors", "65"}), HasSubstr("give 1 to"));
+  EXPECT_THAT(Refusal({"--poll", "-1"}), HasSubstr("give 0 to 1000"));
+  EXPECT_THAT(Refusal({"--poll", "1001"}), HasSubstr("give 0 to 1000"));
+  EXPECT_THAT(Refusal({"--file-mode", "mmap"}), HasSubstr("writeback or direct"));
   EXPECT_THAT(Refusal({"--log-level", "loud"}), HasSubstr("debug, info"));
   EXPECT_THAT(Refusal({"--control", "tcp:0.0.0.0:1"}), HasSubstr("loopback"));
   EXPECT_THAT(Refusal({"--state-dir", "/" + std::string(120, 'x')}), HasSubstr("--control"));

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// RefusingStore: a StateStore that can be told to refuse every change, as a full disk does.
+// RefusingStore: a StateStore that can be told to refuse every change, as a full disk does, and
+// that remembers what it was given: what a kill between two writes would leave.
 #pragma once
 
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -23,10 +25,19 @@ class RefusingStore final : public state::StateStore {
     refusal_ = std::move(status);
   }
 
+  // The devices that were put, in order, since the last call.
+  std::vector<state::DeviceRecord> TakePuts() {
+    absl::MutexLock hold(&mutex_);
+    return std::exchange(puts_, {});
+  }
+
   absl::StatusOr<state::Contents> LoadAll() override { return store_->LoadAll(); }
   absl::Status PutDevice(const state::DeviceRecord& device) override {
     RETURN_IF_ERROR(refusal());
-    return store_->PutDevice(device);
+    RETURN_IF_ERROR(store_->PutDevice(device));
+    absl::MutexLock hold(&mutex_);
+    puts_.push_back(device);
+    return absl::OkStatus();
   }
   absl::Status DeleteDevice(std::string_view identity) override {
     RETURN_IF_ERROR(refusal());
@@ -62,6 +73,7 @@ class RefusingStore final : public state::StateStore {
   const std::unique_ptr<state::StateStore> store_;
   absl::Mutex mutex_;
   absl::Status refusal_ ABSL_GUARDED_BY(mutex_);
+  std::vector<state::DeviceRecord> puts_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace sectormap::testing

@@ -8,9 +8,6 @@
 #include <memory>
 #include <string>
 
-#include "core/async/clock.h"
-#include "core/block/memory_device.h"
-#include "core/map/device_registry.h"
 #include "sectormap/v1/device_mapper.grpc.pb.h"
 #include "sectormap/v1/iscsi.grpc.pb.h"
 #include "server/control/change_feed.h"
@@ -19,42 +16,16 @@
 #include "server/control/durable_reservations.h"
 #include "server/control/export_catalog.h"
 #include "server/control/iscsi_service.h"
-#include "targets/builtin_targets.h"
-#include "tests/support/refusing_store.h"
-#include "tests/support/test_directory.h"
+#include "tests/server/volumes/volume_fixture.h"
 
 namespace sectormap::control {
 
-// Memory of 1024 sectors under any name.
-class AnyMemory final : public BackingSource {
- public:
-  absl::StatusOr<std::shared_ptr<BlockDevice>> Open(std::string_view, bool) override {
-    auto device = MemoryDevice::Create(SectorCount(1024));
-    if (!device.ok()) return device.status();
-    return std::shared_ptr<BlockDevice>(*std::move(device));
-  }
-};
-
-class ControlFixture : public ::testing::Test {
+class ControlFixture : public VolumeFixture {
  protected:
-  void SetUp() override {
-    targets::AddBuiltinTargets(types_);
-    auto pool = ReactorPool::Start(1, clock_);
-    ASSERT_TRUE(pool.ok()) << pool.status();
-    reactors_ = *std::move(pool);
-    Start();
-  }
-  void TearDown() override { Stop(); }
-
-  void Start() {
-    auto store = state::OpenSqliteStore(scratch_.path().string());
-    ASSERT_TRUE(store.ok()) << store.status();
-    store_ = std::make_unique<testing::RefusingStore>(*std::move(store));
+  void Start() override {
+    ASSERT_NO_FATAL_FAILURE(VolumeFixture::Start());
     const auto contents = store_->LoadAll();
     ASSERT_TRUE(contents.ok()) << contents.status();
-    registry_ = std::make_unique<DeviceRegistry>(*reactors_, types_, backings_);
-    volumes_ = std::make_unique<volumes::VolumeCatalog>(*registry_, *store_);
-    ASSERT_TRUE(volumes_->Restore(contents->devices).ok());
     reservations_ = std::make_unique<DurableReservations>(*store_);
     directory_ = std::make_unique<iscsi::TargetDirectory>();
     exports_ = std::make_unique<ExportCatalog>(*volumes_, *store_, *directory_, *reactors_,
@@ -75,7 +46,7 @@ class ControlFixture : public ::testing::Test {
     iscsi_ = v1::Iscsi::NewStub(channel_);
   }
 
-  void Stop() {
+  void Stop() override {
     mapper_.reset();
     iscsi_.reset();
     channel_.reset();
@@ -88,14 +59,7 @@ class ControlFixture : public ::testing::Test {
     exports_.reset();
     directory_.reset();
     reservations_.reset();
-    volumes_.reset();
-    registry_.reset();
-    store_.reset();
-  }
-
-  void Restart() {
-    Stop();
-    Start();
+    VolumeFixture::Stop();
   }
 
   // --- Calls, with one line each in a test ---
@@ -126,14 +90,6 @@ class ControlFixture : public ::testing::Test {
   // Short, so that a test sees heartbeats; no test depends on how short.
   FeedTimes times_{.poll = std::chrono::milliseconds(20),
                    .heartbeat = std::chrono::milliseconds(60)};
-  SteadyClock clock_;
-  TestDirectory scratch_{"/tmp"};  // short, as a socket's path has to be
-  TargetRegistry types_;
-  AnyMemory backings_;
-  std::unique_ptr<ReactorPool> reactors_;
-  std::unique_ptr<testing::RefusingStore> store_;
-  std::unique_ptr<DeviceRegistry> registry_;
-  std::unique_ptr<volumes::VolumeCatalog> volumes_;
   std::unique_ptr<DurableReservations> reservations_;
   std::unique_ptr<iscsi::TargetDirectory> directory_;
   std::unique_ptr<ExportCatalog> exports_;

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "server/control/access_rules.h"
+#include "server/iscsi/iscsi_name.h"
 #include "tests/server/control/control_fixture.h"
 
 namespace sectormap::control {
@@ -235,7 +236,7 @@ TEST_F(IscsiServiceTest, ReservationsAreDurableAndReachTheNextUnit) {
 TEST(AccessRulesTest, DefaultIqnHoldsOnlyWhatAnIscsiNameMay) {
   EXPECT_EQ(DefaultIqn("data"), "iqn.2026-11.io.sectormap:data");
   EXPECT_EQ(DefaultIqn("My Disk_1+x"), "iqn.2026-11.io.sectormap:my-disk-1-x");
-  EXPECT_TRUE(NormalName(DefaultIqn(std::string(127, '\xff'))).ok());
+  EXPECT_TRUE(iscsi::NormalTargetName(DefaultIqn(std::string(127, '\xff'))).ok());
 }
 
 TEST(AccessRulesTest, ChapSecretsHaveTwelveTo255Bytes) {

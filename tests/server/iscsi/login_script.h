@@ -3,12 +3,15 @@
 // hands them to a LoginNegotiator and reads the answers.
 #pragma once
 
+#include <array>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "server/iscsi/chap.h"
 #include "server/iscsi/login.h"
 #include "server/iscsi/text_keys.h"
@@ -20,6 +23,9 @@ inline constexpr std::string_view kOpenTarget = "iqn.2026-11.io.sectormap:open";
 inline constexpr std::string_view kChapTarget = "iqn.2026-11.io.sectormap:chap";
 inline constexpr std::string_view kMutualTarget = "iqn.2026-11.io.sectormap:mutual";
 inline constexpr std::string_view kGuardedTarget = "iqn.2026-11.io.sectormap:guarded";  // an ACL
+// As an administrator may write them.
+inline constexpr std::array<std::string_view, 3> kFriends = {
+    "iqn.2026-11.com.example:Friend", "eui.02004567A425678D", "iqn.2008-11.org.linux-kvm:my_vm"};
 inline constexpr std::string_view kUser = "user";
 inline constexpr std::string_view kSecret = "a-secret-of-16-b";
 inline constexpr std::string_view kOurUser = "target";
@@ -36,7 +42,7 @@ inline bool AddTargets(TargetDirectory& directory) {
   AccessPolicy both_ways = one_way;
   both_ways.mutual_chap = ChapCredentials{std::string(kOurUser), std::string(kOurSecret)};
   AccessPolicy guarded;
-  guarded.allowed_initiators = {"iqn.2026-11.com.example:friend"};
+  guarded.allowed_initiators.assign(kFriends.begin(), kFriends.end());
   return directory.SetAccess(kChapTarget, one_way).ok() &&
          directory.SetAccess(kMutualTarget, both_ways).ok() &&
          directory.SetAccess(kGuardedTarget, guarded).ok();
@@ -104,8 +110,22 @@ inline std::map<std::string, std::string> Values(std::string_view text) {
   return values;
 }
 
-// CHAP_R for the challenge in `text`, in hex.
-inline std::string ChapAnswer(std::string_view text, std::string_view secret) {
+enum class Encoding { kHex, kBase64 };
+
+// A binary value as it is sent (RFC 7143 §6.1).
+inline std::string Encoded(std::span<const uint8_t> bytes, Encoding encoding) {
+  if (encoding == Encoding::kBase64) {
+    return "0b" + absl::Base64Escape(
+                      absl::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+  }
+  TextKeyWriter writer;
+  writer.AddHex("", bytes);
+  return writer.text().substr(1, writer.text().size() - 2);
+}
+
+// CHAP_R for the challenge in `text`.
+inline std::string ChapAnswer(std::string_view text, std::string_view secret,
+                              Encoding encoding = Encoding::kHex) {
   auto values = Values(text);
   const auto algorithm = static_cast<ChapAlgorithm>(ParseNumber(values["CHAP_A"]).value_or(0));
   std::vector<uint8_t> challenge(kMaxChapChallengeBytes);
@@ -114,9 +134,7 @@ inline std::string ChapAnswer(std::string_view text, std::string_view secret) {
   if (digest.empty()) return "";
   ComputeChapResponse(algorithm, static_cast<uint8_t>(ParseNumber(values["CHAP_I"]).value_or(0)),
                       secret, challenge, digest);
-  TextKeyWriter writer;
-  writer.AddHex("", digest);
-  return writer.text().substr(1, writer.text().size() - 2);
+  return Encoded(digest, encoding);
 }
 
 }  // namespace sectormap::iscsi

@@ -4,10 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "absl/strings/ascii.h"
+#include "core/base/text.h"
 #include "tests/server/iscsi/login_script.h"
 #include "tests/server/iscsi/test_seed.h"
 
@@ -186,6 +189,16 @@ TEST_F(LoginTest, UnusableInitiatorNamesAreRefused) {
   }
 }
 
+TEST_F(LoginTest, ALoginThatNeverEndsIsEnded) {
+  constexpr int kRequestsMax = 256;
+  LoginScript script(directory);
+  ASSERT_EQ(script.Send(kInOperational, Names()).next, Next::kContinue);
+  for (int i = 1; i < kRequestsMax; ++i) {
+    ASSERT_EQ(script.Send(kInOperational, KeyList{}).next, Next::kContinue) << i;
+  }
+  ExpectRefused(script.Send(kInOperational, KeyList{}), LoginStatus::kInitiatorError);
+}
+
 TEST_F(LoginTest, AnAliasIsMadePrintable) {
   LoginScript script(directory);
   script.Send(kOperationalToFullFeature, With(Names(), {{"InitiatorAlias", "a\x1b\xff"}}));
@@ -207,6 +220,19 @@ TEST_F(LoginTest, MissingNames) {
 TEST_F(LoginTest, UnknownTarget) {
   for (const char* name : {"iqn.2026-11.io.sectormap:none", "", "%s%n", "iqn"}) {
     EXPECT_EQ(Refusal(kSecurityToOperational, Names(name)), LoginStatus::kNotFound) << name;
+  }
+}
+
+TEST_F(LoginTest, AListedInitiatorIsKnownInWhateverCaseItIsWritten) {
+  for (const std::string_view listed : kFriends) {
+    for (const std::string& name : {std::string(listed), absl::AsciiStrToUpper(Absl(listed)),
+                                    absl::AsciiStrToLower(Absl(listed))}) {
+      LoginScript script(directory);
+      const Reply reply =
+          script.Send(kOperationalToFullFeature,
+                      {{"InitiatorName", name}, {"TargetName", std::string(kGuardedTarget)}});
+      EXPECT_EQ(reply.next, Next::kFullFeature) << name;
+    }
   }
 }
 
@@ -617,6 +643,30 @@ TEST_F(LoginTest, MutualChap) {
   const std::string asked = Text(With({{"CHAP_A", "7"}}, question));
   EXPECT_EQ(reply.text,
             Text({{"CHAP_N", std::string(kOurUser)}, {"CHAP_R", ChapAnswer(asked, kOurSecret)}}));
+}
+
+TEST_F(LoginTest, ChapValuesMayBeHexOrBase64OneWayAndMutual) {
+  std::vector<uint8_t> ours(17);  // base64 with padding: `=` in a value
+  std::iota(ours.begin(), ours.end(), uint8_t{0xf0});
+  for (const Encoding encoding : {Encoding::kHex, Encoding::kBase64}) {
+    for (const char* algorithm : {"5", "7"}) {
+      LoginScript one_way(directory);
+      std::string challenge = UpToChallenge(one_way, kChapTarget, algorithm);
+      const auto proof = [&]() -> KeyList {
+        return {{"CHAP_N", std::string(kUser)},
+                {"CHAP_R", ChapAnswer(challenge, kSecret, encoding)}};
+      };
+      ExpectAccepted(one_way.Send(kSecurityToFullFeature, proof()), Next::kFullFeature,
+                     kSecurityToFullFeature);
+      LoginScript mutual(directory);
+      challenge = UpToChallenge(mutual, kMutualTarget, algorithm);
+      const KeyList question = {{"CHAP_I", "0xc8"}, {"CHAP_C", Encoded(ours, encoding)}};
+      const Reply reply = mutual.Send(kSecurityToFullFeature, With(proof(), question));
+      ExpectAccepted(reply, Next::kFullFeature, kSecurityToFullFeature);
+      EXPECT_EQ(Values(reply.text)["CHAP_R"],
+                ChapAnswer(Text(With({{"CHAP_A", algorithm}}, question)), kOurSecret));
+    }
+  }
 }
 
 TEST_F(LoginTest, OneWayChapIsEnoughForATargetThatCouldProveItself) {

@@ -9,7 +9,10 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <functional>
+#include <optional>
 
+#include "absl/strings/str_cat.h"
 #include "server/metrics/device_metrics.h"
 #include "server/metrics/iscsi_metrics.h"
 #include "server/metrics/reactor_metrics.h"
@@ -43,6 +46,9 @@ std::string Scrape(const std::string& address) {
   return answer;
 }
 
+// One command of the largest size.
+constexpr size_t kCommandMemory = scsi::kMaxTransferBytes;
+
 class MetricsServerTest : public testing::Test {
  protected:
   MetricsServerTest() {
@@ -65,6 +71,7 @@ class MetricsServerTest : public testing::Test {
                                                  .devices = *devices_,
                                                  .backings = *backings_,
                                                  .targets = targets_,
+                                                 .portals = portals_,
                                                  .grpc = grpc_});
     EXPECT_TRUE(server.ok()) << server.status();
     return *std::move(server);
@@ -76,6 +83,7 @@ class MetricsServerTest : public testing::Test {
   std::unique_ptr<BackingOpener> backings_ = *BackingOpener::Create({});
   std::unique_ptr<DeviceRegistry> devices_;
   iscsi::TargetDirectory targets_;
+  iscsi::PortalResources portals_{*reactors_, kCommandMemory};
   GrpcMetrics grpc_;
 };
 
@@ -122,6 +130,33 @@ TEST_F(MetricsServerTest, ShowsWhatFailed) {
               HasSubstr("sectormap_device_errors_total{device=\"bad\",op=\"read\"} 1\n"));
 }
 
+TEST_F(MetricsServerTest, ShowsTheMemoryThatEachReactorsCommandsHold) {
+  const std::string capacity = std::to_string(kCommandMemory);
+  const auto server = Start("127.0.0.1:0");
+  iscsi::CommandMemory& memory = portals_.memory(1);
+  iscsi::UnitShare& share = memory.Join(nullptr);
+  std::optional<iscsi::CommandBuffer> buffer;
+  const auto on_its_reactor = [this](const std::function<void()>& work) {
+    reactors_->OnEach([&](Reactor& reactor) {
+      if (reactor.index() == 1) work();
+    });
+  };
+  on_its_reactor([&] { buffer = memory.TryTake(share, 8192); });
+  std::string text = Scrape(server->address());
+  for (const char* index : {"0", "1"}) {
+    EXPECT_THAT(text, HasSubstr(absl::StrCat("sectormap_reactor_command_memory_bytes{reactor=\"",
+                                             index, "\"} ", capacity, "\n")));
+  }
+  EXPECT_THAT(text, HasSubstr("sectormap_reactor_command_memory_used_bytes{reactor=\"0\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("sectormap_reactor_command_memory_used_bytes{reactor=\"1\"} 8192\n"));
+  on_its_reactor([&] {
+    buffer.reset();
+    memory.Leave(nullptr);
+  });
+  text = Scrape(server->address());
+  EXPECT_THAT(text, HasSubstr("sectormap_reactor_command_memory_used_bytes{reactor=\"1\"} 0\n"));
+}
+
 TEST_F(MetricsServerTest, ADeviceThatIsGoneShowsNothing) {
   Create("vol", "0 8 zero");
   ASSERT_TRUE(devices_->Remove("vol", {}).ok());
@@ -148,6 +183,7 @@ TEST_F(MetricsServerTest, APortInUseSaysWhichOptionToChange) {
                                                               .devices = *devices_,
                                                               .backings = *backings_,
                                                               .targets = targets_,
+                                                              .portals = portals_,
                                                               .grpc = grpc_});
   ASSERT_FALSE(second.ok());
   EXPECT_THAT(std::string(second.status().message()), HasSubstr("--metrics"));
@@ -160,6 +196,7 @@ TEST_F(MetricsServerTest, AnAddressWithoutAPortIsRefused) {
                                                          .devices = *devices_,
                                                          .backings = *backings_,
                                                          .targets = targets_,
+                                                         .portals = portals_,
                                                          .grpc = grpc_});
   EXPECT_EQ(server.status().code(), absl::StatusCode::kInvalidArgument);
 }

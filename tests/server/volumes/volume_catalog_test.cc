@@ -6,11 +6,7 @@
 
 #include <thread>
 
-#include "core/async/clock.h"
-#include "core/block/memory_device.h"
-#include "targets/builtin_targets.h"
-#include "tests/support/refusing_store.h"
-#include "tests/support/test_directory.h"
+#include "tests/server/volumes/volume_fixture.h"
 
 namespace sectormap::volumes {
 namespace {
@@ -25,50 +21,8 @@ constexpr char kZero8[] = "0 8 zero \n";
 constexpr char kZero16[] = "0 16 zero \n";
 constexpr char kError8[] = "0 8 error \n";
 
-// Memory of 1024 sectors under any name that starts with /mem, while `present`.
-class MemoryBackings final : public BackingSource {
- public:
-  absl::StatusOr<std::shared_ptr<BlockDevice>> Open(std::string_view name, bool) override {
-    if (!name.starts_with("/mem") || !present) return absl::NotFoundError("no such file");
-    auto device = MemoryDevice::Create(SectorCount(1024));
-    if (!device.ok()) return device.status();
-    return std::shared_ptr<BlockDevice>(*std::move(device));
-  }
-
-  bool present = true;
-};
-
-class VolumeCatalogTest : public ::testing::Test {
+class VolumeCatalogTest : public VolumeFixture {
  protected:
-  void SetUp() override {
-    targets::AddBuiltinTargets(types_);
-    auto pool = ReactorPool::Start(1, clock_);
-    ASSERT_TRUE(pool.ok()) << pool.status();
-    reactors_ = *std::move(pool);
-    Start();
-  }
-  void TearDown() override { Stop(); }
-
-  void Start() {
-    auto store = state::OpenSqliteStore(scratch_.path().string());
-    ASSERT_TRUE(store.ok()) << store.status();
-    store_ = std::make_unique<testing::RefusingStore>(*std::move(store));
-    registry_ = std::make_unique<DeviceRegistry>(*reactors_, types_, backings_);
-    catalog_ = std::make_unique<VolumeCatalog>(*registry_, *store_);
-    EXPECT_TRUE(catalog_->Restore(Records()).ok());
-  }
-
-  void Stop() {
-    catalog_.reset();
-    registry_.reset();
-    store_.reset();
-  }
-
-  void Restart() {
-    Stop();
-    Start();
-  }
-
   std::vector<state::DeviceRecord> Records() {
     auto contents = store_->LoadAll();
     EXPECT_TRUE(contents.ok()) << contents.status();
@@ -99,50 +53,50 @@ class VolumeCatalogTest : public ::testing::Test {
     EXPECT_EQ(present, Records());
   }
 
-  void MakeActive(const std::string& name, const std::string& table = kZero8) {
-    const auto made = catalog_->Create({.name = name, .table = table});
-    ASSERT_TRUE(made.ok()) << made.status();
+  // Makes `upper` with a live table and an inactive one for which `lower` has become too small.
+  void MakeShrunk() {
+    MakeActive("lower", kZero16);
+    MakeActive("upper", kZero8);
+    ASSERT_TRUE(volumes_->Load("upper", "0 16 linear lower 0", false).ok());
+    ASSERT_TRUE(volumes_->Replace("lower", kZero8, false, SuspendMode::kFlush).ok());
+    store_->TakePuts();
   }
 
-  SteadyClock clock_;
-  TestDirectory scratch_{"/tmp"};
-  TargetRegistry types_;
-  MemoryBackings backings_;
-  std::unique_ptr<ReactorPool> reactors_;
-  std::unique_ptr<testing::RefusingStore> store_;
-  std::unique_ptr<DeviceRegistry> registry_;
-  std::unique_ptr<VolumeCatalog> catalog_;
+  void MakeActive(const std::string& name, const std::string& table = kZero8) {
+    const auto made = volumes_->Create({.name = name, .table = table});
+    ASSERT_TRUE(made.ok()) << made.status();
+  }
 };
 
 TEST_F(VolumeCatalogTest, EveryVerbIsKeptWhenItAnswers) {
-  ASSERT_TRUE(catalog_->Create({.name = "a"}).ok());
+  ASSERT_TRUE(volumes_->Create({.name = "a"}).ok());
   ExpectKept();
-  ASSERT_TRUE(catalog_->Load("a", kZero8, true).ok());
+  ASSERT_TRUE(volumes_->Load("a", kZero8, true).ok());
   ExpectKept();
-  ASSERT_TRUE(catalog_->Resume("a").ok());
+  ASSERT_TRUE(volumes_->Resume("a").ok());
   ExpectKept();
-  ASSERT_TRUE(catalog_->Suspend("a", SuspendMode::kFlush).ok());
+  ASSERT_TRUE(volumes_->Suspend("a", SuspendMode::kFlush).ok());
   ExpectKept();
-  ASSERT_TRUE(catalog_->Load("a", kZero16, false).ok());
+  ASSERT_TRUE(volumes_->Load("a", kZero16, false).ok());
   ExpectKept();
-  ASSERT_TRUE(catalog_->Clear("a").ok());
+  ASSERT_TRUE(volumes_->Clear("a").ok());
   ExpectKept();
-  ASSERT_TRUE(catalog_->Rename("a", "b").ok());
+  ASSERT_TRUE(volumes_->Rename("a", "b").ok());
   ExpectKept();
-  ASSERT_TRUE(catalog_->SetUuid("b", "uuid").ok());
+  ASSERT_TRUE(volumes_->SetUuid("b", "uuid").ok());
   ExpectKept();
-  ASSERT_TRUE(catalog_->Replace("b", kError8, false, SuspendMode::kNoFlush).ok());
+  ASSERT_TRUE(volumes_->Replace("b", kError8, false, SuspendMode::kNoFlush).ok());
   ExpectKept();
-  ASSERT_TRUE(catalog_->Remove("b", {}).ok());
+  ASSERT_TRUE(volumes_->Remove("b", {}).ok());
   ExpectKept();
 }
 
 TEST_F(VolumeCatalogTest, ARestartBringsBackTablesStatesAndIdentities) {
   MakeActive("lower", "0 64 linear /mem 0\n");
   MakeActive("upper", "0 8 linear /dev/mapper/lower 8\n");
-  ASSERT_TRUE(catalog_->Suspend("upper", SuspendMode::kNoFlush).ok());
-  ASSERT_TRUE(catalog_->Load("upper", kZero16, true).ok());
-  ASSERT_TRUE(catalog_->Create({.name = "bare", .uuid = "u-1"}).ok());
+  ASSERT_TRUE(volumes_->Suspend("upper", SuspendMode::kNoFlush).ok());
+  ASSERT_TRUE(volumes_->Load("upper", kZero16, true).ok());
+  ASSERT_TRUE(volumes_->Create({.name = "bare", .uuid = "u-1"}).ok());
   const std::vector<state::DeviceRecord> before = Records();
   Restart();
   ExpectKept();
@@ -161,13 +115,13 @@ TEST_F(VolumeCatalogTest, ADeviceWhoseBackingIsGoneSaysSoAndTheOthersServe) {
   EXPECT_TRUE(registry_->Info("whole")->error.empty());
   ExpectKept();
   backings_.present = true;
-  ASSERT_TRUE(catalog_->Resume("broken").ok());
+  ASSERT_TRUE(volumes_->Resume("broken").ok());
   EXPECT_TRUE(registry_->Info("broken")->error.empty());
   ExpectKept();
 }
 
 TEST_F(VolumeCatalogTest, CreateWithABadTableLeavesNothingBehind) {
-  EXPECT_EQ(catalog_->Create({.name = "a", .table = "0 8 nonsense\n"}).status().code(),
+  EXPECT_EQ(volumes_->Create({.name = "a", .table = "0 8 nonsense\n"}).status().code(),
             absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(registry_->List(), IsEmpty());
   EXPECT_THAT(Records(), IsEmpty());
@@ -175,15 +129,15 @@ TEST_F(VolumeCatalogTest, CreateWithABadTableLeavesNothingBehind) {
 
 TEST_F(VolumeCatalogTest, CreatingTheSameAgainSucceeds) {
   MakeActive("a", "0 8 zero");
-  EXPECT_TRUE(catalog_->Create({.name = "a", .table = "  0   8 zero # same\n"}).ok());
-  ASSERT_TRUE(catalog_->Create({.name = "bare"}).ok());
-  EXPECT_TRUE(catalog_->Create({.name = "bare"}).ok());
+  EXPECT_TRUE(volumes_->Create({.name = "a", .table = "  0   8 zero # same\n"}).ok());
+  ASSERT_TRUE(volumes_->Create({.name = "bare"}).ok());
+  EXPECT_TRUE(volumes_->Create({.name = "bare"}).ok());
 }
 
 TEST_F(VolumeCatalogTest, CreatingSomethingElseUnderTheNameSaysWhatDiffers) {
   MakeActive("a");
   const auto message = [this](const CreateRequest& request) {
-    const absl::Status status = catalog_->Create(request).status();
+    const absl::Status status = volumes_->Create(request).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
     return std::string(status.message());
   };
@@ -195,7 +149,7 @@ TEST_F(VolumeCatalogTest, CreatingSomethingElseUnderTheNameSaysWhatDiffers) {
 
 TEST_F(VolumeCatalogTest, AVerbThatCannotBeKeptIsUndone) {
   MakeActive("a");
-  ASSERT_TRUE(catalog_->Load("a", kError8, true).ok());
+  ASSERT_TRUE(volumes_->Load("a", kError8, true).ok());
   const std::vector<state::DeviceRecord> before = Records();
   const auto refused = [this](const absl::Status& status) {
     EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
@@ -203,25 +157,25 @@ TEST_F(VolumeCatalogTest, AVerbThatCannotBeKeptIsUndone) {
     ExpectKept();
   };
   store_->Refuse(absl::ResourceExhaustedError("disk full"));
-  refused(catalog_->Create({.name = "b", .table = kZero8}).status());
-  refused(catalog_->Load("a", kZero16, false).status());
-  refused(catalog_->Clear("a").status());
-  refused(catalog_->Suspend("a", SuspendMode::kFlush).status());
-  refused(catalog_->Resume("a").status());
-  refused(catalog_->Replace("a", kZero16, false, SuspendMode::kFlush).status());
-  refused(catalog_->Rename("a", "b").status());
-  refused(catalog_->SetUuid("a", "u").status());
-  refused(catalog_->Remove("a", {}).status());
-  refused(catalog_->Remove("a", {.force = false, .deferred = true}).status());
+  refused(volumes_->Create({.name = "b", .table = kZero8}).status());
+  refused(volumes_->Load("a", kZero16, false).status());
+  refused(volumes_->Clear("a").status());
+  refused(volumes_->Suspend("a", SuspendMode::kFlush).status());
+  refused(volumes_->Resume("a").status());
+  refused(volumes_->Replace("a", kZero16, false, SuspendMode::kFlush).status());
+  refused(volumes_->Rename("a", "b").status());
+  refused(volumes_->SetUuid("a", "u").status());
+  refused(volumes_->Remove("a", {}).status());
+  refused(volumes_->Remove("a", {.force = false, .deferred = true}).status());
   store_->Refuse(absl::OkStatus());
   EXPECT_EQ(Records(), before);
-  EXPECT_TRUE(catalog_->Resume("a").ok());
+  EXPECT_TRUE(volumes_->Resume("a").ok());
 }
 
 TEST_F(VolumeCatalogTest, AReplaceThatIsRefusedLeavesTheOldTableServing) {
   MakeActive("a");
-  ASSERT_TRUE(catalog_->Load("a", kZero16, false).ok());
-  EXPECT_FALSE(catalog_->Replace("a", "0 8 linear /nowhere 0", false, SuspendMode::kFlush).ok());
+  ASSERT_TRUE(volumes_->Load("a", kZero16, false).ok());
+  EXPECT_FALSE(volumes_->Replace("a", "0 8 linear /nowhere 0", false, SuspendMode::kFlush).ok());
   const DeviceRegistry::Saved saved = Snapshot("a");
   EXPECT_EQ(saved.live_table, kZero8);
   EXPECT_EQ(saved.inactive_table, kZero16);
@@ -229,10 +183,80 @@ TEST_F(VolumeCatalogTest, AReplaceThatIsRefusedLeavesTheOldTableServing) {
   ExpectKept();
 }
 
+TEST_F(VolumeCatalogTest, AResumeWithoutATableIsRefusedBeforeItIsWrittenDown) {
+  ASSERT_TRUE(volumes_->Create({.name = "a"}).ok());
+  ASSERT_TRUE(volumes_->Suspend("a", SuspendMode::kFlush).ok());
+  store_->TakePuts();
+  EXPECT_EQ(volumes_->Resume("a").status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(store_->TakePuts(), IsEmpty());
+  ExpectKept();
+  Restart();
+  EXPECT_TRUE(registry_->Info("a")->suspended);
+}
+
+TEST_F(VolumeCatalogTest, AResumeWhoseTableCannotBeBuiltIsRefusedBeforeItIsWrittenDown) {
+  MakeActive("a", "0 8 linear /mem 0\n");
+  ASSERT_TRUE(volumes_->Suspend("a", SuspendMode::kFlush).ok());
+  backings_.present = false;
+  Restart();
+  EXPECT_EQ(volumes_->Resume("a").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(store_->TakePuts(), IsEmpty());
+  ExpectKept();
+}
+
+// Were the new table ever written down as the live one, a kill then would lose the old one.
+TEST_F(VolumeCatalogTest, OfAResumeRefusedBecauseABackingShrankOnlyTheSuspensionIsWrittenDown) {
+  MakeShrunk();
+  EXPECT_THAT(volumes_->Resume("upper").status().message(),
+              HasSubstr("suspended with its old one"));
+  for (const state::DeviceRecord& put : store_->TakePuts()) {
+    EXPECT_EQ(put.name, "upper");
+    EXPECT_EQ(put.live_table, kZero8);
+    EXPECT_EQ(put.inactive_table, std::nullopt);
+    EXPECT_TRUE(put.suspended);
+  }
+  ExpectKept();
+  Restart();
+  EXPECT_TRUE(registry_->Info("upper")->suspended);
+  EXPECT_EQ(Snapshot("upper").live_table, kZero8);
+  EXPECT_TRUE(volumes_->Resume("upper").ok());
+}
+
+TEST_F(VolumeCatalogTest, AShrunkBackingChangesNothingWhileThatCannotBeKept) {
+  MakeShrunk();
+  store_->Refuse(absl::ResourceExhaustedError("disk full"));
+  EXPECT_EQ(volumes_->Resume("upper").status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_FALSE(registry_->Info("upper")->suspended);
+  EXPECT_TRUE(registry_->Info("upper")->has_inactive_table);
+  ExpectKept();
+}
+
+TEST_F(VolumeCatalogTest, ATableThatIsBuiltAtLastIsNotLeftInTheInactiveSlotIfThatCannotBeKept) {
+  MakeActive("a", "0 8 linear /mem 0\n");
+  backings_.present = false;
+  Restart();
+  backings_.present = true;
+  store_->Refuse(absl::ResourceExhaustedError("disk full"));
+  EXPECT_FALSE(volumes_->Resume("a").ok());
+  EXPECT_FALSE(registry_->Info("a")->has_inactive_table);
+  ExpectKept();
+}
+
+TEST_F(VolumeCatalogTest, AResumeWhoseFlushFailsIsTakenBackInTheStoreToo) {
+  MakeActive("a", "0 8 linear /unflushable 0\n");
+  ASSERT_TRUE(volumes_->Load("a", kZero16, false).ok());
+  EXPECT_EQ(volumes_->Resume("a").status().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(Snapshot("a").inactive_table, kZero16);
+  ExpectKept();
+  EXPECT_FALSE(volumes_->Replace("a", kZero8, false, SuspendMode::kFlush).ok());
+  EXPECT_EQ(Snapshot("a").inactive_table, kZero16);
+  ExpectKept();
+}
+
 TEST_F(VolumeCatalogTest, ADeferredRemovalIsForgottenWhenTheLastOpenerCloses) {
   MakeActive("a");
-  std::optional<DeviceRef> hold = *catalog_->Open("a");
-  const auto removed = catalog_->Remove("a", {.force = false, .deferred = true});
+  std::optional<DeviceRef> hold = *volumes_->Open("a");
+  const auto removed = volumes_->Remove("a", {.force = false, .deferred = true});
   ASSERT_TRUE(removed.ok()) << removed.status();
   EXPECT_TRUE(removed->deferred);
   ASSERT_THAT(Records(), SizeIs(1));
@@ -249,7 +273,7 @@ TEST_F(VolumeCatalogTest, ADeferredRemovalWhoseOpenerDiedWithTheDaemonHappensAtT
   ASSERT_TRUE(store_->PutDevice(record).ok());
   Restart();
   EXPECT_THAT(registry_->List(), SizeIs(2));
-  catalog_->RemoveUnused();
+  volumes_->RemoveUnused();
   while (Records().size() != 1) std::this_thread::yield();
   EXPECT_EQ(Records()[0].name, "b");
 }
@@ -257,23 +281,23 @@ TEST_F(VolumeCatalogTest, ADeferredRemovalWhoseOpenerDiedWithTheDaemonHappensAtT
 TEST_F(VolumeCatalogTest, ANameIsFreeAtOnceAfterItsDeferredRemoval) {
   for (int round = 0; round < 50; ++round) {
     MakeActive("a");
-    std::optional<DeviceRef> hold = *catalog_->Open("a");
-    ASSERT_TRUE(catalog_->Remove("a", {.force = false, .deferred = true}).ok());
+    std::optional<DeviceRef> hold = *volumes_->Open("a");
+    ASSERT_TRUE(volumes_->Remove("a", {.force = false, .deferred = true}).ok());
     hold.reset();
     while (registry_->Find("a") != nullptr) std::this_thread::yield();
     MakeActive("a");
     ExpectKept();
-    ASSERT_TRUE(catalog_->Remove("a", {}).ok());
+    ASSERT_TRUE(volumes_->Remove("a", {}).ok());
   }
 }
 
 TEST_F(VolumeCatalogTest, ABusyDeviceStaysAndStaysKept) {
   MakeActive("a");
-  const DeviceRef hold = *catalog_->Open("a");
-  EXPECT_EQ(catalog_->Remove("a", {}).status().code(), absl::StatusCode::kFailedPrecondition);
+  const DeviceRef hold = *volumes_->Open("a");
+  EXPECT_EQ(volumes_->Remove("a", {}).status().code(), absl::StatusCode::kFailedPrecondition);
   ExpectKept();
   // A forced removal swaps the error table in before it finds the device busy.
-  EXPECT_FALSE(catalog_->Remove("a", {.force = true, .deferred = false}).ok());
+  EXPECT_FALSE(volumes_->Remove("a", {.force = true, .deferred = false}).ok());
   EXPECT_EQ(Snapshot("a").live_table, kError8);
   ExpectKept();
 }
@@ -308,10 +332,10 @@ TEST_F(VolumeCatalogTest, VerbsOfManyThreadsOnOneDeviceEndKept) {
     threads.emplace_back([this, thread] {
       for (int i = 0; i < 25; ++i) {
         const std::string table = thread % 2 == 0 ? kZero8 : kZero16;
-        catalog_->Replace("a", table, false, SuspendMode::kNoFlush).status().IgnoreError();
-        catalog_->Load("a", table, true).status().IgnoreError();
-        catalog_->Rename("a", "b").status().IgnoreError();
-        catalog_->Rename("b", "a").status().IgnoreError();
+        volumes_->Replace("a", table, false, SuspendMode::kNoFlush).status().IgnoreError();
+        volumes_->Load("a", table, true).status().IgnoreError();
+        volumes_->Rename("a", "b").status().IgnoreError();
+        volumes_->Rename("b", "a").status().IgnoreError();
       }
     });
   }

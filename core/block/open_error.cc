@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/block/open_error.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+
+namespace sectormap {
+
+absl::Status OpenError(const std::string& name, bool read_only, int error) {
+  const std::string reason =
+      absl::StrCat("cannot open '", name, "' for ", read_only ? "reading" : "reading and writing",
+                   ": ", std::strerror(error));
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+      return absl::NotFoundError(reason);
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return absl::PermissionDeniedError(
+          absl::StrCat(reason, " (user id ", geteuid(), ")",
+                       read_only ? "" : ": a table loaded read-only needs no writing"));
+    default:
+      return absl::UnavailableError(reason);
+  }
+}
+
+}  // namespace sectormap
