@@ -3,8 +3,10 @@
 
 #include <algorithm>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 
@@ -58,22 +60,14 @@ std::string BytesText(double bytes) {
   constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
   size_t unit = 0;
   for (; bytes >= 1024 && unit + 1 < std::size(kUnits); ++unit) bytes /= 1024;
-  return absl::StrFormat(unit == 0 || bytes >= 100 ? "%.0f %s" : "%.1f %s", bytes, kUnits[unit]);
+  const int digits = unit == 0 || bytes >= 100 ? 0 : 1;
+  return absl::StrFormat("%.*f %s", digits, bytes, kUnits[unit]);
 }
 
 std::string StateText(const v1::Operation& operation) {
-  switch (operation.state()) {
-    case v1::Operation::STATE_RUNNING:
-      return operation.cancelling() ? "ending" : "running";
-    case v1::Operation::STATE_DONE:
-      return "done";
-    case v1::Operation::STATE_FAILED:
-      return "failed";
-    case v1::Operation::STATE_CANCELLED:
-      return "cancelled";
-    default:
-      return "?";
-  }
+  if (operation.state() == v1::Operation::STATE_RUNNING && operation.cancelling()) return "ending";
+  const std::string name = v1::Operation::State_Name(operation.state());
+  return absl::AsciiStrToLower(absl::StripPrefix(name, "STATE_"));
 }
 
 std::string ProgressLine(const v1::Operation& operation) {

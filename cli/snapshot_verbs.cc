@@ -3,8 +3,11 @@
 #include <memory>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "cli/dm_forms.h"
 #include "cli/progress.h"
@@ -16,23 +19,12 @@ namespace {
 
 using Operations = v1::Operations::Stub;
 
+// In capitals what somebody should look at.
 std::string StateText(v1::Snapshot::State state) {
-  switch (state) {
-    case v1::Snapshot::STATE_VALID:
-      return "valid";
-    case v1::Snapshot::STATE_INVALID:
-      return "INVALID";
-    case v1::Snapshot::STATE_OVERFLOW:
-      return "OVERFLOW";
-    case v1::Snapshot::STATE_MERGING:
-      return "merging";
-    case v1::Snapshot::STATE_MERGE_FAILED:
-      return "MERGE FAILED";
-    case v1::Snapshot::STATE_UNAVAILABLE:
-      return "UNAVAILABLE";
-    default:
-      return "?";
-  }
+  const std::string name = v1::Snapshot::State_Name(state);
+  const std::string word = absl::StrReplaceAll(absl::StripPrefix(name, "STATE_"), {{"_", " "}});
+  const bool good = state == v1::Snapshot::STATE_VALID || state == v1::Snapshot::STATE_MERGING;
+  return good ? absl::AsciiStrToLower(word) : word;
 }
 
 std::string SnapshotTable(const google::protobuf::RepeatedPtrField<v1::Snapshot>& snapshots) {

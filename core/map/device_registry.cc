@@ -57,6 +57,7 @@ DeviceRegistry::Saved AfterResume(DeviceRegistry::Saved saved) {
     saved.inactive_table.reset();
     saved.live_read_only = std::exchange(saved.inactive_read_only, false);
   }
+  saved.live_table = saved.table_to_keep;
   saved.suspended = false;
   return saved;
 }

@@ -54,6 +54,13 @@ void Keeper::Run() {
       if (std::exchange(told[device], what) != what && !what.empty()) log_(device, what);
     }
     if (absl::Now() < next_look) continue;
+    {
+      // What could not be done may be possible now.
+      absl::MutexLock hold(&mutex_);
+      for (const auto& [device, what] : told) {
+        if (!what.empty()) changed_.insert(device);
+      }
+    }
     for (const auto& [device, what] : snapshots_.GrowStores()) log_(device, what);
     next_look = absl::Now() + period_;
   }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
@@ -61,7 +62,6 @@ class Mirrors {
   absl::StatusOr<size_t> LegNamed(const Target& target, const std::string& leg) const;
   absl::Status CheckLeg(const AddLegRequest& request, SectorCount length);
   absl::Status CheckLog(const AddLegRequest& request);
-  // `dry`: no file is made; its name in the table is a placeholder.
   absl::StatusOr<std::string> PrepareLog(const AddLegRequest& request, const std::string& body,
                                          SectorCount length, uint64_t region);
   absl::StatusOr<TogetherRequest> PlanAdd(const AddLegRequest& request, const Target& target);
@@ -69,6 +69,13 @@ class Mirrors {
   absl::StatusOr<TogetherRequest> PlanWithout(const std::string& body, const TableRow& row,
                                               const MirrorRow& mirror,
                                               const std::set<size_t>& legs) const;
+
+  void RememberInSync(const std::string& device, const std::shared_ptr<const MappingTable>& table,
+                      const std::vector<MirrorStatus>& all);
+  bool WasInSync(const std::string& device, Sector row,
+                 const std::shared_ptr<const MappingTable>& table) const;
+  std::string Degrade(const std::string& device, const TableRow& row, const MirrorRow& mirror,
+                      const std::set<size_t>& failed);
 
   absl::Status RunAdd(OperationRun& run);
   absl::Status RunRemove(OperationRun& run);
@@ -78,8 +85,10 @@ class Mirrors {
 
   Recipes& recipes_;
   mutable absl::Mutex mutex_;
-  // Rows (device and start) that have been seen in sync: every leg of them has what was written.
-  std::set<std::pair<std::string, uint64_t>> were_in_sync_ ABSL_GUARDED_BY(mutex_);
+  // Rows (device and start) that have been seen in sync, and in which table: every leg of them has
+  // what was written until then.
+  std::map<std::pair<std::string, uint64_t>, std::weak_ptr<const MappingTable>> were_in_sync_
+      ABSL_GUARDED_BY(mutex_);
   std::map<std::string, uint64_t> degraded_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -8,6 +8,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
 #include "core/base/status_macros.h"
 #include "server/volumes/backing_use.h"
 #include "server/volumes/mirror_rows.h"
@@ -16,6 +17,10 @@ namespace sectormap::volumes {
 namespace {
 
 constexpr absl::Duration kPoll = absl::Milliseconds(100);
+
+// A device that somebody has suspended, or a verb that is stuck, is in the way for a while only.
+constexpr absl::Duration kRetryAfter = absl::Seconds(1);
+constexpr int kGoBackTries = 30;
 
 // drivers/md/dm-log.c: a region has at least two sectors, and is no longer than the row.
 constexpr uint64_t kRegionSectorsMin = 2;
@@ -337,6 +342,16 @@ absl::Status Moves::PutTable(OperationRun& run, const MovePlan& before, const Mo
   return recipes_.volumes.ReplaceTogether(request);
 }
 
+// Waits until it can be done.
+absl::Status Moves::PutTableInTime(OperationRun& run, const MovePlan& before, const MovePlan& next,
+                                   const std::function<absl::Status()>& confirm) {
+  while (true) {
+    absl::Status status = PutTable(run, before, next, SuspendMode::kFlush, confirm);
+    if (!absl::IsFailedPrecondition(status)) return status;
+    if (!run.Sleep(kRetryAfter)) return absl::CancelledError("ended before it was done");
+  }
+}
+
 absl::Status Moves::Run(OperationRun& run) {
   std::optional<MovePlan> plan = MovePlan::Parse(run.plan());
   if (!plan.has_value()) return absl::InternalError("the plan of the move cannot be read");
@@ -366,7 +381,7 @@ absl::Status Moves::CopyPieces(OperationRun& run, MovePlan& plan) {
     if (plan.pieces[i].state == MovePiece::State::kWaiting) {
       MovePlan next = plan;
       next.pieces[i].state = MovePiece::State::kCopying;
-      RETURN_IF_ERROR(PutTable(run, plan, next, SuspendMode::kFlush, nullptr));
+      RETURN_IF_ERROR(PutTableInTime(run, plan, next, nullptr));
       plan = std::move(next);
     }
     RETURN_IF_ERROR(WaitForPiece(run, plan, i));
@@ -374,7 +389,7 @@ absl::Status Moves::CopyPieces(OperationRun& run, MovePlan& plan) {
     MovePlan next = plan;
     next.pieces[i].state = MovePiece::State::kCopied;
     if (i + 1 < next.pieces.size()) next.pieces[i + 1].state = MovePiece::State::kCopying;
-    RETURN_IF_ERROR(PutTable(run, plan, next, SuspendMode::kFlush, [&]() -> absl::Status {
+    RETURN_IF_ERROR(PutTableInTime(run, plan, next, [&]() -> absl::Status {
       RETURN_IF_ERROR(CheckCopied(plan, i));
       return FlushDestination(plan);
     }));
@@ -390,8 +405,13 @@ absl::Status Moves::GoBack(OperationRun& run, const MovePlan& plan, const absl::
   for (MovePiece& piece : back.pieces) {
     if (piece.state == MovePiece::State::kCopying) piece.state = MovePiece::State::kWaiting;
   }
-  const absl::Status undone = PutTable(run, plan, back, SuspendMode::kNoFlush, nullptr);
-  if (undone.ok()) return why;
+  absl::Status undone;
+  for (int tries = 0; tries < kGoBackTries; ++tries) {
+    if (tries != 0) absl::SleepFor(kRetryAfter);
+    undone = PutTable(run, plan, back, SuspendMode::kNoFlush, nullptr);
+    if (undone.ok()) return why;
+    if (!absl::IsFailedPrecondition(undone)) break;
+  }
   return absl::Status(why.code(), absl::StrCat(std::string(why.message()),
                                                "; the old table could not be put back: ",
                                                std::string(undone.message())));

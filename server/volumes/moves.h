@@ -78,6 +78,8 @@ class Moves {
   // Puts the plan's table in place. `confirm` is asked while all I/O waits.
   absl::Status PutTable(OperationRun& run, const MovePlan& before, const MovePlan& next,
                         SuspendMode mode, const std::function<absl::Status()>& confirm);
+  absl::Status PutTableInTime(OperationRun& run, const MovePlan& before, const MovePlan& next,
+                              const std::function<absl::Status()>& confirm);
   absl::Status CheckTableIs(const MovePlan& plan) const;
   absl::Status CheckCopied(const MovePlan& plan, size_t piece) const;
   // Until the piece is in sync. FailedPrecondition: a leg has failed.

@@ -322,7 +322,12 @@ absl::Status Snapshots::WaitForMerge(OperationRun& run) {
     }
     if (!run.Sleep(kMergePoll)) return Ended();
   }
-  return FinishMerge(run.device());
+  while (true) {
+    const absl::Status finished = FinishMerge(run.device());
+    // Somebody has suspended it: it can be done later.
+    if (!absl::IsFailedPrecondition(finished)) return finished;
+    if (!run.Sleep(kMergeRetryAfter)) return Ended();
+  }
 }
 
 absl::Status Snapshots::FinishMerge(const std::string& device) {

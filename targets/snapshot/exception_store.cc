@@ -6,6 +6,7 @@
 #include <new>
 
 #include "core/block/buffer_pool.h"
+#include "targets/snapshot/waiter_list.h"
 
 namespace sectormap::targets {
 namespace {
@@ -37,6 +38,7 @@ Task<IoStatus> WriteZeroesTo(BlockDevice& device, Sector first, SectorCount coun
     const IoStatus status = co_await device.Submit(
         IoRequest::Write(first + done, zeroes.get().first(Bytes(part).value())));
     if (status != IoStatus::kOk) co_return status;
+    co_await NextRound();  // the device may do it all at once
   }
   co_return IoStatus::kOk;
 }

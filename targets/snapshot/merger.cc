@@ -68,6 +68,10 @@ void Merger::Start() {
     CHECK(!running_);
     running_ = true;
   }
+  {
+    absl::MutexLock lock(&snapshot_.mutex_);
+    snapshot_.merge_failed_ = false;
+  }
   stopping_ = false;
   host_.reactors()[0].Spawn(Run());
 }
@@ -297,6 +301,7 @@ Task<IoStatus> Merger::CopyRun(ExceptionRun run) {
     if (status != IoStatus::kOk) co_return status;
     status = co_await origin_.Submit(IoRequest::Write(to + done, bytes));
     if (status != IoStatus::kOk) co_return status;
+    if (done + piece < count) co_await NextRound();  // others have their turn
   }
   co_return IoStatus::kOk;
 }

@@ -93,6 +93,7 @@ Task<IoStatus> OriginGroup::CopyThenSubmit(BlockDevice& device, IoRequest reques
     co_await CopyInAll(part.first, part.count, except);
     const IoStatus status = co_await device.Submit(part);
     if (status != IoStatus::kOk) co_return status;
+    co_await NextRound();  // others have their turn
   }
   co_return IoStatus::kOk;
 }

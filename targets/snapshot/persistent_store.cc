@@ -10,6 +10,7 @@
 #include "core/base/check.h"
 #include "core/base/status_macros.h"
 #include "core/base/text.h"
+#include "targets/snapshot/waiter_list.h"
 
 namespace sectormap::targets {
 namespace {
@@ -18,8 +19,8 @@ constexpr uint32_t kMagic = 0x70416e53;  // "SnAp" in little-endian
 constexpr uint32_t kVersion = 1;
 constexpr size_t kEntryBytes = 16;
 
-// Areas are read in pieces of this.
-constexpr size_t kReadBytes = 1 << 20;
+// Areas are read in pieces of this; others have their turn on the reactor after each.
+constexpr size_t kReadBytes = 64 << 10;
 
 // Less than a page would make a disk read before it writes.
 constexpr uint64_t kBlockBytes = 4096;
@@ -43,6 +44,34 @@ void Store(std::span<std::byte> bytes, size_t offset, T value) {
 void StoreEntry(std::span<std::byte> bytes, size_t offset, uint64_t old_chunk, uint64_t new_chunk) {
   Store(bytes, offset, old_chunk);
   Store(bytes, offset + sizeof(uint64_t), new_chunk);
+}
+
+// Places in the header.
+constexpr size_t kMagicPlace = 0;
+constexpr size_t kValidPlace = 4;
+constexpr size_t kVersionPlace = 8;
+constexpr size_t kChunkSizePlace = 12;
+
+// Of a store that is not new.
+absl::Status CheckHeader(std::span<const std::byte> header, const BlockLimits& origin,
+                         const BlockLimits& cow) {
+  if (Load<uint32_t>(header, kMagicPlace) != kMagic) {
+    return absl::DataLossError(
+        "Invalid or corrupt snapshot: the first four bytes are neither zero (a new store) nor "
+        "\"SnAp\"");
+  }
+  const uint64_t chunk = Load<uint32_t>(header, kChunkSizePlace);
+  const absl::Status legal = CheckChunkSize(chunk, origin, cow);
+  if (!legal.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("invalid on-disk chunk size ", chunk, ": ", legal.message()));
+  }
+  const auto version = Load<uint32_t>(header, kVersionPlace);
+  if (version != kVersion) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("unable to handle snapshot disk version ", version));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CannotRead(std::string_view what, IoStatus status) {
@@ -160,67 +189,56 @@ Task<absl::StatusOr<PersistentStore::Opened>> PersistentStore::Open(
   if (status != IoStatus::kOk) co_return CannotRead("the store's header", status);
 
   Opened opened;
-  const auto magic = Load<uint32_t>(header.get(), 0);
-  if (magic == 0) {
+  if (Load<uint32_t>(header.get(), kMagicPlace) == 0) {
     opened.store.reset(new PersistentStore(std::move(cow), chunk_sectors));
     absl::Status formatted = co_await opened.store->Format();
     if (!formatted.ok()) co_return formatted;
     co_return opened;
   }
-  if (magic != kMagic) {
-    co_return absl::DataLossError(
-        "Invalid or corrupt snapshot: the first four bytes are neither zero (a new store) nor "
-        "\"SnAp\"");
-  }
-  const uint64_t chunk = Load<uint32_t>(header.get(), 12);
-  const absl::Status legal = CheckChunkSize(chunk, origin, cow->limits());
-  if (!legal.ok()) {
-    co_return absl::InvalidArgumentError(
-        absl::StrCat("invalid on-disk chunk size ", chunk, ": ", legal.message()));
-  }
-  const auto version = Load<uint32_t>(header.get(), 8);
-  if (version != kVersion) {
-    co_return absl::InvalidArgumentError(
-        absl::StrCat("unable to handle snapshot disk version ", version));
-  }
-  opened.store.reset(new PersistentStore(std::move(cow), chunk));
-  opened.valid = Load<uint32_t>(header.get(), 4) != 0;
+  absl::Status usable = CheckHeader(header.get(), origin, cow->limits());
+  if (!usable.ok()) co_return usable;
+  opened.store.reset(
+      new PersistentStore(std::move(cow), Load<uint32_t>(header.get(), kChunkSizePlace)));
+  opened.valid = Load<uint32_t>(header.get(), kValidPlace) != 0;
   if (!opened.valid) co_return opened;
-
-  PersistentStore& store = *opened.store;
-  Reader reader(store, origin_size);
-  const AlignedBytes piece(std::min<size_t>(kReadBytes, Bytes(SectorCount(chunk)).value()));
-  bool ended = false;
-  for (uint64_t area = 0; !ended; ++area) {
-    if (store.AreaChunk(area) >= store.cow_chunks()) {
-      co_return absl::DataLossError(
-          absl::StrCat("the store is damaged: area ", area, " lies past its end"));
-    }
-    for (uint64_t entry = 0; entry < store.entries_ && !ended;) {
-      const IoStatus read = co_await store.cow_->Submit(
-          IoRequest::Read(store.EntrySector(area * store.entries_ + entry), piece.get()));
-      if (read != IoStatus::kOk) co_return CannotRead("the store's exceptions", read);
-      for (size_t place = 0; place < piece.get().size(); place += kEntryBytes, ++entry) {
-        const auto new_chunk = Load<uint64_t>(piece.get(), place + 8);
-        if (new_chunk == 0) {
-          // What is before it in its block is written again with what comes.
-          const size_t start = place / store.block_bytes_ * store.block_bytes_;
-          std::ranges::copy(piece.get().subspan(start, place - start), store.block_.begin());
-          ended = true;
-          break;
-        }
-        absl::Status added = reader.Add(Load<uint64_t>(piece.get(), place), new_chunk);
-        if (!added.ok()) co_return added;
-      }
-    }
-  }
-  store.committed_ = reader.count();
-  store.next_entry_ = reader.count();
-  store.dense_ = reader.dense();
-  if (store.HoldsMetadata(store.next_free_)) ++store.next_free_;
-  store.zero_behind_ = true;
+  Reader reader(*opened.store, origin_size);
+  absl::Status read = co_await opened.store->ReadEntries(reader);
+  if (!read.ok()) co_return read;
   opened.exceptions = std::move(reader.exceptions);
   co_return opened;
+}
+
+// Area after area up to the terminator. What is in its block before it is written again with what
+// comes.
+Task<absl::Status> PersistentStore::ReadEntries(Reader& reader) {
+  const AlignedBytes piece(std::min<size_t>(kReadBytes, Bytes(SectorCount(chunk_)).value()));
+  bool ended = false;
+  for (uint64_t index = 0; !ended;) {
+    if (AreaChunk(index / entries_) >= cow_chunks()) {
+      co_return absl::DataLossError(
+          absl::StrCat("the store is damaged: area ", index / entries_, " lies past its end"));
+    }
+    const IoStatus read = co_await cow_->Submit(IoRequest::Read(EntrySector(index), piece.get()));
+    if (read != IoStatus::kOk) co_return CannotRead("the store's exceptions", read);
+    for (size_t place = 0; place < piece.get().size(); place += kEntryBytes, ++index) {
+      const auto new_chunk = Load<uint64_t>(piece.get(), place + sizeof(uint64_t));
+      if (new_chunk == 0) {
+        const size_t start = place / block_bytes_ * block_bytes_;
+        std::ranges::copy(piece.get().subspan(start, place - start), block_.begin());
+        ended = true;
+        break;
+      }
+      absl::Status added = reader.Add(Load<uint64_t>(piece.get(), place), new_chunk);
+      if (!added.ok()) co_return added;
+    }
+    co_await NextRound();
+  }
+  committed_ = reader.count();
+  next_entry_ = reader.count();
+  dense_ = reader.dense();
+  if (HoldsMetadata(next_free_)) ++next_free_;
+  zero_behind_ = true;
+  co_return absl::OkStatus();
 }
 
 // The kernel writes the header first; a loss of power then leaves a valid header over whatever was
@@ -241,10 +259,10 @@ Task<absl::Status> PersistentStore::Format() {
 Task<IoStatus> PersistentStore::WriteHeader(bool valid) {
   const AlignedBytes header(kSectorBytes);
   std::memset(header.get().data(), 0, kSectorBytes);
-  Store(header.get(), 0, kMagic);
-  Store(header.get(), 4, uint32_t{valid});
-  Store(header.get(), 8, kVersion);
-  Store(header.get(), 12, static_cast<uint32_t>(chunk_));
+  Store(header.get(), kMagicPlace, kMagic);
+  Store(header.get(), kValidPlace, uint32_t{valid});
+  Store(header.get(), kVersionPlace, kVersion);
+  Store(header.get(), kChunkSizePlace, static_cast<uint32_t>(chunk_));
   co_return co_await cow_->Submit(IoRequest::Write(Sector(0), header.get(), true));
 }
 

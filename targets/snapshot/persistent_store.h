@@ -82,6 +82,7 @@ class PersistentStore final : public ExceptionStore {
   // Sector of the area that holds entry number `index`.
   Sector EntrySector(uint64_t index) const;
 
+  Task<absl::Status> ReadEntries(Reader& reader);
   Task<absl::Status> Format();
   Task<IoStatus> WriteHeader(bool valid);
   Task<IoStatus> ZeroArea(uint64_t area);

@@ -61,7 +61,6 @@ absl::Status Snapshot::TakeOver(const Owner& owner) {
     if (!goes_on) mutex_.Await(absl::Condition(this, &Snapshot::IsQuiet));
     owner_ = owner;
     owner_suspended_ = true;
-    merge_failed_ = false;
   }
   if (!goes_on && !owner.merging) owner.group->Add(this, owner.host->reactors());
   return absl::OkStatus();
@@ -103,30 +102,30 @@ std::string Snapshot::Status() {
 }
 
 std::string Snapshot::Exceptions(uint64_t first) {
-  absl::MutexLock lock(&mutex_);
-  std::string ranges;
-  uint64_t next = first;
-  ExceptionRun range{.count = 0};
-  size_t count = 0;
-  auto print = [&] {
-    absl::StrAppend(&ranges, " ", range.old_chunk, "+", range.count);
-    ++count;
-  };
+  std::vector<ExceptionRun> ranges;
   std::optional<ExceptionRun> run;
-  while (count < kExceptionRangesMax && next < kChunksMax &&
-         (run = exceptions_.NextFrom(next)).has_value()) {
-    next = run->old_chunk + run->count;
-    if (range.count != 0 && run->old_chunk == range.old_chunk + range.count) {
-      range.count += run->count;
-      continue;
+  {
+    absl::MutexLock lock(&mutex_);
+    uint64_t next = first;
+    size_t seen = 0;
+    while ((run = exceptions_.NextFrom(next)).has_value() && seen < kExceptionRunsMax) {
+      if (!ranges.empty() && ranges.back().old_chunk + ranges.back().count == run->old_chunk) {
+        ranges.back().count += run->count;
+      } else if (ranges.size() < kExceptionRangesMax) {
+        ranges.push_back(*run);
+      } else {
+        break;
+      }
+      next = run->old_chunk + run->count;
+      ++seen;
     }
-    if (range.count != 0) print();
-    range = *run;
   }
-  // The last one found has not been printed: there is no more, or it begins the next answer.
-  const bool more = run.has_value() && count == kExceptionRangesMax;
-  if (!more && range.count != 0) print();
-  return absl::StrCat(chunk_sectors(), " ", more ? absl::StrCat(range.old_chunk) : "-", ranges);
+  std::string text =
+      absl::StrCat(chunk_sectors(), " ", run.has_value() ? absl::StrCat(run->old_chunk) : "-");
+  for (const ExceptionRun& range : ranges) {
+    absl::StrAppend(&text, " ", range.old_chunk, "+", range.count);
+  }
+  return text;
 }
 
 }  // namespace sectormap::targets

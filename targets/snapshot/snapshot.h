@@ -44,9 +44,13 @@ inline constexpr uint64_t kCopyBytesMax = 16 << 20;
 // (kcopyd's sub-jobs have this size).
 inline constexpr uint64_t kCopyPieceBytes = 512 << 10;
 
-// Chunks that one Keep() may ask for, and ranges that one answer of Exceptions() may hold.
+// Chunks that one Keep() may ask for.
 inline constexpr uint64_t kKeepChunksMax = 65536;
+
+// Ranges that one answer of Exceptions() may hold, and runs that it may look at under the lock:
+// neighbours on the origin that are none in the store are one range and several runs.
 inline constexpr size_t kExceptionRangesMax = 256;
+inline constexpr size_t kExceptionRunsMax = 4096;
 
 class Snapshot {
  public:

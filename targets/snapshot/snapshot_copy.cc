@@ -263,6 +263,7 @@ Task<IoStatus> Snapshot::CopyRun(ExceptionRun run) {
     if (status != IoStatus::kOk) co_return status;
     status = co_await cow_->Submit(IoRequest::Write(to + done, bytes));
     if (status != IoStatus::kOk) co_return status;
+    if (done + piece < count) co_await NextRound();  // others have their turn
   }
   co_return IoStatus::kOk;
 }

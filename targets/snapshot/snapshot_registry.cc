@@ -48,7 +48,7 @@ absl::StatusOr<std::shared_ptr<Snapshot>> Read(const StoreArgs& args, ReactorPoo
   });
   if (!opened.ok()) {
     return TableError(0, "", "Failed to read snapshot metadata",
-                      std::string(opened.status().message()), opened.status().code());
+                      std::string(opened.status().message()));
   }
   return std::make_shared<Snapshot>(cow, std::move(opened->store), std::move(opened->exceptions),
                                     opened->valid);

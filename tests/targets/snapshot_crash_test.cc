@@ -149,8 +149,8 @@ TEST_P(SnapshotCrashChunkTest, SnapshotsReadAsAtTheirInstant) {
   const auto before = HistoryOf("o");
   const auto first = HistoryOf("s");
   Work({Use("o", *before), Use("s", *first)}, 4);
-  host_.Suspend("o");
   const auto origin = HistoryOf("o");
+  host_.Suspend("o");
   host_.Make("t", "0 1003 snapshot /o /d P 4");
   host_.Resume("o");
   const uint64_t start = recorder_.now();
@@ -219,6 +219,7 @@ TEST_P(SnapshotCrashChunkTest, AnInterruptedMergeGoesOn) {
   host_.Suspend("o");
   host_.Make("t", "0 1003 snapshot /o /d P 4");
   const auto other = HistoryOf("t");
+  ASSERT_EQ(host_.Submit("s", IoRequest::Flush()), IoStatus::kOk);
   const auto merged = HistoryOf("s");
   host_.Remove("s");
   ASSERT_EQ(host_.Load("o", absl::StrCat("0 1003 snapshot-merge /o /c ", words)), absl::OkStatus());
@@ -259,8 +260,8 @@ TEST_F(SnapshotCrashTest, TheRemovalOfASnapshotOfAChainLeavesTheOlderOneAsItIs) 
   const auto s1 = HistoryOf("s1-real");
   Work({Use("o", *before), Use("s1-real", *s1)}, 4);
   // s2 comes between.
-  host_.Suspend("o");
   const auto origin = HistoryOf("o");
+  host_.Suspend("o");
   host_.Make("s2-real", "0 1003 snapshot /o /c2 P 16");
   host_.Reload("s1-real", "0 1003 snapshot s2-real /c1 P 8");
   host_.Make("s2", "0 1003 snapshot-origin s2-real");

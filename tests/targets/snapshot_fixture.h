@@ -39,11 +39,15 @@ class PathDisks final : public BackingSource {
 // One machine: reactors, disks, mapped devices.
 class SnapshotHost {
  public:
-  explicit SnapshotHost(int reactors = 2) {
+  explicit SnapshotHost(int reactors = 2) : owned_reactors_(StartPool(reactors, clock_)) {
+    Start(*owned_reactors_);
+  }
+  // On somebody else's reactors, which outlive it.
+  explicit SnapshotHost(ReactorPool& reactors) { Start(reactors); }
+
+  void Start(ReactorPool& reactors) {
     AddBuiltinTargets(types_);
-    auto pool = ReactorPool::Start(reactors, clock_);
-    CHECK(pool.ok());
-    reactors_ = *std::move(pool);
+    reactors_ = &reactors;
     registry_ = std::make_unique<DeviceRegistry>(*reactors_, types_, disks_);
   }
   // The last made goes first: it may stand on the others.
@@ -178,10 +182,17 @@ class SnapshotHost {
     return text.substr(start);
   }
 
+  static std::unique_ptr<ReactorPool> StartPool(int count, const Clock& clock) {
+    auto pool = ReactorPool::Start(count, clock);
+    CHECK(pool.ok());
+    return *std::move(pool);
+  }
+
   SteadyClock clock_;
   TargetRegistry types_;
   PathDisks disks_;
-  std::unique_ptr<ReactorPool> reactors_;
+  std::unique_ptr<ReactorPool> owned_reactors_;
+  ReactorPool* reactors_ = nullptr;
   std::unique_ptr<DeviceRegistry> registry_;
   std::vector<std::string> made_;
 };

@@ -5,6 +5,8 @@
 
 #include "targets/snapshot/exception_table.h"
 #include "targets/snapshot/persistent_store.h"
+#include "targets/snapshot/snapshot.h"
+#include "targets/snapshot/transient_store.h"
 #include "tests/support/random.h"
 #include "tests/targets/snapshot_fixture.h"
 
@@ -69,6 +71,19 @@ TEST(ExceptionTableTest, AgreesWithAMap) {
     ASSERT_EQ(run.has_value(), next != shadow.end());
     if (run.has_value()) ASSERT_EQ(run->old_chunk, next->first);
   }
+}
+
+// --- TransientStore ---
+
+TEST(TransientStoreTest, TakesChunksFromTheStartUpToTheLastWholeOne) {
+  TransientStore store(*MemoryDevice::Create(SectorCount(43)), 8);
+  EXPECT_EQ(store.Allocate(3).new_chunk, 0u);
+  const ExceptionStore::Allocation rest = store.Allocate(3);
+  EXPECT_EQ(rest.new_chunk, 3u);
+  EXPECT_EQ(rest.count, 2u);
+  EXPECT_EQ(store.Allocate(1).count, 0u);
+  EXPECT_EQ(store.usage().allocated, SectorCount(40));
+  EXPECT_EQ(store.usage().metadata, SectorCount(0));
 }
 
 // --- Stores ---

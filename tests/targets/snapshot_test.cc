@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // snapshot and snapshot-origin: words, status and effects as the kernel's.
 #include "core/async/gate.h"
+#include "targets/snapshot/snapshot_args.h"
 #include "tests/support/crash_disk.h"
 #include "tests/support/faulty_device.h"
 #include "tests/support/slow_device.h"
@@ -88,6 +89,7 @@ TEST_F(SnapshotTest, BadWordsAreRefusedInTheKernelsWords) {
   for (const auto& [row, text] : kCases) {
     EXPECT_THAT(Refusal(absl::StrCat("0 16384 ", row)), HasSubstr(text)) << row;
   }
+  EXPECT_THAT(Refusal("0 16384 snapshot /o"), HasSubstr(std::string(kSnapshotUsage)));
   EXPECT_THAT(Refusal("0 32768 snapshot /o /c P 8"),
               HasSubstr("/o too small for target: start=0, len=32768, dev_size=16384"));
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/volumes/moves.h"
 
+#include "absl/time/clock.h"
 #include "server/volumes/mirror_rows.h"
 #include "tests/server/volumes/recipe_fixture.h"
 
@@ -175,6 +176,17 @@ TEST_F(MovesTest, AMoveThatIsKilledGoesOnAfterTheStart) {
                       EXPECT_EQ(info.state, OperationState::kDone) << info.error;
                     }
                   });
+}
+
+TEST_F(MovesTest, ADeviceThatSomebodyHasSuspendedIsMovedWhenItGoesOn) {
+  MakeScattered();
+  ASSERT_TRUE(catalog_->Suspend("vol", SuspendMode::kFlush).ok());
+  const auto started = moves_->Start(Wanted());
+  ASSERT_TRUE(started.ok()) << started.status();
+  absl::SleepFor(absl::Milliseconds(50));
+  EXPECT_FALSE(operations_->Get(started->id)->ended());
+  ASSERT_TRUE(catalog_->Resume("vol").ok());
+  EXPECT_EQ(WaitFor(started).state, OperationState::kDone);
 }
 
 TEST_F(MovesTest, WhereAMoveIsGoingNobodyElseMayGo) {
