@@ -52,7 +52,6 @@ std::string Identity(const CreateOptions& options) {
 
 // What the device will be once it has been resumed.
 DeviceRegistry::Saved AfterResume(DeviceRegistry::Saved saved) {
-  saved.live_table = saved.table_to_keep;
   if (saved.inactive_table.has_value()) {
     saved.inactive_table.reset();
     saved.live_read_only = std::exchange(saved.inactive_read_only, false);
