@@ -83,8 +83,6 @@ class RegionGate {
   // Makes clean what has been left alone; with `force` everything that has no write in flight.
   // The answer names legs that could not be flushed.
   Task<LegSet> Tidy(bool force);
-  // True if there is anything to look at.
-  bool has_dirty() const { return !dirty_.empty(); }
 
  private:
   void TellIdle();

@@ -26,7 +26,7 @@ namespace {
 #ifdef SECTORMAP_SLOW_BUILD
 constexpr uint64_t kStatesPerCase = 300;
 #else
-constexpr uint64_t kStatesPerCase = 1200;
+constexpr uint64_t kStatesPerCase = 2000;
 #endif
 
 constexpr uint64_t kLength = 192;  // sectors of a leg
