@@ -6,8 +6,8 @@
 #include <bit>
 
 #include "targets/mirror/region_gate.h"
+#include "tests/support/golden.h"
 #include "tests/support/manual_clock.h"
-#include "tests/targets/mirror/golden_log.h"
 #include "tests/targets/mirror/mirror_fixture.h"
 
 namespace sectormap::targets {
@@ -73,14 +73,14 @@ TEST_F(DirtyLogTest, ReadsTheKernelsLogsAsItMeantThem) {
         Case{"mirror-leg1-failed-1", 1u << 5}, Case{"usrlog", 0xff00},
         Case{"mirror-usrlog-after", 0}}) {
     SCOPED_TRACE(one.name);
-    const std::vector<std::byte> golden = GoldenLog(one.name);
+    const std::vector<std::byte> golden = Golden(std::string(one.name) + ".log");
     ASSERT_EQ(golden.size(), 65536u);
     PutLog(golden);
     Use(kWords);
     WaitForSync();
     EXPECT_EQ(Copied(), one.dirty);
     ASSERT_EQ(device_->Suspend(SuspendMode::kFlush), absl::OkStatus());
-    EXPECT_EQ(LogBytes(), GoldenLog("mirror-r1024-synced")) << "a clean end: the kernel's bytes";
+    EXPECT_EQ(LogBytes(), Golden("mirror-r1024-synced.log")) << "a clean end: the kernel's bytes";
     for (uint64_t sector = 0; sector < kLength; ++sector) {
       disk("b").bytes()[sector * 512] = std::byte{2};
     }
@@ -89,20 +89,20 @@ TEST_F(DirtyLogTest, ReadsTheKernelsLogsAsItMeantThem) {
 
 TEST_F(DirtyLogTest, WritesTheKernelsBytesWhileAWriteIsUnderWayAndAfter) {
   Use("disk 3 log 1024 nosync 2 a 0 b 0 1 handle_errors");
-  EXPECT_EQ(LogBytes(), GoldenLog("mirror-r1024-nosync"));
+  EXPECT_EQ(LogBytes(), Golden("mirror-r1024-nosync.log"));
   disk("b").Hold(IoOp::kWrite);
   Pending& write = StartFill(5200, 8, 7);
   WaitUntil([&] { return disk("b").holding() == 1; });
-  EXPECT_EQ(LogBytes(), GoldenLog("mirror-r1024-dirty5-active"));
+  EXPECT_EQ(LogBytes(), Golden("mirror-r1024-dirty5-active.log"));
   disk("b").Release();
   EXPECT_EQ(write.Wait(), IoStatus::kOk);
   EXPECT_EQ(LogBits(), kFiveDirty) << "lazily";
   Tidy();
   EXPECT_EQ(LogBits(), kFiveDirty) << "it was written to since the last look";
   Tidy();
-  EXPECT_EQ(LogBytes(), GoldenLog("mirror-r1024-dirty5-later"));
+  EXPECT_EQ(LogBytes(), Golden("mirror-r1024-dirty5-later.log"));
   Discard();
-  EXPECT_EQ(LogBytes(), GoldenLog("mirror-r1024-synced"));
+  EXPECT_EQ(LogBytes(), Golden("mirror-r1024-synced.log"));
 }
 
 TEST_F(DirtyLogTest, AFailedLegsRegionStaysDirtyAsTheKernelLeavesIt) {
@@ -113,11 +113,11 @@ TEST_F(DirtyLogTest, AFailedLegsRegionStaysDirtyAsTheKernelLeavesIt) {
   Tidy();
   Tidy();
   Discard();
-  EXPECT_EQ(LogBytes(), GoldenLog("mirror-leg1-failed-1"));
+  EXPECT_EQ(LogBytes(), Golden("mirror-leg1-failed-1.log"));
 }
 
 TEST_F(DirtyLogTest, AVersionOneLogIsReadAndWrittenAsVersionTwo) {
-  PutLog(GoldenLog("mirror-r1024-dirty5-active"));
+  PutLog(Golden("mirror-r1024-dirty5-active.log"));
   Patch(4, 1);
   Use(kWords);
   WaitForSync();
@@ -126,7 +126,7 @@ TEST_F(DirtyLogTest, AVersionOneLogIsReadAndWrittenAsVersionTwo) {
 }
 
 TEST_F(DirtyLogTest, AForeignVersionIsAllOutOfSyncAndShows) {
-  PutLog(GoldenLog("mirror-r1024-synced"));
+  PutLog(Golden("mirror-r1024-synced.log"));
   Patch(4, 3);
   const uint32_t before = events();
   Use(kWords);
@@ -136,7 +136,7 @@ TEST_F(DirtyLogTest, AForeignVersionIsAllOutOfSyncAndShows) {
 }
 
 TEST_F(DirtyLogTest, GarbageIsANewLogAndAnEventTells) {
-  PutLog(GoldenLog("mirror-r1024-synced"));
+  PutLog(Golden("mirror-r1024-synced.log"));
   Patch(0, 0x12345678);
   const uint32_t before = events();
   Use(kWords);
@@ -146,7 +146,7 @@ TEST_F(DirtyLogTest, GarbageIsANewLogAndAnEventTells) {
 }
 
 TEST_F(DirtyLogTest, ALogOfMoreRegionsIsNotTrusted) {
-  PutLog(GoldenLog("mirror-r1024-synced"));
+  PutLog(Golden("mirror-r1024-synced.log"));
   Patch(8, 32);
   Use(kWords);
   WaitForSync();
@@ -154,7 +154,7 @@ TEST_F(DirtyLogTest, ALogOfMoreRegionsIsNotTrusted) {
 }
 
 TEST_F(DirtyLogTest, RegionsThatTheMirrorHasGrownByAreOutOfSync) {
-  PutLog(GoldenLog("mirror-r1024-synced"));
+  PutLog(Golden("mirror-r1024-synced.log"));
   Patch(8, 10);
   Use(kWords);
   WaitForSync();
@@ -163,7 +163,7 @@ TEST_F(DirtyLogTest, RegionsThatTheMirrorHasGrownByAreOutOfSync) {
 }
 
 TEST_F(DirtyLogTest, BitsBeyondTheLastRegionAreCleared) {
-  PutLog(GoldenLog("mirror-r1024-synced"));
+  PutLog(Golden("mirror-r1024-synced.log"));
   Patch(1024, 0xffffffff);
   Use(kWords);
   WaitForSync();
@@ -171,18 +171,18 @@ TEST_F(DirtyLogTest, BitsBeyondTheLastRegionAreCleared) {
 }
 
 TEST_F(DirtyLogTest, SyncAndNosyncForgetTheLog) {
-  PutLog(GoldenLog("mirror-r1024-synced"));
+  PutLog(Golden("mirror-r1024-synced.log"));
   Use("disk 3 log 1024 sync 2 a 0 b 0");
   WaitForSync();
   EXPECT_EQ(Copied(), 0xffffu);
-  PutLog(GoldenLog("usrlog"));
+  PutLog(Golden("usrlog.log"));
   Use("disk 3 log 1024 nosync 2 b 0 c 0");
   EXPECT_EQ(Status(), "2 b c 16/16 1 AA 3 disk log A");
   EXPECT_EQ(LogBits(), kAllClean);
 }
 
 TEST_F(DirtyLogTest, AnUnreadableLogIsAllOutOfSyncAndShows) {
-  PutLog(GoldenLog("mirror-r1024-synced"));
+  PutLog(Golden("mirror-r1024-synced.log"));
   disk("log").FailAll();
   Use("disk 2 log 1024 2 a 0 b 0 2 handle_errors keep_log");
   WaitForStatus("2 a b 16/16 1 AA 3 disk log D");
