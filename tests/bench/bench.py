@@ -18,13 +18,15 @@ import time
 
 import measure
 import compare
+import control
 import footprint
 import layers
 import scaling
 import sharing
 
 SUITES = {"compare": compare.run, "layers": layers.run, "sharing": sharing.run,
-          "footprint": footprint.run, "scaling": scaling.run}
+          "footprint": footprint.run, "control": control.run,
+          "scaling": scaling.run}
 BUDGET_SECONDS = 13 * 60  # of the 15 minutes that run.sh may take; rounds after it are left out
 
 

@@ -33,6 +33,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "tests/bench/load_session.h"
@@ -272,20 +273,36 @@ class Run {
  private:
   void Print() const {
     LatencyHistogram latency;
-    for (const auto& worker : workers_) latency.Add(worker->results().latency);
+    uint64_t refused = 0;
+    for (const auto& worker : workers_) {
+      latency.Add(worker->results().latency);
+      refused += worker->results().refused;
+    }
     const double seconds = static_cast<double>(ended_ns_ - started_ns_) / 1e9;
     const auto ios = static_cast<double>(latency.total());
-    std::printf(
-        "{\"ios\":%.0f,\"seconds\":%.3f,\"iops\":%.1f,\"mib_per_second\":%.2f,\"mean_us\":%.2f,"
-        "\"p50_us\":%.2f,\"p99_us\":%.2f,\"p999_us\":%.2f,\"max_us\":%.1f,"
-        "\"client_cpu_seconds\":%.3f,\"server_cpu_seconds\":%.6f,\"server_us_per_io\":%.3f,"
-        "\"foreign_cores\":%.2f,\"server_rss_before_kib\":%ld,\"server_rss_kib\":%ld,\"server_peak_"
-        "kib\":%ld",
-        ios, seconds, ios / seconds, ios * options_.block_bytes / seconds / (1 << 20),
-        latency.mean_us(), latency.PercentileUs(50), latency.PercentileUs(99),
-        latency.PercentileUs(99.9), latency.max_us(), own_cpu_, server_cpu_,
-        ios == 0 ? 0 : server_cpu_ * 1e6 / ios, (machine_cpu_ - own_cpu_ - server_cpu_) / seconds,
-        before_.rss_kib, after_.rss_kib, after_.peak_kib);
+    const std::pair<const char*, double> fields[] = {
+        {"ios", ios},
+        {"refused", static_cast<double>(refused)},
+        {"seconds", seconds},
+        {"iops", ios / seconds},
+        {"mib_per_second", ios * options_.block_bytes / seconds / (1 << 20)},
+        {"mean_us", latency.mean_us()},
+        {"p50_us", latency.PercentileUs(50)},
+        {"p99_us", latency.PercentileUs(99)},
+        {"p999_us", latency.PercentileUs(99.9)},
+        {"max_us", latency.max_us()},
+        {"client_cpu_seconds", own_cpu_},
+        {"server_cpu_seconds", server_cpu_},
+        {"server_us_per_io", ios == 0 ? 0 : server_cpu_ * 1e6 / ios},
+        {"foreign_cores", (machine_cpu_ - own_cpu_ - server_cpu_) / seconds},
+        {"server_rss_before_kib", static_cast<double>(before_.rss_kib)},
+        {"server_rss_kib", static_cast<double>(after_.rss_kib)},
+        {"server_peak_kib", static_cast<double>(after_.peak_kib)}};
+    const char* comma = "{";
+    for (const auto& [name, value] : fields) {
+      std::printf("%s\"%s\":%.9g", comma, name, value);
+      comma = ",";
+    }
     if (options_.gap_ns != 0) PrintGaps(workers_.front()->results().gaps);
     std::printf("}\n");
   }

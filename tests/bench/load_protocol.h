@@ -35,6 +35,8 @@ enum Opcode : uint8_t {
   kImmediate = 0x40,
 };
 
+inline constexpr uint8_t kTaskSetFull = 0x28;  // SAM-5 §5.3.1
+
 [[noreturn, gnu::format(printf, 1, 2)]] inline void Die(const char* format, ...) {
   va_list args;
   va_start(args, format);
@@ -100,6 +102,7 @@ struct Results {
   LatencyHistogram latency;
   std::vector<Gap> gaps;
   uint64_t last_answer_ns = 0;
+  uint64_t refused = 0;  // with TASK SET FULL, and issued again
   bool measuring = false;
 };
 

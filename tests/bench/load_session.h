@@ -314,8 +314,13 @@ class LoadSession {
 
   void Done(uint32_t tag, uint8_t status) {
     if (tag >= slots_.size() || slots_[tag] == 0) Die("an answer with tag %u", tag);
-    if (status != 0) Die("a command failed with SCSI status %02x", status);
-    if (results_.measuring) Record(NowNs(), slots_[tag]);
+    if (status == kTaskSetFull) {
+      ++results_.refused;
+    } else if (status != 0) {
+      Die("a command failed with SCSI status %02x", status);
+    } else if (results_.measuring) {
+      Record(NowNs(), slots_[tag]);
+    }
     slots_[tag] = 0;
     free_.push_back(tag);
   }

@@ -6,6 +6,7 @@ are interleaved (A B C ... C B A ...), a figure is the median of its rounds, and
 of the ratios of the rounds that ran next to each other.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -16,6 +17,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+from daemon import Daemon  # noqa: E402
 
 VOLUME_MIB = 512
 SERVER_CORE, CLIENT_CORE = 0, 1
@@ -60,6 +62,18 @@ def random_file(path, mib):
 
 def linear(mib, lower):
     return f"0 {mib * SECTORS_PER_MIB} linear {lower} 0"
+
+
+@contextlib.contextmanager
+def one_volume(bench, directory):
+    """A daemon with one reactor that exports a file on tmpfs: (daemon, path, url)."""
+    with Daemon(bench.build_dir, state_dir=directory, options=["--reactors", "1"]) as daemon:
+        path = random_file(daemon.device_root / "v.img", VOLUME_MIB)
+        try:
+            daemon.cli("create", "v", "--table", linear(VOLUME_MIB, path))
+            yield daemon, path, daemon.export("v")
+        finally:
+            path.unlink()  # it is memory, and the next suite needs it
 
 
 class Bench:

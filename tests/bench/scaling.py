@@ -3,8 +3,7 @@
 
 import math
 
-from daemon import Daemon
-from measure import SERVER_CORE, VOLUME_MIB, Arm, Case, linear, pin, random_file
+from measure import SERVER_CORE, Arm, Case, one_volume, pin
 
 SESSIONS = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 DEPTHS = [1, 2, 4, 8, 16, 32, 64, 128]
@@ -33,10 +32,7 @@ def points(bench, pattern, xs, place):
 
 
 def run(bench, directory, _):
-    with Daemon(bench.build_dir, state_dir=directory, options=["--reactors", "1"]) as daemon:
-        path = random_file(daemon.device_root / "v.img", VOLUME_MIB)
-        daemon.cli("create", "v", "--table", linear(VOLUME_MIB, path))
-        url = daemon.export("v")
+    with one_volume(bench, directory) as (daemon, _, url):
         pin(daemon.pid, SERVER_CORE)
         places = {(pattern, *place(x)) for pattern in PATTERNS for _, xs, lines in PANELS
                   for place in lines.values() for x in xs}

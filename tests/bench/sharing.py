@@ -25,7 +25,7 @@ def reactors(bench, directory):
         for count in (1, 2):
             daemon = stack.enter_context(
                 Daemon(bench.build_dir, state_dir=directory / f"reactors{count}",
-                       options=["--reactors", count, "--device-root", directory]))
+                       options=["--reactors", str(count), "--device-root", directory]))
             daemon.cli("create", "shared", "--table", linear(VOLUME_MIB, path))
             arms[f"reactors{count}"] = (daemon.export("shared"), daemon.pid)
         for name, case in REACTORS.items():
