@@ -19,6 +19,12 @@ class LatencyHistogram {
     sum_ns_ += ns;
     max_ns_ = std::max(max_ns_, ns);
   }
+  void Add(const LatencyHistogram& other) {
+    for (size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
+    total_ += other.total_;
+    sum_ns_ += other.sum_ns_;
+    max_ns_ = std::max(max_ns_, other.max_ns_);
+  }
   uint64_t total() const { return total_; }
   double mean_us() const {
     return total_ == 0 ? 0 : static_cast<double>(sum_ns_) / 1e3 / static_cast<double>(total_);

@@ -1,27 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 // load_generator: an iSCSI initiator that costs so little that the target is the bottleneck.
 //
-// One thread, N sessions with a fixed number of commands in flight each. All commands that became
-// free by one recv() leave in one sendmsg(); received data is counted and dropped. No digests,
-// ErrorRecoveryLevel 0, LUNs below 16384. Prints one JSON object; tests/bench/compare.py runs it.
+// N sessions with a fixed number of commands in flight each, shared out to one or more threads. All
+// commands that became free by one recv() leave in one sendmsg(); received data is counted and
+// dropped. ErrorRecoveryLevel 0, LUNs below 16384. Prints one JSON object; tests/bench/measure.py
+// runs it.
 //
 //   load_generator --url iscsi://HOST:PORT/IQN/LUN --rw randread --bs 4096 --qd 32 --sessions 1
-//       [--secs 5] [--warmup 0.5] [--pid PID-of-the-server] [--span BYTES]
+//       [--threads 1] [--secs 5] [--warmup 0.5] [--pid PID-of-the-server] [--span BYTES]
+//       [--digests]
+//       [--idle] [--gaps MICROSECONDS]
 //
-// --rw randread | randwrite | read | write. With --pid, also the server's CPU time and memory.
+// --rw randread | randwrite | read | write. With --pid, also the server's CPU time and memory, and
+// how many cores others took meanwhile (foreign_cores): noise, if it is not near zero.
+// --digests: CRC32C of headers and data, computed on what it sends. --idle: the sessions log in and
+// only answer pings. --gaps: lists the times without any answer that were at least so long, as
+// [start on CLOCK_MONOTONIC in seconds, length in microseconds]; with one thread.
 #include <getopt.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
+#include <ctime>
 #include <memory>
 #include <random>
+#include <span>
 #include <string>
 #include <string_view>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "tests/bench/load_session.h"
@@ -29,46 +41,48 @@
 namespace sectormap::bench {
 namespace {
 
-struct Usage {
-  double cpu_seconds = 0;
+struct Memory {
   long rss_kib = 0, peak_kib = 0;
 };
 
-Usage ProcessUsage(int pid) {
-  Usage usage;
-  if (pid == 0) return usage;
-  const std::string folder = "/proc/" + std::to_string(pid);
+Memory MemoryOf(int pid) {
+  Memory memory;
+  if (pid == 0) return memory;
+  const std::string path = "/proc/" + std::to_string(pid) + "/status";
+  FILE* status = std::fopen(path.c_str(), "r");
+  if (status == nullptr) Die("cannot read %s", path.c_str());
   std::array<char, 1024> text{};
-  if (FILE* stat = std::fopen((folder + "/stat").c_str(), "r")) {
-    unsigned long user = 0, system = 0;
-    const size_t size = std::fread(text.data(), 1, text.size() - 1, stat);
-    std::fclose(stat);
-    const char* rest = std::strrchr(std::string_view(text.data(), size).data(), ')');
-    if (rest == nullptr ||
-        std::sscanf(rest + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
-                    &system) != 2) {
-      Die("cannot read %s/stat", folder.c_str());
-    }
-    usage.cpu_seconds =
-        static_cast<double>(user + system) / static_cast<double>(sysconf(_SC_CLK_TCK));
+  while (std::fgets(text.data(), static_cast<int>(text.size()), status) != nullptr) {
+    std::sscanf(text.data(), "VmHWM: %ld", &memory.peak_kib);
+    std::sscanf(text.data(), "VmRSS: %ld", &memory.rss_kib);
   }
-  if (FILE* status = std::fopen((folder + "/status").c_str(), "r")) {
-    while (std::fgets(text.data(), static_cast<int>(text.size()), status) != nullptr) {
-      std::sscanf(text.data(), "VmHWM: %ld", &usage.peak_kib);
-      std::sscanf(text.data(), "VmRSS: %ld", &usage.rss_kib);
-    }
-    std::fclose(status);
-  }
-  return usage;
+  std::fclose(status);
+  return memory;
 }
 
-double OwnCpuSeconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+// All threads, user and system, to the nanosecond.
+double CpuSecondsOf(int pid) {
+  if (pid == 0) return 0;
+  clockid_t clock;
+  timespec time{};
+  if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &time) != 0) {
+    Die("no process %d", pid);
+  }
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) / 1e9;
+}
+
+// All processors, and what the host took from them (steal), since the machine started.
+double MachineCpuSeconds() {
+  FILE* stat = std::fopen("/proc/stat", "r");
+  std::array<uint64_t, 8> ticks{};  // proc_stat(5): user nice system idle iowait irq softirq steal
+  if (stat == nullptr ||
+      std::fscanf(stat, "cpu %lu %lu %lu %lu %lu %lu %lu %lu", &ticks[0], &ticks[1], &ticks[2],
+                  &ticks[3], &ticks[4], &ticks[5], &ticks[6], &ticks[7]) != 8) {
+    Die("cannot read /proc/stat");
+  }
+  std::fclose(stat);
+  const uint64_t busy = ticks[0] + ticks[1] + ticks[2] + ticks[5] + ticks[6] + ticks[7];
+  return static_cast<double>(busy) / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 
 Url ParseUrl(std::string_view text) {
@@ -100,11 +114,12 @@ void ParsePattern(std::string_view word, Options* options) {
 }
 
 Options ParseOptions(int argc, char** argv) {
-  const option known[] = {{"url", 1, nullptr, 'u'},      {"rw", 1, nullptr, 'r'},
-                          {"bs", 1, nullptr, 'b'},       {"qd", 1, nullptr, 'q'},
-                          {"sessions", 1, nullptr, 's'}, {"secs", 1, nullptr, 't'},
-                          {"warmup", 1, nullptr, 'w'},   {"pid", 1, nullptr, 'p'},
-                          {"span", 1, nullptr, 'n'},     {nullptr, 0, nullptr, 0}};
+  const option known[] = {
+      {"url", 1, nullptr, 'u'},     {"rw", 1, nullptr, 'r'},       {"bs", 1, nullptr, 'b'},
+      {"qd", 1, nullptr, 'q'},      {"sessions", 1, nullptr, 's'}, {"secs", 1, nullptr, 't'},
+      {"warmup", 1, nullptr, 'w'},  {"pid", 1, nullptr, 'p'},      {"span", 1, nullptr, 'n'},
+      {"threads", 1, nullptr, 'm'}, {"digests", 0, nullptr, 'd'},  {"idle", 0, nullptr, 'i'},
+      {"gaps", 1, nullptr, 'g'},    {nullptr, 0, nullptr, 0}};
   Options options;
   for (int name; (name = getopt_long(argc, argv, "", known, nullptr)) != -1;) {
     const auto number = [] { return static_cast<uint32_t>(std::strtoul(optarg, nullptr, 0)); };
@@ -136,6 +151,18 @@ Options ParseOptions(int argc, char** argv) {
       case 'n':
         options.span_bytes = std::strtoull(optarg, nullptr, 0);
         break;
+      case 'm':
+        options.threads = number();
+        break;
+      case 'd':
+        options.digests = true;
+        break;
+      case 'i':
+        options.idle = true;
+        break;
+      case 'g':
+        options.gap_ns = number() * 1000ULL;
+        break;
       default:
         std::exit(2);
     }
@@ -144,60 +171,54 @@ Options ParseOptions(int argc, char** argv) {
   if (options.block_bytes == 0 || options.queue_depth == 0 || options.sessions == 0) {
     Die("--bs, --qd and --sessions are at least 1");
   }
+  if (options.threads == 0 || options.threads > options.sessions) {
+    Die("--threads is between 1 and --sessions");
+  }
+  if (options.gap_ns != 0 && options.threads != 1) Die("--gaps is for one thread");
   return options;
 }
 
-// Runs the load for warm-up and measurement; prints the results.
-class Run {
+// One thread and its share of the sessions.
+class Worker {
  public:
-  explicit Run(const Options& options) : options_(options), payload_(options.block_bytes) {
-    std::mt19937_64 random(1);  // NOLINT: the same bytes in every run
-    for (uint8_t& byte : payload_) byte = static_cast<uint8_t>(random());
+  Worker(const Options& options, std::span<const uint8_t> payload)
+      : options_(options), payload_(payload) {}
+  ~Worker() { close(epoll_); }
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  const Results& results() const { return results_; }
+
+  void AddSession(uint32_t number) {
+    const auto index = static_cast<uint32_t>(sessions_.size());
+    sessions_.push_back(std::make_unique<LoadSession>(options_, number, payload_, results_));
+    sessions_.back()->Start();
+    epoll_event event{EPOLLIN, {.u32 = index}};
+    if (epoll_ctl(epoll_, EPOLL_CTL_ADD, sessions_.back()->fd(), &event) != 0) Die("epoll_ctl");
   }
 
-  void Execute() {
-    for (uint32_t i = 0; i < options_.sessions; ++i) {
-      sessions_.push_back(std::make_unique<LoadSession>(options_, i, payload_, results_));
-      sessions_.back()->Start();
-      epoll_event event{EPOLLIN, {.u32 = i}};
-      epoll_ctl(epoll_, EPOLL_CTL_ADD, sessions_.back()->fd(), &event);
-    }
+  // Answers count from `start` to `end`.
+  void Loop(uint64_t start, uint64_t end) {
     sending_.resize(sessions_.size());
     for (uint32_t i = 0; i < sessions_.size(); ++i) Serve(i, true);
-    Loop();
-    Print();
+    for (uint64_t now = NowNs(); now < end; now = NowNs()) {
+      results_.measuring = now >= start;
+      Turn();
+    }
   }
 
  private:
-  void Loop() {
-    const uint64_t start = NowNs() + static_cast<uint64_t>(options_.warmup_seconds * 1e9);
-    const uint64_t end = start + static_cast<uint64_t>(options_.seconds * 1e9);
-    for (uint64_t now = NowNs(); now < end; now = NowNs()) {
-      if (!results_.measuring && now >= start) {
-        results_.measuring = true;
-        started_ns_ = now;
-        own_cpu_ = -OwnCpuSeconds();
-        server_cpu_ = -ProcessUsage(options_.server_pid).cpu_seconds;
-      }
-      Turn();
-    }
-    results_.measuring = false;
-    ended_ns_ = NowNs();
-    own_cpu_ += OwnCpuSeconds();
-    server_ = ProcessUsage(options_.server_pid);
-    server_cpu_ += server_.cpu_seconds;
-  }
-
   void Turn() {
+    constexpr int kTurnMs = 20;  // the end may be as much late
     std::array<epoll_event, 64> events;
-    const int count = epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), 200);
+    const int count = epoll_wait(epoll_, events.data(), static_cast<int>(events.size()), kTurnMs);
     for (int i = 0; i < count; ++i) Serve(events[i].data.u32, (events[i].events & ~EPOLLOUT) != 0);
   }
 
   void Serve(uint32_t index, bool readable) {
     LoadSession& session = *sessions_[index];
     if (readable) session.Receive();
-    session.Issue();
+    if (!options_.idle) session.Issue();
     session.Send();
     if (sending_[index] != session.wants_to_send()) {
       sending_[index] = session.wants_to_send();
@@ -206,30 +227,103 @@ class Run {
     }
   }
 
-  void Print() const {
-    const double seconds = static_cast<double>(ended_ns_ - started_ns_) / 1e9;
-    const auto ios = static_cast<double>(results_.latency.total());
-    std::printf(
-        "{\"ios\":%.0f,\"seconds\":%.3f,\"iops\":%.1f,\"mib_per_second\":%.2f,\"mean_us\":%.2f,"
-        "\"p50_us\":%.2f,\"p99_us\":%.2f,\"p999_us\":%.2f,\"max_us\":%.1f,"
-        "\"client_cpu_seconds\":%.3f,\"server_cpu_seconds\":%.3f,\"server_us_per_io\":%.3f,"
-        "\"server_rss_kib\":%ld,\"server_peak_kib\":%ld}\n",
-        ios, seconds, ios / seconds, ios * options_.block_bytes / seconds / (1 << 20),
-        results_.latency.mean_us(), results_.latency.PercentileUs(50),
-        results_.latency.PercentileUs(99), results_.latency.PercentileUs(99.9),
-        results_.latency.max_us(), own_cpu_, server_cpu_, ios == 0 ? 0 : server_cpu_ * 1e6 / ios,
-        server_.rss_kib, server_.peak_kib);
-  }
-
   const Options& options_;
-  std::vector<uint8_t> payload_;
+  const std::span<const uint8_t> payload_;
   const int epoll_ = epoll_create1(EPOLL_CLOEXEC);
   std::vector<std::unique_ptr<LoadSession>> sessions_;
   std::vector<bool> sending_;
   Results results_;
+};
+
+// Runs the load for warm-up and measurement; prints the results.
+class Run {
+ public:
+  explicit Run(const Options& options) : options_(options), payload_(options.block_bytes) {
+    std::mt19937_64 random(1);  // NOLINT: the same bytes in every run
+    for (uint8_t& byte : payload_) byte = static_cast<uint8_t>(random());
+    for (uint32_t i = 0; i < options_.threads; ++i) {
+      workers_.push_back(std::make_unique<Worker>(options_, payload_));
+    }
+  }
+
+  void Execute() {
+    before_ = MemoryOf(options_.server_pid);
+    for (uint32_t i = 0; i < options_.sessions; ++i) workers_[i % options_.threads]->AddSession(i);
+    const uint64_t start = NowNs() + static_cast<uint64_t>(options_.warmup_seconds * 1e9);
+    const uint64_t end = start + static_cast<uint64_t>(options_.seconds * 1e9);
+    std::vector<std::thread> threads;
+    for (const auto& worker : workers_) {
+      threads.emplace_back([&worker, start, end] { worker->Loop(start, end); });
+    }
+    std::this_thread::sleep_for(std::chrono::nanoseconds(start - std::min(start, NowNs())));
+    started_ns_ = NowNs();
+    machine_cpu_ = -MachineCpuSeconds();
+    own_cpu_ = -CpuSecondsOf(getpid());
+    server_cpu_ = -CpuSecondsOf(options_.server_pid);
+    std::this_thread::sleep_for(std::chrono::nanoseconds(end - std::min(end, NowNs())));
+    ended_ns_ = NowNs();
+    machine_cpu_ += MachineCpuSeconds();
+    own_cpu_ += CpuSecondsOf(getpid());
+    server_cpu_ += CpuSecondsOf(options_.server_pid);
+    after_ = MemoryOf(options_.server_pid);
+    for (std::thread& thread : threads) thread.join();
+    Print();
+  }
+
+ private:
+  void Print() const {
+    LatencyHistogram latency;
+    uint64_t refused = 0;
+    for (const auto& worker : workers_) {
+      latency.Add(worker->results().latency);
+      refused += worker->results().refused;
+    }
+    const double seconds = static_cast<double>(ended_ns_ - started_ns_) / 1e9;
+    const auto ios = static_cast<double>(latency.total());
+    const std::pair<const char*, double> fields[] = {
+        {"ios", ios},
+        {"refused", static_cast<double>(refused)},
+        {"seconds", seconds},
+        {"iops", ios / seconds},
+        {"mib_per_second", ios * options_.block_bytes / seconds / (1 << 20)},
+        {"mean_us", latency.mean_us()},
+        {"p50_us", latency.PercentileUs(50)},
+        {"p99_us", latency.PercentileUs(99)},
+        {"p999_us", latency.PercentileUs(99.9)},
+        {"max_us", latency.max_us()},
+        {"client_cpu_seconds", own_cpu_},
+        {"server_cpu_seconds", server_cpu_},
+        {"server_us_per_io", ios == 0 ? 0 : server_cpu_ * 1e6 / ios},
+        {"foreign_cores", (machine_cpu_ - own_cpu_ - server_cpu_) / seconds},
+        {"server_rss_before_kib", static_cast<double>(before_.rss_kib)},
+        {"server_rss_kib", static_cast<double>(after_.rss_kib)},
+        {"server_peak_kib", static_cast<double>(after_.peak_kib)}};
+    const char* comma = "{";
+    for (const auto& [name, value] : fields) {
+      std::printf("%s\"%s\":%.9g", comma, name, value);
+      comma = ",";
+    }
+    if (options_.gap_ns != 0) PrintGaps(workers_.front()->results().gaps);
+    std::printf("}\n");
+  }
+
+  static void PrintGaps(const std::vector<Gap>& gaps) {
+    std::printf(",\"gaps\":[");
+    const char* comma = "";
+    for (const Gap& gap : gaps) {
+      std::printf("%s[%.6f,%.1f]", comma, static_cast<double>(gap.from_ns) / 1e9,
+                  static_cast<double>(gap.length_ns) / 1e3);
+      comma = ",";
+    }
+    std::printf("]");
+  }
+
+  const Options& options_;
+  std::vector<uint8_t> payload_;
+  std::vector<std::unique_ptr<Worker>> workers_;
   uint64_t started_ns_ = 0, ended_ns_ = 0;
-  double own_cpu_ = 0, server_cpu_ = 0;
-  Usage server_;
+  double machine_cpu_ = 0, own_cpu_ = 0, server_cpu_ = 0;
+  Memory before_, after_;
 };
 
 }  // namespace

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // LoadSession: one iSCSI session of the load generator, with a fixed number of reads or writes in
-// flight. No digests, ErrorRecoveryLevel 0, LUNs below 16384. Any error ends the process: a
-// benchmark with errors is worth nothing. One thread.
+// flight. ErrorRecoveryLevel 0, LUNs below 16384; digests of what arrives are not checked. Any
+// error ends the process: a benchmark with errors is worth nothing. One thread.
 #pragma once
 
 #include <netdb.h>
@@ -14,93 +14,23 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <chrono>
-#include <cstdarg>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <random>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
-#include "tests/bench/latency_histogram.h"
+#include "tests/bench/load_protocol.h"
 
 namespace sectormap::bench {
 
-inline constexpr size_t kHeaderBytes = 48;           // RFC 7143 §11.2.1
 inline constexpr size_t kReceiveBytes = 512 * 1024;  // one recv() takes what a socket buffer holds
-inline constexpr uint32_t kSegmentBytes =
-    256 * 1024;  // what we declare as MaxRecvDataSegmentLength
-inline constexpr uint32_t kNoTag = 0xffffffff;
-inline constexpr size_t kSendPiecesMax = 1024;  // IOV_MAX
-
-// RFC 7143 §11.2.1.2
-enum Opcode : uint8_t {
-  kNopOut = 0x00,
-  kScsiCommand = 0x01,
-  kLoginRequest = 0x03,
-  kDataOut = 0x05,
-  kNopIn = 0x20,
-  kScsiResponse = 0x21,
-  kLoginResponse = 0x23,
-  kDataIn = 0x25,
-  kR2t = 0x31,
-  kImmediate = 0x40,
-};
-
-[[noreturn, gnu::format(printf, 1, 2)]] inline void Die(const char* format, ...) {
-  va_list args;
-  va_start(args, format);
-  std::fputs("load_generator: ", stderr);
-  std::vfprintf(stderr, format, args);
-  std::fputc('\n', stderr);
-  std::exit(1);
-}
-
-inline uint64_t NowNs() {
-  return static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
-}
-
-using Header = std::array<uint8_t, kHeaderBytes>;
-
-template <size_t kBytes>
-void Put(uint8_t* at, uint64_t value) {
-  for (size_t i = 0; i < kBytes; ++i) at[i] = static_cast<uint8_t>(value >> (8 * (kBytes - 1 - i)));
-}
-template <size_t kBytes>
-uint64_t Get(const uint8_t* at) {
-  uint64_t value = 0;
-  for (size_t i = 0; i < kBytes; ++i) value = value << 8 | at[i];
-  return value;
-}
-inline uint32_t Get32(const uint8_t* at) { return static_cast<uint32_t>(Get<4>(at)); }
-inline uint32_t DataBytes(const Header& header) {
-  return static_cast<uint32_t>(Get<3>(&header[5]));
-}
-inline uint32_t Padded(uint32_t bytes) { return (bytes + 3) & ~3U; }
-
-struct Url {
-  std::string host, port = "3260", target;
-  uint64_t lun = 0;
-};
-
-struct Options {
-  Url url;
-  bool write = false, random = true;
-  uint32_t block_bytes = 4096, queue_depth = 32, sessions = 1;
-  double seconds = 5, warmup_seconds = 0.5;
-  uint64_t span_bytes = 0;  // 0: the whole LUN
-  int server_pid = 0;
-};
-
-struct Results {
-  LatencyHistogram latency;
-  bool measuring = false;
-};
+inline constexpr uint32_t kSegmentBytes = 256 * 1024;  // our MaxRecvDataSegmentLength
+inline constexpr size_t kSendPiecesMax = 1024;         // IOV_MAX
 
 // One session with one connection.
 class LoadSession {
@@ -114,7 +44,6 @@ class LoadSession {
 
   int fd() const { return fd_; }
   bool wants_to_send() const { return next_piece_ < pieces_.size(); }
-  uint32_t in_flight() const { return options_.queue_depth - static_cast<uint32_t>(free_.size()); }
 
   void Start() {
     Connect();
@@ -148,6 +77,7 @@ class LoadSession {
   }
 
   void Send() {
+    AddHeaderDigests();
     while (next_piece_ < pieces_.size()) {
       msghdr message{};
       message.msg_iov = &pieces_[next_piece_];
@@ -159,7 +89,7 @@ class LoadSession {
       Consume(static_cast<size_t>(sent));
     }
     pieces_.clear();
-    headers_used_ = 0;
+    pdus_used_ = pdus_sealed_ = 0;
     next_piece_ = 0;
   }
 
@@ -191,8 +121,8 @@ class LoadSession {
                              std::to_string(number_));
     add("TargetName", options_.url.target);
     add("SessionType", "Normal");
-    add("HeaderDigest", "None");
-    add("DataDigest", "None");
+    add("HeaderDigest", options_.digests ? "CRC32C" : "None");
+    add("DataDigest", options_.digests ? "CRC32C" : "None");
     add("InitialR2T", "No");
     add("ImmediateData", "Yes");
     add("MaxRecvDataSegmentLength", std::to_string(kSegmentBytes));
@@ -234,6 +164,13 @@ class LoadSession {
     first_burst_bytes_ = number("FirstBurstLength", "65536");
     unsolicited_ = value("InitialR2T", "Yes") == "No";
     immediate_ = value("ImmediateData", "Yes") == "Yes";
+    // They are in force from the first PDU of the full feature phase.
+    if (options_.digests) {
+      if (value("HeaderDigest", "") != "CRC32C" || value("DataDigest", "") != "CRC32C") {
+        Die("the target does not take CRC32C digests");
+      }
+      digest_bytes_ = kDigestBytes;
+    }
   }
 
   // Runs one command and waits; returns its SCSI status.
@@ -286,11 +223,16 @@ class LoadSession {
     next_place_ = first_place_;
   }
 
+  // Data only during login, when there are no digests yet.
   void WritePdu(Header header, std::string_view data) {
     Put<3>(&header[5], data.size());
     std::string bytes(reinterpret_cast<const char*>(header.data()), header.size());
+    if (digest_bytes_ != 0) {
+      const auto digest = DigestOf(header.data(), header.size());
+      bytes.append(digest.begin(), digest.end());
+    }
     bytes += data;
-    bytes.resize(kHeaderBytes + Padded(static_cast<uint32_t>(data.size())));
+    bytes.resize(bytes.size() + Padded(static_cast<uint32_t>(data.size())) - data.size());
     for (size_t at = 0; at < bytes.size();) {
       const ssize_t sent = write(fd_, bytes.data() + at, bytes.size() - at);
       if (sent <= 0) Die("write: %s", std::strerror(errno));
@@ -309,12 +251,19 @@ class LoadSession {
   Header ReadPdu(std::string* data) {
     Header header;
     ReadAll(header.data(), header.size());
-    data->resize(Padded(DataBytes(header)));
+    data->resize(BytesAfter(header));
     ReadAll(data->data(), data->size());
+    data->erase(0, digest_bytes_);
     data->resize(DataBytes(header));
     exp_stat_sn_ = Get32(&header[24]) + 1;
     max_cmd_sn_ = Get32(&header[32]);
     return header;
+  }
+
+  // Additional headers, data, digests.
+  uint32_t BytesAfter(const Header& header) const {
+    const uint32_t data = Padded(DataBytes(header));
+    return header[4] * 4U + digest_bytes_ + data + (data != 0 ? digest_bytes_ : 0);
   }
 
   // --- Load: never blocks ---
@@ -335,7 +284,7 @@ class LoadSession {
       std::memcpy(header_.data(), received_.get() + at, kHeaderBytes);
       at += kHeaderBytes;
       have_header_ = true;
-      skip_bytes_ = header_[4] * 4U + Padded(DataBytes(header_));
+      skip_bytes_ = BytesAfter(header_);
     }
     held_ = end - at;
     std::memmove(received_.get(), received_.get() + at, held_);
@@ -365,22 +314,47 @@ class LoadSession {
 
   void Done(uint32_t tag, uint8_t status) {
     if (tag >= slots_.size() || slots_[tag] == 0) Die("an answer with tag %u", tag);
-    if (status != 0) Die("a command failed with SCSI status %02x", status);
-    if (results_.measuring) results_.latency.Add(NowNs() - slots_[tag]);
+    if (status == kTaskSetFull) {
+      ++results_.refused;
+    } else if (status != 0) {
+      Die("a command failed with SCSI status %02x", status);
+    } else if (results_.measuring) {
+      Record(NowNs(), slots_[tag]);
+    }
     slots_[tag] = 0;
     free_.push_back(tag);
   }
 
-  Header& AddHeader() {
-    if (headers_used_ == headers_.size()) headers_.push_back(std::make_unique<Header>());
-    Header& header = *headers_[headers_used_++];
-    header.fill(0);
-    pieces_.push_back({header.data(), header.size()});
-    return header;
+  void Record(uint64_t now, uint64_t issued) {
+    results_.latency.Add(now - issued);
+    if (options_.gap_ns == 0) return;
+    const uint64_t last = std::exchange(results_.last_answer_ns, now);
+    if (last != 0 && now - last >= options_.gap_ns) results_.gaps.push_back({last, now - last});
   }
 
+  Header& AddHeader() {
+    if (pdus_used_ == pdus_.size()) pdus_.push_back(std::make_unique<Pdu>());
+    Pdu& pdu = *pdus_[pdus_used_++];
+    pdu.header.fill(0);
+    pieces_.push_back({&pdu, kHeaderBytes + digest_bytes_});
+    return pdu.header;
+  }
+
+  // Of the PDU that was added last.
   void AddPayload(uint32_t offset, uint32_t bytes) {
     pieces_.push_back({const_cast<uint8_t*>(&payload_[offset]), bytes});
+    if (digest_bytes_ == 0) return;
+    Pdu& pdu = *pdus_[pdus_used_ - 1];
+    pdu.data_digest = DigestOf(&payload_[offset], bytes);
+    pieces_.push_back({pdu.data_digest.data(), pdu.data_digest.size()});
+  }
+
+  // Headers are complete only when they leave.
+  void AddHeaderDigests() {
+    for (; digest_bytes_ != 0 && pdus_sealed_ < pdus_used_; ++pdus_sealed_) {
+      Pdu& pdu = *pdus_[pdus_sealed_];
+      pdu.header_digest = DigestOf(pdu.header.data(), pdu.header.size());
+    }
   }
 
   void IssueCommand(uint32_t tag) {
@@ -464,6 +438,7 @@ class LoadSession {
   uint32_t cmd_sn_ = 1, max_cmd_sn_ = 1, exp_stat_sn_ = 0;
   uint32_t segment_bytes_ = 8192, first_burst_bytes_ = 65536;
   bool unsolicited_ = false, immediate_ = true;
+  uint32_t digest_bytes_ = 0;
   uint32_t lba_bytes_ = 512;
   uint64_t places_ = 0, first_place_ = 0, next_place_ = 0, end_place_ = 0;
   std::mt19937_64 random_;
@@ -476,8 +451,13 @@ class LoadSession {
   Header header_{};
   bool have_header_ = false;
 
-  std::vector<std::unique_ptr<Header>> headers_;  // reused from batch to batch
-  size_t headers_used_ = 0;
+  // The header leaves with its digest behind it, the data's digest as a piece of its own.
+  struct Pdu {
+    Header header;
+    std::array<uint8_t, kDigestBytes> header_digest, data_digest;
+  };
+  std::vector<std::unique_ptr<Pdu>> pdus_;  // reused from batch to batch
+  size_t pdus_used_ = 0, pdus_sealed_ = 0;
   std::vector<iovec> pieces_;
   size_t next_piece_ = 0;
 };

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Compares sectormapd with Debian's tgt on this machine, in at most 15 minutes. Passes its arguments
-# to compare.py (--cases, --seconds, --rounds); results go to build/bench.json.
+# Measures sectormapd, much of it beside Debian's tgt, in at most 15 minutes: installs tgt, builds,
+# runs bench.py with its own arguments passed on (--only, --seconds, --rounds), prints the tables with
+# PASS or BELOW for each goal; results go to build/bench.json, the plot to build/bench.svg.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.."
 . deploy/packages.sh
 install_packages "${BUILD_PACKAGES[@]}" "${BENCH_PACKAGES[@]}"
 cmake --preset release >/dev/null
 cmake --build --preset release --target sectormapd sectormap load_generator
-exec python3 tests/bench/compare.py --build-dir build/release --json build/bench.json "$@"
+exec python3 tests/bench/bench.py --build-dir build/release --json build/bench.json \
+  --plot build/bench.svg "$@"

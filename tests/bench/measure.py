@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every benchmark here needs: cases, servers on a core, interleaved rounds, medians, verdicts.
+
+Machines differ, and one machine differs from minute to minute: so the rounds of all arms of a group
+are interleaved (A B C ... C B A ...), a figure is the median of its rounds, and a ratio is the median
+of the ratios of the rounds that ran next to each other.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+from daemon import Daemon  # noqa: E402
+
+VOLUME_MIB = 512
+SERVER_CORE, CLIENT_CORE = 0, 1
+WARMUP_SECONDS = 0.2
+SECTORS_PER_MIB = 2048
+# A run during which others took more than this of the machine says little and is done again, as long
+# as there are repeats left: on a machine that is never quiet they would take all the time.
+FOREIGN_CORES_MAX, REPEATS = 0.2, 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    pattern: str  # of load_generator's --rw
+    block_bytes: int
+    queue_depth: int
+    sessions: int = 1
+    options: tuple = ()  # more of load_generator's
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One of the things that a group compares."""
+    case: Case
+    url: str
+    pid: int
+    core: int | None = CLIENT_CORE  # None: the client may run anywhere
+
+
+def pin(pid, core):
+    """All threads; those that they start later inherit it."""
+    if os.cpu_count() > max(SERVER_CORE, CLIENT_CORE):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(thread), {core})
+
+
+def random_file(path, mib):
+    """With all its pages, for reads to copy."""
+    with open(path, "wb") as file:
+        for _ in range(mib):
+            file.write(os.urandom(1 << 20))
+    return path
+
+
+def linear(mib, lower):
+    return f"0 {mib * SECTORS_PER_MIB} linear {lower} 0"
+
+
+@contextlib.contextmanager
+def one_volume(bench, directory):
+    """A daemon with one reactor that exports a file on tmpfs: (daemon, path, url)."""
+    with Daemon(bench.build_dir, state_dir=directory, options=["--reactors", "1"]) as daemon:
+        path = random_file(daemon.device_root / "v.img", VOLUME_MIB)
+        try:
+            daemon.cli("create", "v", "--table", linear(VOLUME_MIB, path))
+            yield daemon, path, daemon.export("v")
+        finally:
+            path.unlink()  # it is memory, and the next suite needs it
+
+
+class Bench:
+    """Runs the load generator and keeps what came of it."""
+
+    def __init__(self, build_dir, rounds, seconds, deadline):
+        self.build_dir = pathlib.Path(build_dir)
+        self.rounds, self.seconds, self.deadline = rounds, seconds, deadline
+        self.repeats_left = REPEATS
+        self.runs = {}   # group -> arm -> [result]
+        self.lines = []  # verdicts
+
+    def command(self, arm, seconds):
+        case = arm.case
+        return [str(self.build_dir / "load_generator"), "--url", arm.url, "--rw", case.pattern,
+                "--bs", str(case.block_bytes), "--qd", str(case.queue_depth),
+                "--sessions", str(case.sessions), "--secs", str(seconds),
+                "--warmup", str(WARMUP_SECONDS), "--pid", str(arm.pid), *case.options]
+
+    def start(self, arm, seconds):
+        """The load, which goes on beside what the caller does; for finish()."""
+        return subprocess.Popen(
+            self.command(arm, seconds), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=None if arm.core is None else lambda: pin(os.getpid(), arm.core))
+
+    @staticmethod
+    def finish(load):
+        out, err = load.communicate()
+        return json.loads(out) if load.returncode == 0 else {"error": err.strip()[-200:]}
+
+    def measure(self, arm, seconds=None):
+        while True:
+            result = self.finish(self.start(arm, seconds or self.seconds))
+            if result.get("foreign_cores", 0) <= FOREIGN_CORES_MAX or self.repeats_left == 0:
+                return result
+            self.repeats_left -= 1
+
+    def keep(self, group, name, result):
+        self.runs.setdefault(group, {}).setdefault(name, []).append(result)
+        said = result.get("error") or f"{result['iops']:.0f} IOPS"
+        if result.get("foreign_cores", 0) > FOREIGN_CORES_MAX:
+            said += f", but others took {result['foreign_cores']} cores"
+        print(f"# {group} {name}: {said}", file=sys.stderr)
+
+    def interleave(self, group, arms, rounds=None, seconds=None):
+        """Measures all arms in turn; there and back, so that a drift hits all alike."""
+        for number in range(rounds or self.rounds):
+            if time.monotonic() > self.deadline:
+                print(f"# out of time: {group} from round {number + 1} on is left out")
+                return
+            order = list(arms.items())
+            for name, arm in order if number % 2 == 0 else reversed(order):
+                self.keep(group, name, self.measure(arm, seconds))
+
+    def median(self, group, name, key):
+        values = [run[key] for run in self.runs.get(group, {}).get(name, []) if key in run]
+        return statistics.median(values) if values else None
+
+    def ratio(self, group, name, base, key="iops"):
+        """The median over the rounds of one arm's figure over another's."""
+        arms = self.runs.get(group, {})
+        pairs = zip(arms.get(name, []), arms.get(base, []))
+        ratios = [ours[key] / theirs[key] for ours, theirs in pairs if key in ours and theirs.get(key)]
+        return statistics.median(ratios) if ratios else None
+
+    def judge(self, what, value, goal, unit="ratio", at_least=True):
+        """A line with a verdict. `goal` None: only a figure; `value` None: it was not measured."""
+        if value is None:
+            verdict = "NOT MEASURED"
+        elif goal is None:
+            verdict = ""
+        else:
+            verdict = "PASS" if (value >= goal if at_least else value < goal) else "BELOW"
+        self.lines.append({"what": what, "value": value, "unit": unit, "goal": goal,
+                           "goal_is": "at least" if at_least else "less than", "verdict": verdict})
+
+    def print_runs(self):
+        head = (f"{'case':16}{'arm':16}{'IOPS':>10}{'MiB/s':>9}{'p50 us':>9}{'p99 us':>9}"
+                f"{'srv us/IO':>11}")
+        print(f"\n{head}\n{'-' * len(head)}")
+        for group, arms in self.runs.items():
+            for name, results in arms.items():
+                if self.median(group, name, "iops") is None:
+                    print(f"{group:16}{name:16}  {results[0]['error']}")
+                    continue
+                row = [self.median(group, name, key) for key in
+                       ("iops", "mib_per_second", "p50_us", "p99_us", "server_us_per_io")]
+                print("{:16}{:16}{:10.0f}{:9.0f}{:9.1f}{:9.1f}{:11.2f}".format(group, name, *row))
+
+    def print_lines(self):
+        width = max((len(line["what"]) for line in self.lines), default=0) + 2
+        print(f"\n{'what':{width}}{'value':>10} {'unit':8}{'goal':>10}")
+        for line in self.lines:
+            value = "-" if line["value"] is None else f"{line['value']:.3g}"
+            sign = ">= " if line["goal_is"] == "at least" else "< "
+            goal = "" if line["goal"] is None else f"{sign}{line['goal']:g}"
+            print(f"{line['what']:{width}}{value:>10} {line['unit']:8}{goal:>10}  {line['verdict']}")
