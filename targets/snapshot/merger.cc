@@ -178,12 +178,14 @@ Task<IoStatus> Merger::WritePieces(IoRequest request) {
 // --- Merging ---
 
 Task<void> Merger::Run() {
+  bool ended = false;  // nothing is left, and something was
   uint64_t merged = 0;
   IoStatus status = IoStatus::kOk;
   while (!stopping_ && snapshot_.is_valid()) {
     const MonotonicTime start = Reactor::Current().clock().Now();
     uint64_t count = 0;
     status = co_await MergeBatch(count);
+    ended = status == IoStatus::kOk && count == 0 && merged > 0;
     if (status != IoStatus::kOk || count == 0) break;
     merged += count;
     co_await Rest(Reactor::Current().clock().Now() - start);
@@ -192,7 +194,7 @@ Task<void> Merger::Run() {
     absl::MutexLock lock(&snapshot_.mutex_);
     snapshot_.merge_failed_ = true;
   }
-  if (status != IoStatus::kOk || (merged > 0 && !stopping_)) host_.RaiseEvent();
+  if (status != IoStatus::kOk || ended) host_.RaiseEvent();
   absl::MutexLock lock(&running_mutex_);
   running_ = false;
 }

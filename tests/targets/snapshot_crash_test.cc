@@ -16,7 +16,7 @@ namespace {
 
 // Not a multiple of any chunk size used.
 constexpr uint64_t kOrigin = 1003;
-constexpr uint64_t kStore = 4096;
+constexpr uint64_t kStore = 1280;
 
 // Under a sanitizer each state takes twenty times as long.
 #if defined(__has_feature)
@@ -231,7 +231,7 @@ TEST_P(SnapshotCrashChunkTest, AnInterruptedMergeGoesOn) {
   host_.Suspend("o");
   host_.Resume("o");
   const std::string done =
-      absl::StrCat("snapshot-merge ", 2 * GetParam(), "/4096 ", 2 * GetParam());
+      absl::StrCat("snapshot-merge ", 2 * GetParam(), "/", kStore, " ", 2 * GetParam());
   while (host_.Status("o") != done) host_.Settle();
   EXPECT_EQ(host_.ReadAll("o"), merged->live());
   EXPECT_EQ(other->Problem(host_.ReadAll("t"), recorder_.now()), "");

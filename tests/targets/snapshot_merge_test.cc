@@ -61,9 +61,9 @@ TEST_F(SnapshotMergeTest, MoreThanABatchIsBroughtBackAndAnEventTells) {
   EXPECT_TRUE(host_.ReadAll("o") == view_);
   WaitUntilDone();
   EXPECT_TRUE(host_.ReadAll("o") == view_);
+  EXPECT_EQ(*host_.registry().WaitEvent("o", 0, [] { return false; }), 1u);
   host_.Suspend("o");
   EXPECT_TRUE(std::ranges::equal(origin_->bytes(), view_));
-  EXPECT_EQ(host_.registry().Info("o")->event_number, 1u);
   host_.Resume("o");
   // What is left is a plain origin.
   host_.Reload("o", "0 8192 snapshot-origin /o");
@@ -110,7 +110,7 @@ TEST_F(SnapshotMergeTest, AnErrorStopsTheMergeAndTheDeviceGoesOnUntilItIsResumed
   while (host_.Status("o") != "snapshot-merge Merge failed") host_.Settle();
   EXPECT_TRUE(host_.ReadAll("o") == view_);
   ASSERT_EQ(host_.WritePattern("o", "NEW", 80, 8), IoStatus::kOk);  // goes to the store
-  EXPECT_EQ(host_.registry().Info("o")->event_number, 1u);
+  EXPECT_EQ(*host_.registry().WaitEvent("o", 0, [] { return false; }), 1u);
   host_.Suspend("o");
   faulty->Heal();
   host_.Resume("o");
