@@ -42,8 +42,8 @@ class TcpStream final : public ByteStream {
   // A peer that sends without pause must not keep the others of its reactor from their turn: this
   // much is read at once in one turn, the rest through the ring. 64 reads of 48-byte headers, or
   // the bytes that take about as long to copy as a few turns to run.
-  static constexpr int kReadsPerTurnMax = 4;
-  static constexpr size_t kBytesPerTurnMax = 256 * 1024;
+  static constexpr int kReadsPerTurnMax = 2;
+  static constexpr size_t kBytesPerTurnMax = 128 * 1024;
 
   bool MayReadNow();
   Task<int> ReadByRing(std::span<std::byte> buffer);

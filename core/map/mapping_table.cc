@@ -13,6 +13,9 @@
 namespace sectormap {
 namespace {
 
+// A linear row over a file with a path of middle length.
+constexpr size_t kUsualRowBytes = 64;
+
 std::string KnownTypes(const TargetRegistry& types) {
   std::vector<std::string_view> names;
   for (const TargetType* type : types.all()) names.push_back(type->name);
@@ -124,6 +127,8 @@ bool MappingTable::BackingShrank() const {
 
 std::string MappingTable::Text(std::string (*row_text)(const Row& row)) const {
   std::string text;
+  // A million rows are tens of megabytes: not copied each time they have doubled.
+  text.reserve(rows_.size() * kUsualRowBytes);
   for (const Row& row : rows_) {
     text += FormatRow(row.start, row.length, row.type->name, row_text(row));
     text += '\n';
