@@ -19,7 +19,7 @@ PROOF_PACKAGES=(qemu-utils qemu-block-extra)
 # and binutils make its image), Prometheus for the dashboard, SQLite's shell, mkfs for tiny disks.
 TEST_PACKAGES=(
   libiscsi-bin qemu-system-x86 kmod lz4 binutils cpio
-  prometheus sqlite3 e2fsprogs iproute2 procps util-linux
+  prometheus sqlite3 e2fsprogs iproute2 procps util-linux xz-utils
 )
 
 # The headers and C libraries with which tests/arm64 compiles for arm64, and what runs the result.

@@ -68,7 +68,7 @@ class Target : public BlockDevice {
   // I/O still comes, and is about to be stopped: end background work, and let go of every request
   // that is held, or the suspend waits for ever. With kNoFlush a held request may end with
   // kRequeue, from now until PostSuspend, and is mapped again by the table that comes; else it
-  // fails.
+  // fails. (At any other time kRequeue means: ask me again, in your next turn.)
   virtual void PreSuspend(SuspendMode mode) { static_cast<void>(mode); }
 
   // Nothing is in flight any more.

@@ -58,7 +58,9 @@ LogImage::Found LogImage::Read(std::span<const std::byte> disk) {
   if (version != kVersion && version != kOldVersion) return Found::kVersion;
   const auto known = Load<uint64_t>(disk, 8);
   if (known > regions_) return Found::kTooMany;
-  for (uint64_t region = 0; region < known; ++region) {
+  const uint64_t whole = known / 8;
+  std::ranges::copy(disk.subspan(kBitsAt, whole), bytes_.begin() + kBitsAt);
+  for (uint64_t region = whole * 8; region < known; ++region) {
     if ((disk[ByteOf(region)] & BitOf(region)) != std::byte{0}) SetClean(region);
   }
   return Found::kLog;
@@ -67,7 +69,9 @@ LogImage::Found LogImage::Read(std::span<const std::byte> disk) {
 void LogImage::SetAll(bool clean) {
   std::fill(bytes_.begin() + kBitsAt, bytes_.end(), std::byte{0});
   if (!clean) return;
-  for (uint64_t region = 0; region < regions_; ++region) SetClean(region);
+  const auto whole = static_cast<ptrdiff_t>(regions_ / 8);
+  std::fill_n(bytes_.begin() + kBitsAt, whole, std::byte{0xff});
+  for (uint64_t region = regions_ / 8 * 8; region < regions_; ++region) SetClean(region);
 }
 
 }  // namespace sectormap::targets

@@ -53,28 +53,18 @@ MirrorTarget::~MirrorTarget() { CHECK(!tidy_timer_.has_value()); }
 // --- Life: control threads ---
 
 absl::Status MirrorTarget::PreResume() {
-  host_.reactors().RunOn(home_.index(), [this] { return Start(); });
-  return absl::OkStatus();
-}
-
-Task<void> MirrorTarget::Start() {
   const MirrorOptions::Sync sync = sync_.load();
   if (log_ == nullptr) {
     gate_.StartWithoutLog(sync == MirrorOptions::Sync::kNoSync);
-    co_return;
+    return absl::OkStatus();
   }
-  switch (sync) {
-    case MirrorOptions::Sync::kAsLogged:
-      co_await log_->Open(DirtyLog::Start::kAsLogged);
-      break;
-    case MirrorOptions::Sync::kSync:
-      co_await log_->Open(DirtyLog::Start::kAllDirty);
-      break;
-    case MirrorOptions::Sync::kNoSync:
-      co_await log_->Open(DirtyLog::Start::kAllClean);
-      break;
-  }
+  const DirtyLog::Start start = sync == MirrorOptions::Sync::kSync     ? DirtyLog::Start::kAllDirty
+                                : sync == MirrorOptions::Sync::kNoSync ? DirtyLog::Start::kAllClean
+                                                                       : DirtyLog::Start::kAsLogged;
+  host_.reactors().RunOn(home_.index(), [this, start] { return log_->Open(start); });
+  // Not on the reactor: it would stand still for as long as this takes with a hundred million.
   gate_.StartFromLog();
+  return absl::OkStatus();
 }
 
 void MirrorTarget::Resume() {

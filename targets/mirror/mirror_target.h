@@ -98,7 +98,6 @@ class MirrorTarget final : public Target {
   Task<IoStatus> Flush();
 
   // On the home reactor.
-  Task<void> Start();
   Task<void> GoOn();
   Task<void> TidyUp();
   Task<void> SetRate(uint64_t bytes_per_second);

@@ -11,6 +11,15 @@
 namespace sectormap::targets {
 namespace {
 
+// Regions that are in sync and passed by at once: the reactor has other work too.
+constexpr uint64_t kPassedAtOnce = 1 << 16;
+
+struct NextTurn {
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> handle) { Reactor::Current().Ready(handle); }
+  void await_resume() noexcept {}
+};
+
 // A copy's bytes, where O_DIRECT can reach them.
 class CopyBuffer {
  public:
@@ -72,12 +81,13 @@ void Recovery::SetRate(uint64_t bytes_per_second) {
   pauses_.WakeAll();
 }
 
-std::optional<uint64_t> Recovery::NextRegion() {
-  while (next_ < regions_.count()) {
+Task<std::optional<uint64_t>> Recovery::NextRegion() {
+  while (next_ < regions_.count() && !stopping_) {
     const uint64_t region = next_++;
-    if (!regions_.in_sync(region)) return region;
+    if (!regions_.in_sync(region)) co_return region;
+    if (region % kPassedAtOnce == kPassedAtOnce - 1) co_await NextTurn();
   }
-  return std::nullopt;
+  co_return std::nullopt;
 }
 
 SectorCount Recovery::SizeOf(uint64_t region) const {
@@ -88,7 +98,7 @@ SectorCount Recovery::SizeOf(uint64_t region) const {
 Task<void> Recovery::Work() {
   std::unique_ptr<CopyBuffer> buffer;
   while (!stopping_) {
-    const std::optional<uint64_t> region = NextRegion();
+    const std::optional<uint64_t> region = co_await NextRegion();
     if (!region.has_value()) break;
     if (buffer == nullptr) {
       buffer = std::make_unique<CopyBuffer>(std::min(Bytes(region_size_), kCopyBytes).value());

@@ -46,7 +46,8 @@ class Recovery {
 
  private:
   Task<void> Work();
-  std::optional<uint64_t> NextRegion();
+  // In order; nothing if all have been looked at, or it is to stop.
+  Task<std::optional<uint64_t>> NextRegion();
   Task<void> WaitForTurn(uint64_t region);
   Task<void> Recover(uint64_t region, std::span<std::byte> buffer);
   Task<LegSet> Copy(uint64_t region, std::span<std::byte> buffer);

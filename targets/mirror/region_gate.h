@@ -47,6 +47,14 @@ class RegionGate {
     }
   }
 
+  // --- Before there is any I/O: a control thread ---
+
+  // Sets out from what the log says: who is clean is in sync. Where memory knows better which legs
+  // hold a region's data, memory counts.
+  void StartFromLog();
+  // Sets out with every region in sync, or only those that are now.
+  void StartWithoutLog(bool all_in_sync);
+
   // --- On the home reactor ---
 
   // Keeps writes out of a region and waits until none is in it; false, and it is open, if
@@ -56,12 +64,6 @@ class RegionGate {
   // Wakes those who wait in Block; they give up until Continue().
   void Interrupt();
   void Continue() { interrupted_ = false; }
-
-  // Sets out from what the log says: who is clean is in sync. Where memory knows better which legs
-  // hold a region's data, memory counts. REQUIRES: no I/O.
-  void StartFromLog();
-  // Sets out with every region in sync, or only those that are now. REQUIRES: no I/O.
-  void StartWithoutLog(bool all_in_sync);
 
   // A dirty region that has become in sync is to become clean in time.
   void NoteRecovered(uint64_t region);
@@ -81,8 +83,6 @@ class RegionGate {
   // Makes clean what has been left alone; with `force` everything that has no write in flight.
   // The answer names legs that could not be flushed.
   Task<LegSet> Tidy(bool force);
-  // True if there is anything to look at.
-  bool has_dirty() const { return !dirty_.empty(); }
 
  private:
   void TellIdle();

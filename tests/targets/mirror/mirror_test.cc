@@ -376,6 +376,27 @@ TEST_F(MirrorTest, AHeldWriteGoesToTheNextTableAfterANoFlushSuspend) {
   EXPECT_EQ(disk("a").At(9000), 8);
 }
 
+TEST_F(MirrorTest, AHeldWriteIsDoneIfRecoveryMendsEverything) {
+  disk("b").Fail({.op = IoOp::kWrite, .first = Sector(kRegion), .end = Sector(9 * kRegion)});
+  Use("core 1 1024 2 a 0 b 0 1 handle_errors");
+  WaitForStatus("2 a b 8/16 1 AS 1 core");
+  disk("b").Heal();
+  const auto table = device_->table(TableSlot::kLive);
+  ASSERT_EQ(device_->Suspend(SuspendMode::kFlush), absl::OkStatus());
+  ASSERT_TRUE(table->Message(Sector(0), "recovery_rate 100").ok());
+  ASSERT_EQ(device_->Resume(), absl::OkStatus());
+  WaitForStatus("2 a b 9/16 1 AS 1 core");
+  disk("b").Fail({.op = IoOp::kWrite, .times = 1});
+  Pending& write = StartFill(14 * kRegion, 8, 7);  // where recovery has not been yet
+  WaitForStatus("2 a b 8/16 1 AD 1 core");
+  Settle();
+  EXPECT_FALSE(write.done());
+  ASSERT_TRUE(table->Message(Sector(0), "recovery_rate 0").ok());
+  EXPECT_EQ(write.Wait(), IoStatus::kOk);
+  EXPECT_EQ(Status(), "2 a b 16/16 1 AA 1 core");
+  EXPECT_EQ(disk("b").At(14 * kRegion), 7);
+}
+
 TEST_F(MirrorTest, WhileFailedWritesAreHeldNothingIsAnsweredThatThePrimaryLacks) {
   Use("core 2 1024 nosync 2 a 0 b 0 1 handle_errors");
   disk("a").Fail({.op = IoOp::kWrite, .times = 1});
