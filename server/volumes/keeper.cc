@@ -19,8 +19,8 @@ Keeper::Keeper(DeviceRegistry& registry, Snapshots& snapshots, Mirrors& mirrors,
     changed_.insert(info.name);
   });
   for (const DeviceInfo& info : registry_.List()) {
-    absl::MutexLock hold(&mutex_);
-    changed_.insert(info.name);
+    const std::string what = mirrors_.TakeFailedLegsOut(info.name);
+    if (!what.empty()) log_(info.name, what);
   }
   thread_ = std::thread([this] { Run(); });
 }

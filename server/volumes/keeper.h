@@ -24,7 +24,8 @@ class Keeper {
  public:
   using Log = std::function<void(const std::string& device, const std::string& what)>;
 
-  // All outlive it. `log` is called on its thread.
+  // All outlive it. Every device that is there has been looked at when it returns. `log` is called
+  // here and on its thread.
   Keeper(DeviceRegistry& registry, Snapshots& snapshots, Mirrors& mirrors, Log log,
          absl::Duration period = kKeeperPeriod);
   ~Keeper();

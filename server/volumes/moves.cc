@@ -376,6 +376,7 @@ absl::Status Moves::Run(OperationRun& run) {
 absl::Status Moves::CopyPieces(OperationRun& run, MovePlan& plan) {
   for (size_t i = 0; i < plan.pieces.size(); ++i) {
     if (plan.pieces[i].state == MovePiece::State::kCopied) continue;
+    run.Progress(ToBytes(plan.copied_sectors()), ToBytes(plan.total_sectors()));
     if (run.ShouldEnd()) return absl::CancelledError("ended before it was done");
     // After a restart a piece is copied once more, from the beginning: its log is in memory.
     if (plan.pieces[i].state == MovePiece::State::kWaiting) {

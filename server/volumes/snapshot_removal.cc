@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "core/base/status_macros.h"
 #include "server/volumes/snapshots.h"
 
@@ -12,6 +14,9 @@ namespace sectormap::volumes {
 namespace {
 
 constexpr absl::Duration kMergePoll = absl::Milliseconds(200);
+
+// How long the call that begins a rollback waits until the device shows the snapshot.
+constexpr absl::Duration kSwitchWaitMax = absl::Seconds(5);
 
 // A merge that fails is taken up again by a suspend and a resume; a disk may have come back.
 constexpr int kMergeTries = 3;
@@ -186,7 +191,18 @@ absl::Status Snapshots::FinishRemove(OperationRun& run, Settled& settled) {
 
 // --- Rolling back ---
 
+// Answers when the device shows the snapshot, unless others have much to inherit first.
 absl::StatusOr<OperationInfo> Snapshots::StartRollBack(const std::string& name) {
+  ASSIGN_OR_RETURN(const OperationInfo started, BeginRollBack(name));
+  const absl::Time give_up = absl::Now() + kSwitchWaitMax;
+  return recipes_.operations.Wait(started.id, [&] {
+    const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
+    const absl::StatusOr<Volume> origin = tree.Find(started.device);
+    return !origin.ok() || origin->merge.has_value() || absl::Now() >= give_up;
+  });
+}
+
+absl::StatusOr<OperationInfo> Snapshots::BeginRollBack(const std::string& name) {
   absl::MutexLock one_at_a_time(&recipes_.structure);
   const DeviceRegistry& registry = recipes_.volumes.registry();
   const VolumeTree tree = VolumeTree::Read(registry);

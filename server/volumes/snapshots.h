@@ -80,6 +80,7 @@ class Snapshots {
  private:
   struct Plan;
 
+  absl::StatusOr<OperationInfo> BeginRollBack(const std::string& name);
   absl::Status RunRemove(OperationRun& run);
   absl::Status RunRollBack(OperationRun& run);
 

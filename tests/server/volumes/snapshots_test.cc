@@ -300,6 +300,16 @@ TEST_F(SnapshotsTest, ARollBackBringsTheInstantBackAndUsesTheSnapshotUp) {
   }
 }
 
+TEST_F(SnapshotsTest, WhenARollBackHasBegunTheDeviceShowsTheSnapshot) {
+  MakeChain(1);
+  const auto bytes = View("s1");
+  const auto started = snapshots_->StartRollBack("s1");
+  ASSERT_TRUE(started.ok()) << started.status();
+  EXPECT_TRUE(View("vol") == bytes);
+  ExpectDone(started);
+  EXPECT_TRUE(View("vol") == bytes);
+}
+
 TEST_F(SnapshotsTest, ASnapshotIsThereWholeOrNotAtAllAfterAKill) {
   MakeChain(1);
   const Views before = AllViews({"vol", "s1"});
