@@ -26,6 +26,8 @@ class Stack final : public DeviceResolver {
     if (!lower_table.empty()) devices_["lower"] = Make(reactors, lower_table);
     top_ = Make(reactors, table);
   }
+  // As the registry does: targets with work of their own end it.
+  ~Stack() override { top_->Retire(); }
 
   absl::StatusOr<DeviceRef> Open(std::string_view name, OpenMode) override {
     return DeviceRef{devices_.at(std::string(name)), std::string(name), name == "lower"};
