@@ -156,6 +156,15 @@ std::vector<DeviceGraph::NodePtr> DeviceGraph::All() const {
   return nodes;
 }
 
+std::vector<DeviceGraph::NodePtr> DeviceGraph::UsersFirst() const {
+  std::vector<NodePtr> nodes = All();
+  absl::MutexLock lock(&mutex_);
+  std::unordered_map<uint64_t, int> depth;
+  for (const NodePtr& node : nodes) Reach(*node, &DeviceNode::users, depth);
+  std::ranges::sort(nodes, {}, [&depth](const NodePtr& node) { return depth[node->id]; });
+  return nodes;
+}
+
 absl::Status DeviceGraph::Busy(const DeviceNode& node) const {
   std::vector<std::string> who;
   for (const auto& [id, count] : node.users) {

@@ -79,7 +79,8 @@ class DeviceGraph : public std::enable_shared_from_this<DeviceGraph> {
                               std::shared_ptr<MappedDevice> device);
   // NotFound.
   absl::StatusOr<NodePtr> Find(std::string_view name) const;
-  std::vector<NodePtr> All() const;  // by name
+  std::vector<NodePtr> All() const;         // by name
+  std::vector<NodePtr> UsersFirst() const;  // each before the devices that its tables hold
 
   // FailedPrecondition, with who holds it, if it is held; then, if `defer`, marks it and says OK.
   // Otherwise takes it out of the name space.

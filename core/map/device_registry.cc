@@ -122,10 +122,15 @@ DeviceRegistry::~DeviceRegistry() {
     stopping_ = true;
   }
   errands_.join();
-  for (const NodePtr& node : graph_->All()) {
+  // A target's last deed may be I/O: a mirror flushes its legs, then says in its log that they are
+  // in sync. So what lies below ends last. But for what is suspended: what waits there ends with an
+  // error, or those above would wait for ever.
+  const std::vector<NodePtr> nodes = graph_->UsersFirst();
+  for (const NodePtr& node : nodes) {
     node->device->SetEventListener(nullptr);
-    node->device->Retire();
+    if (node->device->info().suspended) node->device->Retire();
   }
+  for (const NodePtr& node : nodes) node->device->Retire();
 }
 
 DeviceInfo DeviceRegistry::InfoOf(const DeviceNode& node) const {

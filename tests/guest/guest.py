@@ -28,10 +28,13 @@ FIRST_INODE = 0x70000  # above those of the base archive
 
 
 class Guest:
-    """One boot. `answer` takes a list of words and returns (status, text)."""
+    """One boot. `answer` takes a list of words and returns (status, text). `disks` are raw files by
+    names of at most 16 characters: SCSI disks with the name as their model. `files` are bytes by
+    names: files in the guest's /t."""
 
-    def __init__(self, image, answer):
+    def __init__(self, image, answer, disks=None, files=None):
         self.image, self.answer = pathlib.Path(image), answer
+        self.disks, self.files = disks or {}, files or {}
         self._status = None
         self._lines = {"log": b"", "ctl": b""}
 
@@ -58,8 +61,10 @@ class Guest:
         exports = "".join(f"export {name}={shlex.quote(str(value))}\n"
                           for name, value in environment.items())
         base = (self.image / "initrd").read_bytes()
-        return base + cpio([("t", 0o40755, b""), ("t/run", 0o100755, script.encode()),
-                            ("t/env", 0o100644, exports.encode())], FIRST_INODE)
+        files = [("t", 0o40755, b""), ("t/run", 0o100755, script.encode()),
+                 ("t/env", 0o100644, exports.encode())]
+        files += [(f"t/{name}", 0o100644, data) for name, data in self.files.items()]
+        return base + cpio(files, FIRST_INODE)
 
     @staticmethod
     def _listen(path):
@@ -77,6 +82,13 @@ class Guest:
         for number, name in enumerate(CHANNELS, 1):
             command += ["-chardev", f"socket,id={name},path={directory / name}",
                         "-device", f"virtserialport,nr={number},chardev={name},name={name}"]
+        if self.disks:
+            command += ["-device", "virtio-scsi-pci,id=scsi"]
+        for number, (name, path) in enumerate(self.disks.items()):
+            # unsafe: the guest's flushes end in the host's page cache, which outlives the guest.
+            command += ["-drive", f"if=none,id=disk{number},format=raw,cache=unsafe,file={path}",
+                        "-device", f"scsi-hd,bus=scsi.0,channel=0,scsi-id={number},lun=0,"
+                                   f"drive=disk{number},product={name}"]
         return command
 
     def _serve(self, listeners, process, deadline):

@@ -10,6 +10,7 @@ one cpio archive. Needs no root. What is there already and still right is left a
 """
 
 import argparse
+import fcntl
 import gzip
 import hashlib
 import lzma
@@ -30,16 +31,18 @@ PACKAGES = (
     "libblkid1", "libuuid1", "libsmartcols1", "libtinfo6", "libc6", "libssl3", "libsystemd0",
     "libudev1", "liblzma5", "libzstd1", "liblz4-1", "libcap2", "libgcrypt20", "libgpg-error0",
     "libselinux1", "libpcre2-8-0", "zlib1g", "libcap-ng0", "libcrypt1", "libgcc-s1",
+    "dmsetup", "libdevmapper1.02.1",
 )
 PROGRAMS = (
     "iscsiadm", "iscsid", "mke2fs", "e2fsck", "resize2fs", "kmod", "bash", "blkdiscard", "blockdev",
-    "fstrim",
+    "fstrim", "dmsetup",
 )
 LINKS = {
     "mkfs.ext4": "mke2fs", "fsck.ext4": "e2fsck", "modprobe": "kmod", "insmod": "kmod",
     "lsmod": "kmod", "depmod": "kmod",
 }
-MODULES = ("virtio_pci", "virtio_net", "virtio_console", "sd_mod", "iscsi_tcp", "crc32c-intel", "ext4")
+MODULES = ("virtio_pci", "virtio_net", "virtio_console", "virtio_scsi", "sd_mod", "iscsi_tcp",
+           "crc32c-intel", "ext4", "dm-snapshot", "dm-mirror")
 
 LIBRARY_DIR = "lib/x86_64-linux-gnu"
 
@@ -204,7 +207,15 @@ def recipe():
 
 
 def build(directory):
+    """One at a time: CTest may start several of the guest's tests at once."""
     directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        build_locked(directory)
+
+
+def build_locked(directory):
     stamp = directory / "recipe"
     if stamp.exists() and stamp.read_text() == recipe():
         return

@@ -161,6 +161,20 @@ TEST_F(TargetLifeTest, ARefusedResumeLeavesTheDeviceSuspendedWithTheNewTable) {
   EXPECT_FALSE(InfoOf("x").suspended);
 }
 
+// The log of a mirror is cleaned after a flush of its legs: a leg that had gone before it, by the
+// order of their names, made all of an orderly end dirty.
+TEST_F(TargetLifeTest, AtTheEndADeviceGoesBeforeThoseBelowIt) {
+  constexpr uint64_t kFirstRegion = 1024;  // the byte of the log with its bit
+  const auto log = backings_.Add("/dev/log", SectorCount(128));
+  Make("leg", "0 16384 linear /dev/a 0\n");
+  const auto mirror =
+      Make("mirror", "0 16384 mirror disk 3 /dev/log 1024 nosync 2 leg 0 /dev/b 0\n");
+  ASSERT_EQ(Fill(*mirror, 0, 8, 7), IoStatus::kOk);
+  ASSERT_EQ(log->bytes()[kFirstRegion], std::byte{0xfe});
+  registry_.reset();
+  EXPECT_EQ(log->bytes()[kFirstRegion], std::byte{0xff});
+}
+
 TEST_F(TargetLifeTest, AnEventIsCountedAndTheWatchersHearOfIt) {
   Make("x", "0 8 lively\n");
   std::atomic<uint32_t> seen{0};
