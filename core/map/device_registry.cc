@@ -346,7 +346,7 @@ absl::Status DeviceRegistry::Remove(std::string_view name, RemoveOptions options
 // After the device has left the name space.
 void DeviceRegistry::FinishRemoval(DeviceNode& node) {
   node.device->SetEventListener(nullptr);
-  node.device->RaiseEvent();
+  node.device->CountEvent();
   node.device->Retire();
   Tell(Change::kRemoved, node);
 }
@@ -355,7 +355,7 @@ absl::Status DeviceRegistry::Rename(std::string_view name, std::string_view new_
   return ChangeDevice(name, "rename", [&](DeviceNode& node) -> absl::Status {
     RETURN_IF_ERROR(graph_->Rename(node, std::string(new_name)));
     node.device->SetName(std::string(new_name));
-    node.device->RaiseEvent();
+    node.device->CountEvent();
     return absl::OkStatus();
   });
 }

@@ -481,6 +481,11 @@ void MappedDevice::RaiseEvent() {
   if (event_listener_) event_listener_();
 }
 
+void MappedDevice::CountEvent() {
+  absl::MutexLock lock(&event_mutex_);
+  ++event_number_;
+}
+
 void MappedDevice::SetEventListener(std::function<void()> listener) {
   absl::MutexLock lock(&event_mutex_);
   event_listener_ = std::move(listener);

@@ -127,6 +127,8 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   ReactorPool& reactors() override { return reactors_; }
   // Counted events (dm's event_nr): target events, rename, removal. Any thread.
   void RaiseEvent() override;
+  // The same, for who tells of it himself: the listener hears nothing.
+  void CountEvent();
 
   // Called by RaiseEvent, on its thread: must not block. Null ends it. Control threads.
   void SetEventListener(std::function<void()> listener);
