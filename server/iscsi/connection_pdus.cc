@@ -168,7 +168,6 @@ Task<bool> Connection::OnScsiCommand() {
   const Session::Received received = session_->Receive(header, *ahs, reader_.data_bytes());
   if (received.task == nullptr) co_return co_await Refuse(received.reason);
   ScsiTask& task = *received.task;
-  if (task.lacks_memory) co_await session_->AwaitMemory(task);
   const PduError error = co_await reader_.ReadData(Session::ImmediateSpan(task));
   if (!MayGoOn(error, HeaderAs<BasicHeader>(header))) {
     session_->Discard(task);

@@ -93,7 +93,6 @@ struct ScsiTask {
   DataOutTransfer transfer;
   scsi::ScsiResult result;
 
-  bool lacks_memory = false;  // its first data are on their way and there is no buffer for them
   bool decided = false;    // the result is known without asking the unit
   bool numbered = false;   // it takes a place in the command window
   bool in_table = false;   // its tag is taken: until the status is made, or it is aborted

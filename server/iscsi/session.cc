@@ -69,7 +69,6 @@ ScsiTask& Session::TakeTask() {
   task.expected = 0;
   task.transfer = {};
   task.result = {};
-  task.lacks_memory = false;
   task.decided = task.in_table = task.executing = task.receiving = task.aborted = false;
   task.live_index = live_.size();
   live_.push_back(&task);
@@ -103,25 +102,13 @@ void Session::PrepareDataOut(ScsiTask& task, uint32_t data_bytes) {
       DataOutTransfer(task.expected, wanted, data_bytes, task.header.final(), context_.parameters);
   const bool comes_now = data_bytes != 0 || !task.header.final();
   if (wanted == 0 || !comes_now || task.transfer.fault() != DataFault::kNone) return;
-  task.lacks_memory = !TryTakeBuffer(task, wanted);
-}
-
-bool Session::TryTakeBuffer(ScsiTask& task, uint32_t bytes) {
+  // The bytes are on their way, so there is no waiting for memory.
   UnitShare& share = task.unit != nullptr ? *task.unit->share : unknown_unit_share_;
-  std::optional<CommandBuffer> buffer = context_.memory.TryTake(share, bytes);
-  if (buffer) task.buffer = *std::move(buffer);
-  return static_cast<bool>(task.buffer);
-}
-
-Task<void> Session::AwaitMemory(ScsiTask& task) {
-  const MonotonicTime end = context_.reactor.clock().Now() + kMemoryWaitMax;
-  task.lacks_memory = false;
-  while (!task.aborted && !task.decided && !TryTakeBuffer(task, task.wanted())) {
-    if (context_.reactor.clock().Now() >= end) {
-      Decide(task, scsi::ScsiStatus::kTaskSetFull);
-    } else {
-      co_await context_.reactor.Sleep(kMemoryLook);
-    }
+  std::optional<CommandBuffer> buffer = context_.memory.TryTake(share, wanted);
+  if (buffer) {
+    task.buffer = *std::move(buffer);
+  } else {
+    Decide(task, scsi::ScsiStatus::kTaskSetFull);
   }
 }
 

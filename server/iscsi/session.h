@@ -4,7 +4,6 @@
 // the PDUs; every command is a coroutine of its own, counted by the connection's gate.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -36,13 +35,6 @@ inline constexpr uint32_t kMaxImmediateCommands = 8;
 // count in the window, so that one stuck unit does not close it for the others. More get TASK SET
 // FULL.
 inline constexpr size_t kMaxSessionTasks = 4 * kCommandWindow;
-
-// A write whose first data come while the reactor's memory is in use waits so long, and its
-// connection with it: TCP then holds the initiator back, as a queue that is merely full empties in a
-// fraction of this. Short enough that a NOP or task management behind it is answered in time when
-// the memory is held by a disk that does not answer: then the command is TASK SET FULL.
-inline constexpr auto kMemoryWaitMax = std::chrono::milliseconds(100);
-inline constexpr auto kMemoryLook = std::chrono::milliseconds(1);
 
 // The session's hold on one logical unit.
 struct Unit {
@@ -85,9 +77,6 @@ class Session {
   };
   Received Receive(const ScsiCommandHeader& header, const AdditionalHeaders& ahs,
                    uint32_t data_bytes);
-  // For a task that lacks memory: waits for it for a moment (kMemoryWaitMax), while which nothing
-  // more is read from the connection; then it is TASK SET FULL.
-  Task<void> AwaitMemory(ScsiTask& task);
   // Where its immediate data goes: shorter than the data if not all is wanted.
   static std::span<std::byte> ImmediateSpan(ScsiTask& task);
   // Its data is there and its turn has come.
@@ -153,7 +142,6 @@ class Session {
   ScsiTask& TakeTask();
   void PlanTask(ScsiTask& task);
   void PrepareDataOut(ScsiTask& task, uint32_t data_bytes);
-  bool TryTakeBuffer(ScsiTask& task, uint32_t bytes);
   static void Decide(ScsiTask& task, scsi::ScsiStatus status);
   static void Decide(ScsiTask& task, scsi::ScsiResult result);
 

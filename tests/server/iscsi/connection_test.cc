@@ -320,28 +320,6 @@ class ConnectionTest : public IscsiTest {
     EXPECT_EQ(outcome.sense_code(), 0x0b0c0cu);
   }
 
-  static Task<void> MemoryIsShortForAMoment(ConnectionTest& test) {
-    InitiatorOptions options;
-    options.first_burst_bytes = options.max_burst_bytes = 262144;
-    FakeInitiator* initiator = co_await Session(test, options);
-    UnitShare& share = test.memory_.Join(nullptr);
-    std::vector<CommandBuffer> taken;
-    while (std::optional<CommandBuffer> buffer = test.memory_.TryTake(share, 1 << 20)) {
-      taken.push_back(*std::move(buffer));
-      share.used = 0;
-    }
-    const std::vector<std::byte> data(65536, std::byte{9});
-    const uint32_t write = co_await initiator->Start(FakeInitiator::Write10(0, data));
-    co_await Reactor::Current().Sleep(kMemoryWaitMax / 4);
-    EXPECT_FALSE(initiator->Answered(write));
-    for (CommandBuffer& buffer : taken) share.used += buffer.bytes().size();
-    taken.clear();
-    test.memory_.Leave(nullptr);
-    const Outcome outcome = co_await initiator->Finish(write);
-    EXPECT_TRUE(outcome.good());
-    EXPECT_EQ(test.disk_->bytes()[0], std::byte{9});
-  }
-
   static Task<void> MemoryRunsOut(ConnectionTest& test) {
     InitiatorOptions options;
     options.first_burst_bytes = options.max_burst_bytes = 262144;
@@ -353,7 +331,7 @@ class ConnectionTest : public IscsiTest {
       share.used = 0;
     }
     const std::vector<std::byte> data(65536, std::byte{9});
-    // Data that is on its way cannot wait for memory for long.
+    // Data that is on its way cannot wait for memory.
     const Outcome full = co_await initiator->Run(FakeInitiator::Write10(0, data));
     EXPECT_EQ(full.status, ScsiStatus::kTaskSetFull);
     // A read can; NOP, task management and a command without data go past it.
@@ -513,10 +491,6 @@ TEST_F(ConnectionTest, WrongDataOutFailsItsCommandOnly) { pool_->RunOn(0, WrongD
 TEST_F(ConnectionTest, ImmediateDataThatWasNotAgreedFailsTheCommand) {
   pool_->RunOn(0, UnexpectedData(*this));
 }
-TEST_F(ConnectionTest, AWriteWaitsForMemoryThatIsShortForAMoment) {
-  pool_->RunOn(0, MemoryIsShortForAMoment(*this));
-}
-
 TEST_F(ConnectionTest, WithoutMemoryDataOnItsWayIsRefusedAndTheRestWaits) {
   pool_->RunOn(0, MemoryRunsOut(*this));
 }
