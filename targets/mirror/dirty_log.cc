@@ -67,24 +67,26 @@ void DirtyLog::TouchAll() {
 }
 
 Task<IoStatus> DirtyLog::MarkDirty(uint64_t first, uint64_t count) {
-  bool known = durable();
-  do {
+  while (true) {
     for (uint64_t region = first; region < first + count; ++region) {
       if (!image_.clean(region)) continue;
       image_.SetDirty(region);
       Touch(region);
-      known = false;
     }
-    if (known) co_return IoStatus::kOk;
+    if (durable()) co_return IoStatus::kOk;
+    const uint64_t mine = wanted_;
     const IoStatus status = co_await Commit();
     if (status != IoStatus::kOk) co_return status;
-    known = true;  // unless somebody has cleaned one meanwhile
-  } while (true);
+    // Who cleaned one of them meanwhile may have had it written with this very commit; that
+    // another write has its bit at 0 again says nothing of the device.
+    if (last_cleaned_ <= mine) co_return IoStatus::kOk;
+  }
 }
 
 void DirtyLog::SetClean(uint64_t region) {
   image_.SetClean(region);
   Touch(region);
+  last_cleaned_ = wanted_;
 }
 
 // Returns when what was wanted at the call is durable, or when an attempt to write it has failed.

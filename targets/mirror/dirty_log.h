@@ -76,6 +76,7 @@ class DirtyLog {
   // Changes are numbered: those up to `durable_` are on the device.
   uint64_t wanted_ = 0;
   uint64_t durable_ = 0;
+  uint64_t last_cleaned_ = 0;              // the last change of a bit from 0 to 1
   uint64_t tried_ = 0;                     // the last attempt to write was for those up to here,
   IoStatus tried_status_ = IoStatus::kOk;  // and ended so
   bool writing_ = false;

@@ -299,6 +299,48 @@ TEST_F(DirtyLogTest, AWriteWhileItsBitGoesBackMarksItAgain) {
   EXPECT_EQ(LogBits(), kFiveDirty);
 }
 
+// One write waits for a commit of the log, for the sake of other regions. Meanwhile its own
+// region's bit goes back to 1, with that very commit, and a second write takes it back to 0: that
+// is not durable when the first write is woken.
+TEST_F(DirtyLogTest, AWriteWhoseBitWentBackAndForthWaitsForTheLast) {
+  Use("disk 3 log 1024 nosync 2 a 0 b 0");
+  EXPECT_EQ(Fill(5200, 8, 7), IoStatus::kOk);
+  Tidy();
+  disk("b").Hold(IoOp::kFlush);
+  Tidy();
+  ASSERT_EQ(disk("b").holding(), 1);
+  disk("log").TakeSeen();
+  const auto log_is_asked = [&](IoOp op, int times) {
+    WaitUntil([&] { return disk("log").CountOf(op) == times; });
+    Settle();
+  };
+  disk("log").Hold(IoOp::kWrite);
+  Pending& other = StartFill(1 * kRegion, 8, 7);
+  log_is_asked(IoOp::kWrite, 1);
+  Pending& another = StartFill(2 * kRegion, 8, 7);
+  Pending& first = StartFill(5201, 1, 8);
+  Settle();
+  disk("b").Release();
+  WaitUntil([&] { return disk("b").holding() == 0; });
+  Settle();
+  disk("log").Hold(IoOp::kFlush);
+  log_is_asked(IoOp::kFlush, 1);
+  disk("log").Hold(IoOp::kWrite);
+  log_is_asked(IoOp::kWrite, 2);
+  Pending& second = StartFill(5202, 1, 9);
+  Settle();
+  disk("log").Hold(IoOp::kFlush);
+  log_is_asked(IoOp::kFlush, 2);
+  EXPECT_EQ(LogBits(), 0xfff9u) << "regions 1 and 2, and the fifth is clean for now";
+  disk("log").Hold(IoOp::kWrite);
+  log_is_asked(IoOp::kWrite, 3);
+  EXPECT_EQ(disk("a").At(5201), 7) << "written while the log says clean";
+  disk("log").Release();
+  for (Pending* write : {&other, &another, &first, &second}) EXPECT_EQ(write->Wait(), IoStatus::kOk);
+  EXPECT_EQ(LogBits(), 0xffd9u);
+  EXPECT_EQ(disk("a").At(5201), 8);
+}
+
 TEST_F(DirtyLogTest, ALegThatCannotBeFlushedKeepsItsRegionsDirtyAndShows) {
   Use("disk 3 log 1024 nosync 2 a 0 b 0 1 handle_errors");
   EXPECT_EQ(Fill(5200, 8, 7), IoStatus::kOk);
