@@ -40,8 +40,8 @@ class TcpStream final : public ByteStream {
 
  private:
   // A peer that sends without pause must not keep the others of its reactor from their turn: this
-  // much is read at once in one turn, the rest through the ring. 64 reads of 48-byte headers, or
-  // the bytes that take about as long to copy as a few turns to run.
+  // much is read at once in one turn, the rest through the ring. Two reads of a session's receive
+  // buffer are a queue of 64 writes of 4 KiB; the bytes take about as long to copy as a turn.
   static constexpr int kReadsPerTurnMax = 2;
   static constexpr size_t kBytesPerTurnMax = 128 * 1024;
 

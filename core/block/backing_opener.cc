@@ -107,16 +107,6 @@ struct BackingOpener::Opened {
   FileIdentity identity;
 };
 
-absl::Status BackingSource::MakeFile(std::string_view, SectorCount) {
-  return absl::UnimplementedError("no files are made here");
-}
-absl::Status BackingSource::GrowFile(std::string_view, SectorCount) {
-  return absl::UnimplementedError("no files are made here");
-}
-absl::Status BackingSource::RemoveFile(std::string_view) {
-  return absl::UnimplementedError("no files are made here");
-}
-
 absl::StatusOr<std::unique_ptr<BackingOpener>> BackingOpener::Create(Options options) {
   RETURN_IF_ERROR(CheckRoots(options.device_roots));
   return std::unique_ptr<BackingOpener>(new BackingOpener(std::move(options)));
@@ -280,10 +270,11 @@ absl::Status BackingOpener::GrowFile(std::string_view name, SectorCount size) {
   {
     ASSIGN_OR_RETURN(const Opened opened, OpenBelowRoots(text, false));
     struct stat now {};
-    if (opened.identity.block_device || fstat(opened.descriptor.get(), &now) != 0) {
+    if (opened.identity.block_device) {
       return absl::FailedPreconditionError(
           absl::StrCat("'", text, "' is a block device: it cannot be made larger from here"));
     }
+    if (fstat(opened.descriptor.get(), &now) != 0) return FileError("grow", text, errno);
     const auto bytes = static_cast<off_t>(Bytes(size).value());
     if (now.st_size < bytes &&
         (ftruncate(opened.descriptor.get(), bytes) != 0 || fsync(opened.descriptor.get()) != 0)) {

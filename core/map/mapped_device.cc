@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "core/async/next_turn.h"
 #include "core/async/when_all.h"
 #include "core/base/check.h"
 #include "core/base/status_macros.h"
@@ -19,13 +20,6 @@ constexpr size_t kPiecesAtOnceMax = 64;
 
 // How often a waiter for an event looks whether its caller has gone.
 constexpr absl::Duration kCancelPoll = absl::Milliseconds(100);
-
-// Lets the reactor do something else between two batches of pieces that may all be ready at once.
-struct NextTurn {
-  bool await_ready() const noexcept { return false; }
-  void await_suspend(std::coroutine_handle<> handle) { Reactor::Current().Ready(handle); }
-  void await_resume() noexcept {}
-};
 
 // Runs pieces side by side in batches. All run, whatever fails; the answer is one of the failures.
 class Pieces {

@@ -63,7 +63,8 @@ class DeviceObserver {
 class MappedDevice final : public BlockDevice, public TargetHost {
  public:
   MappedDevice(std::string name, std::string uuid, std::string identity, ReactorPool& reactors);
-  // REQUIRES: no request is inside or waiting.
+  // REQUIRES: no request is inside or waiting; Retire() came before, if a target of the live table
+  // has work of its own.
   ~MappedDevice() override;
 
   // --- BlockDevice: on a reactor. A task ends on the reactor that it was submitted on. ---

@@ -2,10 +2,10 @@
 #include "targets/mirror/recovery.h"
 
 #include <algorithm>
-#include <memory>
-#include <new>
+#include <optional>
 
-#include "core/block/buffer_pool.h"
+#include "core/async/next_turn.h"
+#include "core/block/aligned_bytes.h"
 #include "targets/mirror/leg_tasks.h"
 
 namespace sectormap::targets {
@@ -13,29 +13,6 @@ namespace {
 
 // Regions that are in sync and passed by at once: the reactor has other work too.
 constexpr uint64_t kPassedAtOnce = 1 << 16;
-
-struct NextTurn {
-  bool await_ready() const noexcept { return false; }
-  void await_suspend(std::coroutine_handle<> handle) { Reactor::Current().Ready(handle); }
-  void await_resume() noexcept {}
-};
-
-// A copy's bytes, where O_DIRECT can reach them.
-class CopyBuffer {
- public:
-  explicit CopyBuffer(size_t size)
-      : size_(size),
-        bytes_(static_cast<std::byte*>(::operator new (size, std::align_val_t{kBufferAlignment}))) {
-  }
-  CopyBuffer(const CopyBuffer&) = delete;
-  CopyBuffer& operator=(const CopyBuffer&) = delete;
-  ~CopyBuffer() { ::operator delete (bytes_, std::align_val_t{kBufferAlignment}); }
-  std::span<std::byte> bytes() const { return {bytes_, size_}; }
-
- private:
-  const size_t size_;
-  std::byte* const bytes_;
-};
 
 }  // namespace
 
@@ -96,17 +73,15 @@ SectorCount Recovery::SizeOf(uint64_t region) const {
 }
 
 Task<void> Recovery::Work() {
-  std::unique_ptr<CopyBuffer> buffer;
+  std::optional<AlignedBytes> buffer;
   while (!stopping_) {
     const std::optional<uint64_t> region = co_await NextRegion();
     if (!region.has_value()) break;
-    if (buffer == nullptr) {
-      buffer = std::make_unique<CopyBuffer>(std::min(Bytes(region_size_), kCopyBytes).value());
-    }
+    if (!buffer.has_value()) buffer.emplace(std::min(Bytes(region_size_), kCopyBytes).value());
     co_await WaitForTurn(*region);
     if (stopping_) break;
     const MonotonicTime start = home_.clock().Now();
-    co_await Recover(*region, buffer->bytes());
+    co_await Recover(*region, buffer->get());
     last_copy_ = home_.clock().Now() - start;
   }
   const bool last = workers_.count() == 1;

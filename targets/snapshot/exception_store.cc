@@ -3,10 +3,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <new>
 
-#include "core/block/buffer_pool.h"
-#include "targets/snapshot/waiter_list.h"
+#include "core/async/next_turn.h"
+#include "core/block/aligned_bytes.h"
 
 namespace sectormap::targets {
 namespace {
@@ -15,15 +14,6 @@ namespace {
 constexpr SectorCount kZeroesAtOnce{512};
 
 }  // namespace
-
-AlignedBytes::AlignedBytes(size_t size)
-    : bytes_(static_cast<std::byte*>(
-          ::operator new(std::max<size_t>(size, 1), std::align_val_t(kBufferAlignment)))),
-      size_(size) {}
-
-void AlignedBytes::Free::operator()(std::byte* bytes) const {
-  ::operator delete(bytes, std::align_val_t(kBufferAlignment));
-}
 
 Task<IoStatus> WriteZeroesTo(BlockDevice& device, Sector first, SectorCount count) {
   if (count == SectorCount(0)) co_return IoStatus::kOk;
@@ -38,7 +28,7 @@ Task<IoStatus> WriteZeroesTo(BlockDevice& device, Sector first, SectorCount coun
     const IoStatus status = co_await device.Submit(
         IoRequest::Write(first + done, zeroes.get().first(Bytes(part).value())));
     if (status != IoStatus::kOk) co_return status;
-    co_await NextRound();  // the device may do it all at once
+    co_await NextTurn();  // the device may do it all at once
   }
   co_return IoStatus::kOk;
 }

@@ -63,18 +63,4 @@ class ExceptionStore {
 // Zeroes in [first, first + count) of `device`, without moving bytes if it can.
 Task<IoStatus> WriteZeroesTo(BlockDevice& device, Sector first, SectorCount count);
 
-// Bytes of memory that O_DIRECT takes as they are.
-class AlignedBytes {
- public:
-  explicit AlignedBytes(size_t size);  // not cleared
-  std::span<std::byte> get() const { return {bytes_.get(), size_}; }
-
- private:
-  struct Free {
-    void operator()(std::byte* bytes) const;
-  };
-  std::unique_ptr<std::byte, Free> bytes_;
-  size_t size_;
-};
-
 }  // namespace sectormap::targets

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 
+#include "core/async/next_turn.h"
 #include "core/async/when_all.h"
 #include "core/base/check.h"
+#include "core/block/aligned_bytes.h"
 
 namespace sectormap::targets {
 namespace {
@@ -201,7 +203,7 @@ Task<void> Merger::Run() {
 
 // At least one turn of the reactor, so that others have theirs.
 Task<void> Merger::Rest(nanoseconds batch_took) {
-  co_await NextRound();
+  co_await NextTurn();
   if (!used_.exchange(false, std::memory_order_relaxed) || stopping_) co_return;
   co_await Reactor::Current().Sleep(
       std::min<nanoseconds>(batch_took * kMergeRestFactor, kMergeRestMax));
@@ -303,7 +305,7 @@ Task<IoStatus> Merger::CopyRun(ExceptionRun run) {
     if (status != IoStatus::kOk) co_return status;
     status = co_await origin_.Submit(IoRequest::Write(to + done, bytes));
     if (status != IoStatus::kOk) co_return status;
-    if (done + piece < count) co_await NextRound();  // others have their turn
+    if (done + piece < count) co_await NextTurn();  // others have their turn
   }
   co_return IoStatus::kOk;
 }

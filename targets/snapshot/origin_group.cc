@@ -5,6 +5,7 @@
 #include <map>
 
 #include "absl/container/inlined_vector.h"
+#include "core/async/next_turn.h"
 #include "core/base/check.h"
 
 namespace sectormap::targets {
@@ -93,7 +94,7 @@ Task<IoStatus> OriginGroup::CopyThenSubmit(BlockDevice& device, IoRequest reques
     co_await CopyInAll(part.first, part.count, except);
     const IoStatus status = co_await device.Submit(part);
     if (status != IoStatus::kOk) co_return status;
-    co_await NextRound();  // others have their turn
+    co_await NextTurn();  // others have their turn
   }
   co_return IoStatus::kOk;
 }

@@ -7,9 +7,11 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+#include "core/async/next_turn.h"
 #include "core/base/check.h"
 #include "core/base/status_macros.h"
 #include "core/base/text.h"
+#include "core/block/aligned_bytes.h"
 #include "targets/snapshot/waiter_list.h"
 
 namespace sectormap::targets {
@@ -231,7 +233,7 @@ Task<absl::Status> PersistentStore::ReadEntries(Reader& reader) {
       absl::Status added = reader.Add(Load<uint64_t>(piece.get(), place), new_chunk);
       if (!added.ok()) co_return added;
     }
-    co_await NextRound();
+    co_await NextTurn();
   }
   committed_ = reader.count();
   next_entry_ = reader.count();

@@ -3,7 +3,9 @@
 // becomes of a snapshot whose store is full or broken (drivers/md/dm-snap.c, __origin_write,
 // pending_complete).
 #include "absl/strings/str_cat.h"
+#include "core/async/next_turn.h"
 #include "core/base/check.h"
+#include "core/block/aligned_bytes.h"
 #include "targets/snapshot/snapshot.h"
 #include "targets/snapshot/snapshot_change.h"
 
@@ -263,7 +265,7 @@ Task<IoStatus> Snapshot::CopyRun(ExceptionRun run) {
     if (status != IoStatus::kOk) co_return status;
     status = co_await cow_->Submit(IoRequest::Write(to + done, bytes));
     if (status != IoStatus::kOk) co_return status;
-    if (done + piece < count) co_await NextRound();  // others have their turn
+    if (done + piece < count) co_await NextTurn();  // others have their turn
   }
   co_return IoStatus::kOk;
 }
@@ -293,7 +295,7 @@ Task<void> Snapshot::RunCommits() {
   std::vector<ExceptionRun> batch;
   while (true) {
     // What ends in this turn of the reactor comes along.
-    co_await NextRound();
+    co_await NextTurn();
     if (!TakeBatch(members, batch)) co_return;
     const IoStatus status = co_await store_->Commit(batch);
     EndBatch(members, status);

@@ -66,11 +66,4 @@ class WaiterList {
   Waiter** end_ = &first_;
 };
 
-// co_await NextRound(): lets everything that is ready now go first.
-struct NextRound {
-  bool await_ready() const noexcept { return false; }
-  void await_suspend(std::coroutine_handle<> handle) { Reactor::Current().Ready(handle); }
-  void await_resume() noexcept {}
-};
-
 }  // namespace sectormap::targets

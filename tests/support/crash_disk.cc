@@ -5,18 +5,12 @@
 #include <coroutine>
 #include <cstring>
 
+#include "core/async/next_turn.h"
 #include "core/async/reactor.h"
 #include "core/base/check.h"
 
 namespace sectormap {
 namespace {
-
-// Goes on in the reactor's next round.
-struct NextRound {
-  bool await_ready() const noexcept { return false; }
-  void await_suspend(std::coroutine_handle<> handle) { Reactor::Current().Ready(handle); }
-  void await_resume() noexcept {}
-};
 
 bool IsWrite(const IoRequest& request) {
   return request.op == IoOp::kWrite || request.op == IoOp::kDiscard ||
@@ -109,7 +103,7 @@ Task<IoStatus> CrashDisk::Submit(IoRequest request) { return Perform(request); }
 Task<IoStatus> CrashDisk::Perform(IoRequest request) {
   const bool recorded = request.op != IoOp::kRead;
   const uint64_t begin = recorded ? recorder_.Begin(index_, request) : 0;
-  for (uint64_t turns = recorder_.Turns(); turns > 0; --turns) co_await NextRound{};
+  for (uint64_t turns = recorder_.Turns(); turns > 0; --turns) co_await NextTurn();
   absl::MutexLock lock(&mutex_);
   Apply(request);
   if (recorded) recorder_.End(begin);

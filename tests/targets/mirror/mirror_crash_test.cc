@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/async/gate.h"
+#include "core/async/next_turn.h"
 #include "core/map/mapped_device.h"
 #include "targets/builtin_targets.h"
 #include "targets/mirror/log_image.h"
@@ -250,11 +251,6 @@ class MirrorCrashTest : public testing::TestWithParam<Case> {
       std::memcpy(bytes.data() + sector * kSectorBytes + at, &id, sizeof id);
     }
   }
-  struct NextTurn {
-    bool await_ready() const noexcept { return false; }
-    void await_suspend(std::coroutine_handle<> handle) { Reactor::Current().Ready(handle); }
-    void await_resume() noexcept {}
-  };
 
   Random random_;
   ManualClock clock_;

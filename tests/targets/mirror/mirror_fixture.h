@@ -17,6 +17,7 @@
 
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "core/async/next_turn.h"
 #include "core/async/reactor_pool.h"
 #include "core/block/memory_device.h"
 #include "core/map/mapped_device.h"
@@ -94,11 +95,6 @@ class LegDisk final : public BlockDevice {
   int At(uint64_t sector) { return static_cast<int>(bytes()[sector * kSectorBytes]); }
 
  private:
-  struct NextTurn {
-    bool await_ready() const noexcept { return false; }
-    void await_suspend(std::coroutine_handle<> handle) { Reactor::Current().Ready(handle); }
-    void await_resume() noexcept {}
-  };
   bool IsHeld(IoOp op) const {
     absl::MutexLock lock(&mutex_);
     return held_op_ == op;
