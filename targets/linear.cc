@@ -13,7 +13,7 @@ namespace {
 class LinearTarget final : public Target {
  public:
   LinearTarget(SectorCount length, DeviceRef device, Sector start)
-      : Target(length), device_(std::move(device)), start_(start) {}
+      : Target(length), start_(start), device_(std::move(device)) {}
 
   BlockLimits limits() const override { return device_.device->limits(); }
 
@@ -33,8 +33,9 @@ class LinearTarget final : public Target {
   std::span<const DeviceRef> backings() const override { return {&device_, 1}; }
 
  private:
-  const DeviceRef device_;
+  // What an I/O needs is at the object's begin: one cache line of each of a hundred thousand rows.
   const Sector start_;
+  const DeviceRef device_;
 };
 
 absl::StatusOr<std::unique_ptr<Target>> Create(TargetArgs& args) {
