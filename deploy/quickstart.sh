@@ -124,6 +124,16 @@ check_room() {
   free=$(df --output=avail -BM "$1" | tail -1 | tr -dc '0-9')
   ((free >= $2)) || fail "the disk is full: $free MiB free in $1, $3 needs $2 MiB; $4"
 }
+check_state_room() {
+  check_room "$state_dir" "$ROOM_MIB" "the demo" "choose another directory with --state-dir"
+}
+
+# As fail; but a disk that has filled up meanwhile is the likely reason, and may be why a log says
+# nothing.
+fail_late() {
+  check_state_room
+  fail "$@"
+}
 
 build() {
   local built=0
@@ -138,7 +148,7 @@ build() {
   if ! { cmake --preset release && cmake --build --preset release --target sectormapd sectormap; } \
       >"$state_dir/build.log" 2>&1; then
     tail -30 "$state_dir/build.log" >&2
-    fail "the build failed; everything it said is in $state_dir/build.log"
+    fail_late "the build failed; everything it said is in $state_dir/build.log"
   fi
 }
 
@@ -163,9 +173,9 @@ start_daemon() {
   until cli ls >/dev/null 2>&1 && listening "$port"; do
     if ! alive "$started_pid"; then
       grep '^sectormapd: ' "$log" >&2 || tail -5 "$log" >&2
-      fail "sectormapd did not start; its log is $log"
+      fail_late "sectormapd did not start; its log is $log"
     fi
-    ((waited++ < START_SECONDS * 10)) || fail "sectormapd does not answer; its log is $log"
+    ((waited++ < START_SECONDS * 10)) || fail_late "sectormapd does not answer; its log is $log"
     sleep 0.1
   done
 }
@@ -181,7 +191,7 @@ make_volume() {
     ! { cli info "$name" >/dev/null 2>&1 ||
         cli create "$name" --table "0 $((mib * 2048)) linear $(word "$file") 0" >/dev/null; } ||
     ! cli export "$name" >/dev/null; then
-    fail "the volume $name could not be made"
+    fail_late "the volume $name could not be made"
   fi
 }
 
@@ -192,12 +202,12 @@ prove() {
   answer=$({ qemu-io -f raw -c 'write -P 0x5e 1M 1M' -c flush "$url" &&
              qemu-io -f raw -c 'read -P 0x5e 1M 1M' "$url"; } 2>&1) &&
     ! grep -qiE 'failed|error' <<<"$answer" ||
-    { printf '%s\n' "$answer" >&2; fail "the volume could not be written and read back at $url"; }
+    { printf '%s\n' "$answer" >&2; fail_late "the volume could not be written and read back at $url"; }
 }
 
 start() {
   local new=0 pid metrics running_port
-  check_room "$state_dir" "$ROOM_MIB" "the demo" "choose another directory with --state-dir"
+  check_state_room
   if pid=$(running_pid); then
     say "sectormapd is running already (pid $pid)."
     running_port=$(arguments_of "$pid" | sed -n 's/^127\.0\.0\.1:\([0-9]*\)$/\1/p' | head -1)

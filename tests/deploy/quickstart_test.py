@@ -387,24 +387,27 @@ class QuickstartTest(unittest.TestCase):
         self.assertIn(f"'{outside}' lies outside of {state}/devices", result.stdout)
         self.assertIn("--device-root", result.stdout)
 
-    def small_disk(self, size):
+    def small_disk(self):
+        """A state directory on a file system of its own."""
         state = self.place / "state"
         state.mkdir()
-        mounted = self.machine.run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", state)
+        mounted = self.machine.run("mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", state)
         self.assertEqual(mounted.returncode, 0, mounted.stdout)
         return state
 
     def test_a_full_disk_at_the_start(self):
-        state = self.small_disk("32m")
+        state = self.small_disk()
         words = ("--state-dir", state)
+        filler = state / "filler"
+        self.machine.run("fallocate", "-l", "100M", filler)
         result = self.quickstart(*words)
         self.assert_refused(result, rf"disk is full: \d+ MiB free in {state}", "--state-dir")
         self.assertNotIn("Building", result.stdout)
-        self.machine.run("mount", "-o", "remount,size=256m", state)
+        self.machine.run("rm", filler)
         self.assert_runs(self.quickstart(*words), state)
 
     def test_a_disk_that_fills_up_meanwhile(self):
-        state = self.small_disk("128m")
+        state = self.small_disk()
         words = ("--state-dir", state)
         filler = f"{state}/filler"
         for left_kib in (0, 16, 64, 160, 400):
