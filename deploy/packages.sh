@@ -26,7 +26,7 @@ TEST_PACKAGES=(
 ARM64_PACKAGES=(libc6-dev-arm64-cross libstdc++-12-dev-arm64-cross qemu-user)
 
 # The peer that tests/bench/run.sh measures against.
-BENCH_PACKAGES=(tgt)
+BENCH_PACKAGES=(python3-grpcio tgt)
 
 # Prints those of the given packages that are not installed.
 missing_packages() {

@@ -89,6 +89,14 @@ int OpenBeneath(int directory, const std::string& part, int flags) {
   }
 }
 
+int OpenForIo(int directory, const std::string& part, bool read_only) {
+  const int flags = (read_only ? O_RDONLY : O_RDWR) | O_NOCTTY | O_NONBLOCK;
+  // When a LUN was last read is nobody's business, and noting it costs each read a look, and the
+  // file system writes. Only the file's owner and root may ask for that.
+  const int fd = OpenBeneath(directory, part, flags | O_NOATIME);
+  return fd < 0 && errno == EPERM ? OpenBeneath(directory, part, flags) : fd;
+}
+
 absl::Status CheckRoots(const std::vector<std::string>& roots) {
   for (const std::string& root : roots) {
     if (!root.starts_with('/')) {
@@ -104,7 +112,7 @@ absl::Status CheckRoots(const std::vector<std::string>& roots) {
 struct BackingOpener::Opened {
   Descriptor descriptor;
   std::string path;
-  FileIdentity identity;
+  Identity identity;
 };
 
 absl::StatusOr<std::unique_ptr<BackingOpener>> BackingOpener::Create(Options options) {
@@ -133,13 +141,9 @@ absl::StatusOr<std::shared_ptr<BlockDevice>> BackingOpener::Open(std::string_vie
 absl::StatusOr<std::shared_ptr<BlockDevice>> BackingOpener::OpenMemory(const std::string& name) {
   ASSIGN_OR_RETURN(const SectorCount size, ParseMemoryName(name));
   absl::MutexLock lock(&mutex_);
-  ForgetUnused();
-  for (const Entry& entry : entries_) {
-    if (entry.file.has_value() || entry.name != name) continue;
-    if (std::shared_ptr<CountedDevice> device = entry.device.lock()) return device;
-  }
+  if (std::shared_ptr<CountedDevice> device = FindOpen({.memory = name})) return device;
   ASSIGN_OR_RETURN(std::shared_ptr<CountedDevice> device, MemoryDevice::Create(size));
-  entries_.push_back({name, std::nullopt, device});
+  Remember({.memory = name}, name, device);
   return device;
 }
 
@@ -156,13 +160,12 @@ absl::StatusOr<std::shared_ptr<BlockDevice>> BackingOpener::OpenFile(const std::
                    FileDevice::Adopt(opened.descriptor.Release(), name, read_only, options));
 
   absl::MutexLock lock(&mutex_);
-  ForgetUnused();
-  std::shared_ptr<CountedDevice> known = FindFile(opened.identity);
+  const std::shared_ptr<CountedDevice> known = FindOpen(opened.identity);
   if (known == nullptr) {
-    entries_.push_back({opened.path, opened.identity, fresh});
+    Remember(opened.identity, opened.path, fresh);
     return fresh;
   }
-  // Entries with a file identity are FileDevices.
+  // What has a file's identity is a FileDevice.
   auto& file = static_cast<FileDevice&>(*known);
   if (!read_only && file.read_only()) {
     RETURN_IF_ERROR(file.AllowWrites(again.Release()));
@@ -196,8 +199,7 @@ absl::StatusOr<BackingOpener::Opened> BackingOpener::OpenBelowRoots(const std::s
       return absl::InvalidArgumentError(
           absl::StrCat("'", name, "' is neither a regular file nor a block device"));
     }
-    Descriptor opened(OpenBeneath(directory.get(), part,
-                                  (read_only ? O_RDONLY : O_RDWR) | O_NOCTTY | O_NONBLOCK));
+    Descriptor opened(OpenForIo(directory.get(), part, read_only));
     struct stat after {};
     if (opened.get() < 0 || fstat(opened.get(), &after) != 0) {
       return OpenError(name, read_only, errno);
@@ -207,8 +209,9 @@ absl::StatusOr<BackingOpener::Opened> BackingOpener::OpenBelowRoots(const std::s
           absl::StrCat("'", name, "' was replaced while it was being opened; try again"));
     }
     const bool block_device = S_ISBLK(after.st_mode);
-    const FileIdentity identity{block_device, block_device ? after.st_rdev : after.st_dev,
-                                block_device ? 0 : after.st_ino};
+    const Identity identity{.block_device = block_device,
+                            .device = block_device ? after.st_rdev : after.st_dev,
+                            .inode = block_device ? 0 : after.st_ino};
     return Opened{std::move(opened), *path, identity};
   }
   return OutsideRoots(name, *path, roots);
@@ -313,8 +316,7 @@ std::vector<BackingOpener::Backing> BackingOpener::List() {
   std::vector<Backing> backings;
   {
     absl::MutexLock lock(&mutex_);
-    ForgetUnused();
-    for (const Entry& entry : entries_) {
+    for (const auto& [identity, entry] : entries_) {
       if (std::shared_ptr<CountedDevice> device = entry.device.lock()) {
         backings.push_back({entry.name, std::move(device)});
       }
@@ -324,15 +326,20 @@ std::vector<BackingOpener::Backing> BackingOpener::List() {
   return backings;
 }
 
-std::shared_ptr<CountedDevice> BackingOpener::FindFile(const FileIdentity& file) {
-  for (const Entry& entry : entries_) {
-    if (entry.file == file) return entry.device.lock();
-  }
-  return nullptr;
+std::shared_ptr<CountedDevice> BackingOpener::FindOpen(const Identity& identity) const {
+  const auto found = entries_.find(identity);
+  return found == entries_.end() ? nullptr : found->second.device.lock();
+}
+
+void BackingOpener::Remember(const Identity& identity, const std::string& name,
+                             const std::shared_ptr<CountedDevice>& device) {
+  if (entries_.size() >= forget_at_) ForgetUnused();
+  entries_.insert_or_assign(identity, Entry{name, device});
 }
 
 void BackingOpener::ForgetUnused() {
-  std::erase_if(entries_, [](const Entry& entry) { return entry.device.expired(); });
+  absl::erase_if(entries_, [](const auto& entry) { return entry.second.device.expired(); });
+  forget_at_ = std::max(kForgetAtLeast, 2 * entries_.size());
 }
 
 }  // namespace sectormap

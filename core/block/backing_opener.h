@@ -17,9 +17,11 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -64,16 +66,24 @@ class BackingOpener final : public BackingSource {
   std::vector<Backing> List();
 
  private:
-  // What makes two opened files the same.
-  struct FileIdentity {
+  // Entries of what is closed are looked for when there are so many, and then when there are twice
+  // as many as were left: so that opening ten thousand files does not look through all each time.
+  static constexpr size_t kForgetAtLeast = 64;
+
+  // What makes two devices the same.
+  struct Identity {
+    std::string memory{};  // its name; else it is a file
     bool block_device = false;
     dev_t device = 0;  // st_rdev of a block device, st_dev of a file
     ino_t inode = 0;   // of a file
-    bool operator==(const FileIdentity&) const = default;
+    bool operator==(const Identity&) const = default;
+    template <typename H>
+    friend H AbslHashValue(H hash, const Identity& one) {
+      return H::combine(std::move(hash), one.memory, one.block_device, one.device, one.inode);
+    }
   };
   struct Entry {
     std::string name;
-    std::optional<FileIdentity> file;
     std::weak_ptr<CountedDevice> device;
   };
   // An open descriptor that lies below a root.
@@ -90,14 +100,18 @@ class BackingOpener final : public BackingSource {
   absl::StatusOr<Place> FindPlace(std::string_view name) const;
   static absl::Status OutsideRoots(const std::string& name, const std::string& path,
                                    const std::vector<std::string>& roots);
-  std::shared_ptr<CountedDevice> FindFile(const FileIdentity& file)
+  // Null: it is not open.
+  std::shared_ptr<CountedDevice> FindOpen(const Identity& identity) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Remember(const Identity& identity, const std::string& name,
+                const std::shared_ptr<CountedDevice>& device) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetUnused() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;  // but for its device_roots, which are only the first ones
   mutable absl::Mutex mutex_;
   std::vector<std::string> device_roots_ ABSL_GUARDED_BY(mutex_);
-  std::vector<Entry> entries_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<Identity, Entry> entries_ ABSL_GUARDED_BY(mutex_);
+  size_t forget_at_ ABSL_GUARDED_BY(mutex_) = kForgetAtLeast;  // entries
 };
 
 }  // namespace sectormap

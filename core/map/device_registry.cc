@@ -4,6 +4,7 @@
 #include <random>
 #include <unordered_map>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -50,17 +51,6 @@ std::string Identity(const CreateOptions& options) {
   return options.uuid.empty() ? RandomIdentity() : IdentityFromUuid(options.uuid);
 }
 
-// What the device will be once it has been resumed.
-DeviceRegistry::Saved AfterResume(DeviceRegistry::Saved saved) {
-  if (saved.inactive_table.has_value()) {
-    saved.inactive_table.reset();
-    saved.live_read_only = std::exchange(saved.inactive_read_only, false);
-  }
-  saved.live_table = saved.table_to_keep;
-  saved.suspended = false;
-  return saved;
-}
-
 }  // namespace
 
 // How the rows of one table being built get at their devices. One table opens a device once,
@@ -70,7 +60,7 @@ class DeviceRegistry::TableDevices final : public DeviceResolver {
   TableDevices(DeviceRegistry& registry, DeviceNode& user) : registry_(registry), user_(user) {}
 
   absl::StatusOr<DeviceRef> Open(std::string_view name, OpenMode mode) override {
-    const auto found = opened_.find(std::string(name));
+    const auto found = opened_.find(Absl(name));
     if (found != opened_.end()) return found->second;
     ASSIGN_OR_RETURN(DeviceRef ref, OpenNew(name, mode));
     opened_[ref.name] = ref;
@@ -100,7 +90,7 @@ class DeviceRegistry::TableDevices final : public DeviceResolver {
 
   DeviceRegistry& registry_;
   DeviceNode& user_;
-  std::unordered_map<std::string, DeviceRef> opened_;
+  absl::flat_hash_map<std::string, DeviceRef> opened_;
   std::unordered_map<std::string, std::shared_ptr<BlockDevice>> mapped_;
 };
 
@@ -246,7 +236,7 @@ absl::Status DeviceRegistry::Resume(std::string_view name, SuspendMode mode,
       return refusal;
     }
     if (intent != nullptr) {
-      const absl::Status told = intent(AfterResume(SavedOf(node)));
+      const absl::Status told = intent(SavedAfterResume(node));
       if (!told.ok()) {
         // What BuildUnbuilt loaded for the live slot.
         if (!before.has_inactive_table) node.device->Clear();

@@ -51,9 +51,6 @@ class DeviceRegistry {
     std::optional<std::string> live_table, inactive_table;
     bool live_read_only = false, inactive_read_only = false, suspended = false;
     bool deferred_remove = false;
-    // Of the table that a resume would make or leave live: what to keep of it from then on
-    // (Target::TableArgsToKeep). Not read by RestoreAll.
-    std::optional<std::string> table_to_keep = std::nullopt;
   };
 
   // Names: 1..127 bytes, no '/' or control character, not `control`, `.` or `..`. UUIDs: at most
@@ -109,6 +106,9 @@ class DeviceRegistry {
   absl::Status RestoreAll(std::vector<Saved> all);
   // What RestoreAll needs.
   absl::StatusOr<Saved> Snapshot(std::string_view name) const;
+  // As it would be after a resume, of the table what is to be kept of it from then on
+  // (Target::TableArgsToKeep).
+  absl::StatusOr<Saved> SnapshotAfterResume(std::string_view name) const;
   // After the exports are attached: removes devices marked for removal that nobody holds any more.
   void RemoveDeferred();
 
@@ -139,6 +139,8 @@ class DeviceRegistry {
   absl::Status ChangeDevice(std::string_view name, std::string_view verb, Call call);
   DeviceInfo InfoOf(const DeviceNode& node) const;
   Saved SavedOf(const DeviceNode& node) const;
+  Saved SavedAfterResume(const DeviceNode& node) const;
+  Saved SavedWithoutTables(const DeviceNode& node) const;
   void FinishRemoval(DeviceNode& node);
   void Tell(Change change, const DeviceNode& node) const;
   bool RestoreLive(const Saved& saved);

@@ -126,7 +126,47 @@ absl::StatusOr<DeviceRegistry::Saved> DeviceRegistry::Snapshot(std::string_view 
   return SavedOf(*node);
 }
 
+absl::StatusOr<DeviceRegistry::Saved> DeviceRegistry::SnapshotAfterResume(
+    std::string_view name) const {
+  ASSIGN_OR_RETURN(const NodePtr node, graph_->Find(name));
+  return SavedAfterResume(*node);
+}
+
 DeviceRegistry::Saved DeviceRegistry::SavedOf(const DeviceNode& node) const {
+  Saved saved = SavedWithoutTables(node);
+  const auto save = [&](TableSlot slot, std::optional<std::string>& text, bool& read_only) {
+    if (const auto table = node.device->table(slot)) {
+      text = table->TableText();
+      read_only = table->read_only();
+    } else if (const auto unbuilt = node.device->unbuilt(slot)) {
+      text = unbuilt->text;
+      read_only = unbuilt->read_only;
+    }
+  };
+  save(TableSlot::kLive, saved.live_table, saved.live_read_only);
+  save(TableSlot::kInactive, saved.inactive_table, saved.inactive_read_only);
+  return saved;
+}
+
+DeviceRegistry::Saved DeviceRegistry::SavedAfterResume(const DeviceNode& node) const {
+  Saved saved = SavedWithoutTables(node);
+  saved.suspended = false;
+  for (const TableSlot slot : {TableSlot::kInactive, TableSlot::kLive}) {
+    if (const auto table = node.device->table(slot)) {
+      saved.live_table = table->TableTextToKeep();
+      saved.live_read_only = table->read_only();
+      break;
+    }
+    if (const auto unbuilt = node.device->unbuilt(slot)) {
+      saved.live_table = unbuilt->text;
+      saved.live_read_only = unbuilt->read_only;
+      break;
+    }
+  }
+  return saved;
+}
+
+DeviceRegistry::Saved DeviceRegistry::SavedWithoutTables(const DeviceNode& node) const {
   const DeviceInfo info = InfoOf(node);
   Saved saved;
   saved.name = info.name;
@@ -134,20 +174,6 @@ DeviceRegistry::Saved DeviceRegistry::SavedOf(const DeviceNode& node) const {
   saved.identity = info.identity;
   saved.suspended = info.suspended;
   saved.deferred_remove = info.deferred_remove;
-  const auto save = [&](TableSlot slot, std::optional<std::string>& text, bool& read_only) {
-    if (const auto table = node.device->table(slot)) {
-      text = table->TableText();
-      read_only = table->read_only();
-      saved.table_to_keep = table->TableTextToKeep();
-    } else if (const auto unbuilt = node.device->unbuilt(slot)) {
-      text = unbuilt->text;
-      read_only = unbuilt->read_only;
-      saved.table_to_keep = unbuilt->text;
-    }
-  };
-  save(TableSlot::kLive, saved.live_table, saved.live_read_only);
-  // The second of the two, if it is there, is the one that a resume takes.
-  save(TableSlot::kInactive, saved.inactive_table, saved.inactive_read_only);
   return saved;
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/map/table_spec.h"
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +15,21 @@ namespace sectormap {
 namespace {
 
 bool IsBlank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\f' || c == '\v'; }
+
+// What may not be taken as it is in a word: blanks, `\`, `#` and NUL.
+constexpr std::array<bool, 256> kSpecial = [] {
+  std::array<bool, 256> special{};
+  for (const unsigned char c : {' ', '\t', '\r', '\f', '\v', '\\', '#', '\0'}) special[c] = true;
+  return special;
+}();
+size_t PlainLength(std::string_view text) {
+  const auto* end =
+      std::ranges::find_if(text, [](char c) { return kSpecial[static_cast<unsigned char>(c)]; });
+  return static_cast<size_t>(end - text.begin());
+}
+
+// Those of a linear row.
+constexpr size_t kUsualWords = 5;
 
 bool ParseNumber(std::string_view word, uint64_t& value) {
   if (word.empty() || word[0] < '0' || word[0] > '9') return false;
@@ -33,7 +50,8 @@ absl::StatusOr<TableRow> ParseRow(std::vector<std::string> words, int line) {
   row.start = Sector(start);
   row.length = SectorCount(length);
   row.type = std::move(words[2]);
-  row.args.assign(std::make_move_iterator(words.begin() + 3), std::make_move_iterator(words.end()));
+  words.erase(words.begin(), words.begin() + 3);
+  row.args = std::move(words);
   return row;
 }
 
@@ -63,6 +81,8 @@ absl::Status CheckRow(const TableRow& row, SectorCount end_of_previous) {
 
 absl::StatusOr<TableSpec> TableSpec::Parse(std::string_view text) {
   TableSpec spec;
+  const auto lines = static_cast<size_t>(std::ranges::count(text, '\n')) + 1;
+  spec.rows_.reserve(std::min(lines, kRowsMax));
   int line = 0;
   while (!text.empty()) {
     ++line;
@@ -110,27 +130,46 @@ std::string FormatRow(Sector start, SectorCount length, std::string_view type,
 
 std::optional<std::vector<std::string>> SplitWords(std::string_view text, Comments comments) {
   std::vector<std::string> words;
+  words.reserve(kUsualWords);
   bool in_word = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '#' && comments == Comments::kHash) break;
-    if (IsBlank(text[i])) {
-      in_word = false;
+  const auto take = [&](std::string_view part) {
+    if (in_word) {
+      words.back().append(part);
+    } else {
+      words.emplace_back(part);
+    }
+    in_word = true;
+  };
+  while (!text.empty()) {
+    if (const size_t plain = PlainLength(text); plain != 0) {
+      take(text.substr(0, plain));
+      text.remove_prefix(plain);
       continue;
     }
-    if (text[i] == '\\' && ++i == text.size()) return std::nullopt;
-    if (text[i] == '\0') return std::nullopt;
-    if (!in_word) words.emplace_back();
-    in_word = true;
-    words.back().push_back(text[i]);
+    if (text[0] == '#' && comments == Comments::kHash) break;
+    if (IsBlank(text[0])) {
+      in_word = false;
+    } else {
+      if (text[0] == '\\') text.remove_prefix(1);
+      if (text.empty() || text[0] == '\0') return std::nullopt;
+      take(text.substr(0, 1));
+    }
+    text.remove_prefix(1);
   }
   return words;
 }
 
 std::string QuoteWord(std::string_view word) {
   std::string quoted;
-  for (char c : word) {
-    if (IsBlank(c) || c == '\\' || c == '#') quoted.push_back('\\');
-    quoted.push_back(c);
+  quoted.reserve(word.size());
+  while (!word.empty()) {
+    const size_t plain = PlainLength(word);
+    quoted.append(word.substr(0, plain));
+    word.remove_prefix(plain);
+    if (word.empty()) break;
+    quoted.push_back('\\');
+    quoted.push_back(word[0]);
+    word.remove_prefix(1);
   }
   return quoted;
 }

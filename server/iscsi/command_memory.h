@@ -91,17 +91,22 @@ class CommandMemory {
     return CommandBuffer(*std::move(buffer), share);
   }
 
-  // More than half of it is in use: no window grows (RFC 7143 §4.2.2.1 lets us), so that commands
-  // in flight become fewer before any has to wait.
-  bool is_short() const { return pool_.used() > pool_.capacity() / 2; }
+  // Whether one command more of any size would find room at once.
+  bool HasRoomForMore(const UnitShare& share) const {
+    return HasRoom(share, scsi::kMaxTransferBytes) &&
+           pool_.used() + scsi::kMaxTransferBytes <= pool_.capacity();
+  }
+  // What each of those who use the unit may hold if all do, in bytes.
+  size_t FairPart(const UnitShare& share) const { return UnitMost() / share.holders; }
   // Bytes; `used` counts whole blocks, as they are held. Any thread.
   size_t capacity() const { return pool_.capacity(); }
   size_t used() const { return pool_.used(); }
 
  private:
-  // Half of the pool, but always one command.
+  // A unit's most is half of the pool, but always one command.
+  size_t UnitMost() const { return pool_.capacity() / 2; }
   bool HasRoom(const UnitShare& share, size_t bytes) const {
-    return share.used == 0 || share.used + bytes <= pool_.capacity() / 2;
+    return share.used == 0 || share.used + bytes <= UnitMost();
   }
   Task<CommandBuffer> WaitAndTake(UnitShare& share, size_t bytes) {
     while (!HasRoom(share, bytes)) co_await share.room.Wait();

@@ -126,11 +126,7 @@ bool Connection::Hold(uint32_t cmd_sn, size_t bytes, absl::AnyInvocable<void(boo
 
 void Connection::Advance() {
   window_.Advance();
-  if (session_ != nullptr) {
-    session_->UpdateWindow();
-  } else {
-    window_.Update(CommandWindow::Growth::kOpen);
-  }
+  window_.Update();
 }
 
 void Connection::DeliverHeld() {

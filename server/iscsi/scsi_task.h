@@ -93,13 +93,14 @@ struct ScsiTask {
   DataOutTransfer transfer;
   scsi::ScsiResult result;
 
-  bool decided = false;    // the result is known without asking the unit
-  bool numbered = false;   // it takes a place in the command window
-  bool in_table = false;   // its tag is taken: until the status is made, or it is aborted
-  bool executing = false;  // the unit works on it: it may touch the medium
-  bool receiving = false;  // the reader puts bytes into the buffer
-  bool aborted = false;    // it will never answer
-  size_t live_index = 0;   // its place in the session's list
+  bool decided = false;        // the result is known without asking the unit
+  bool found_no_room = false;  // for data that was on its way: TASK SET FULL
+  bool numbered = false;       // it takes a place in the command window
+  bool in_table = false;       // its tag is taken: until the status is made, or it is aborted
+  bool executing = false;      // the unit works on it: it may touch the medium
+  bool receiving = false;      // the reader puts bytes into the buffer
+  bool aborted = false;        // it will never answer
+  size_t live_index = 0;       // its place in the session's list
 
   WaitQueue changed;  // one of the above, or the transfer
   ReplySource reply;

@@ -42,8 +42,8 @@ Session::Received Session::Receive(const ScsiCommandHeader& header, const Additi
   PlanTask(task);
   const bool bidirectional = (header.read() && header.write()) || ahs.bidi_read_length.has_value();
   const scsi::DataDirection direction = task.plan.direction;
-  // A read that is flagged as a write moves no data the way the initiator has room for: all of it is
-  // residual. A write without the bytes to write cannot be done.
+  // A read that is flagged as a write moves no data the way the initiator has room for: all of it
+  // is residual. A write without the bytes to write cannot be done.
   const bool other_way = direction == scsi::DataDirection::kOut && header.read();
   if (bidirectional || (other_way && task.plan.bytes != 0 && task.expected != 0)) {
     Decide(task,
@@ -69,7 +69,8 @@ ScsiTask& Session::TakeTask() {
   task.expected = 0;
   task.transfer = {};
   task.result = {};
-  task.decided = task.in_table = task.executing = task.receiving = task.aborted = false;
+  task.decided = task.found_no_room = task.in_table = task.executing = task.receiving =
+      task.aborted = false;
   task.live_index = live_.size();
   live_.push_back(&task);
   return task;
@@ -103,13 +104,16 @@ void Session::PrepareDataOut(ScsiTask& task, uint32_t data_bytes) {
   const bool comes_now = data_bytes != 0 || !task.header.final();
   if (wanted == 0 || !comes_now || task.transfer.fault() != DataFault::kNone) return;
   // The bytes are on their way, so there is no waiting for memory.
-  UnitShare& share = task.unit != nullptr ? *task.unit->share : unknown_unit_share_;
-  std::optional<CommandBuffer> buffer = context_.memory.TryTake(share, wanted);
+  std::optional<CommandBuffer> buffer = context_.memory.TryTake(ShareOf(task), wanted);
   if (buffer) {
     task.buffer = *std::move(buffer);
-  } else {
-    Decide(task, scsi::ScsiStatus::kTaskSetFull);
+    return;
   }
+  Decide(task, scsi::ScsiStatus::kTaskSetFull);
+  task.found_no_room = true;
+  if (!task.numbered) return;
+  ++without_room_;
+  context_.window.Narrow(context_.window.at_work() - without_room_);
 }
 
 void Session::Decide(ScsiTask& task, scsi::ScsiStatus status) {
@@ -199,8 +203,11 @@ Task<void> Session::CollectData(ScsiTask& task) {
 }
 
 Task<void> Session::TakeBuffer(ScsiTask& task, uint32_t bytes) {
-  UnitShare& share = task.unit != nullptr ? *task.unit->share : unknown_unit_share_;
-  task.buffer = co_await context_.memory.Take(share, bytes);
+  task.buffer = co_await context_.memory.Take(ShareOf(task), bytes);
+}
+
+UnitShare& Session::ShareOf(const ScsiTask& task) {
+  return task.unit != nullptr ? *task.unit->share : unknown_unit_share_;
 }
 
 Task<scsi::ScsiResult> Session::Execute(ScsiTask& task) {
@@ -220,18 +227,32 @@ void Session::LeaveTable(ScsiTask& task) {
   if (!task.in_table) return;
   task.in_table = false;
   table_.erase(task.tag());
-  if (task.numbered) {
-    context_.window.End();
-    UpdateWindow();
-  } else {
+  if (!task.numbered) {
     ReleaseImmediatePlace();
+    return;
   }
+  context_.window.End();
+  AdjustWindow(task);
+  context_.window.Update();
 }
 
-void Session::UpdateWindow() {
-  // While a command is at work its answer will tell the window anew, so nobody is left waiting.
-  const bool closed = context_.memory.is_short() && context_.window.at_work() != 0;
-  context_.window.Update(closed ? CommandWindow::Growth::kClosed : CommandWindow::Growth::kOpen);
+// As a congestion window follows the network. A write that finds no room for data that is already
+// on its way costs the link that data and the initiator a retry: from then on no more commands are
+// let in than had room (PrepareDataOut), and one more with each that ends while there is room.
+// While there is none, those sessions give way whose commands could fill more than their part of
+// the unit's memory, so that nobody is kept out by who came first.
+void Session::AdjustWindow(const ScsiTask& task) {
+  CommandWindow& window = context_.window;
+  if (task.found_no_room) {
+    --without_room_;
+    return;
+  }
+  const UnitShare& share = ShareOf(task);
+  if (context_.memory.HasRoomForMore(share)) {
+    window.Widen();
+  } else if (task.buffer.bytes().size() * window.width() > context_.memory.FairPart(share)) {
+    window.Narrow(window.width() - 1);
+  }
 }
 
 void Session::Finish(ScsiTask& task) {

@@ -119,9 +119,6 @@ class Session {
   // Drops units that left the target. `released` is called when nothing uses those any more.
   void OnLunsChanged(absl::AnyInvocable<void()> released);
 
-  // Tells the initiator of places that have become free, unless memory is short.
-  void UpdateWindow();
-
   // The connection ends: all tasks are aborted, whoever waits goes on.
   void Close();
   bool closed() const { return closed_; }
@@ -151,6 +148,8 @@ class Session {
   Task<void> Perform(ScsiTask& task);
   Task<void> CollectData(ScsiTask& task);
   Task<void> TakeBuffer(ScsiTask& task, uint32_t bytes);
+  UnitShare& ShareOf(const ScsiTask& task);
+  void AdjustWindow(const ScsiTask& task);
   Task<scsi::ScsiResult> Execute(ScsiTask& task);
   void Finish(ScsiTask& task);
   void LeaveTable(ScsiTask& task);
@@ -176,6 +175,7 @@ class Session {
   uint64_t last_serial_ = 0;
   uint32_t last_transfer_tag_ = 0;
   uint32_t immediate_ = 0;
+  uint32_t without_room_ = 0;  // numbered tasks that found no memory for their data
   bool closed_ = false;
   WaitQueue changed_;
 };

@@ -16,18 +16,6 @@ namespace {
 
 using state::DeviceRecord;
 
-DeviceRecord RecordOf(DeviceRegistry::Saved saved) {
-  return {.identity = std::move(saved.identity),
-          .name = std::move(saved.name),
-          .uuid = std::move(saved.uuid),
-          .live_table = std::move(saved.live_table),
-          .inactive_table = std::nullopt,
-          .live_read_only = saved.live_read_only,
-          .inactive_read_only = false,
-          .suspended = false,
-          .deferred_remove = saved.deferred_remove};
-}
-
 absl::Status CheckAtRest(const DeviceRegistry::Saved& device) {
   std::string_view state;
   std::string_view advice;
@@ -161,10 +149,8 @@ class VolumeCatalog::Together {
     std::vector<std::string> changed = created_;
     changed.insert(changed.end(), loaded_.begin(), loaded_.end());
     for (const std::string& name : changed) {
-      ASSIGN_OR_RETURN(DeviceRegistry::Saved saved, registry_.Snapshot(name));
-      saved.live_table = saved.table_to_keep;
-      saved.live_read_only = saved.inactive_read_only;
-      changes.put_devices.push_back(RecordOf(std::move(saved)));
+      ASSIGN_OR_RETURN(DeviceRegistry::Saved saved, registry_.SnapshotAfterResume(name));
+      changes.put_devices.push_back(ToRecord(std::move(saved)));
     }
     if (request_.when_still) RETURN_IF_ERROR(request_.when_still(changes));
     absl::MutexLock hold(&catalog_.save_mutex_);

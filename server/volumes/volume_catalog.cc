@@ -14,18 +14,6 @@ namespace {
 using state::DeviceRecord;
 using Saved = DeviceRegistry::Saved;
 
-DeviceRecord ToRecord(Saved saved) {
-  return {.identity = std::move(saved.identity),
-          .name = std::move(saved.name),
-          .uuid = std::move(saved.uuid),
-          .live_table = std::move(saved.live_table),
-          .inactive_table = std::move(saved.inactive_table),
-          .live_read_only = saved.live_read_only,
-          .inactive_read_only = saved.inactive_read_only,
-          .suspended = saved.suspended,
-          .deferred_remove = saved.deferred_remove};
-}
-
 Saved ToSaved(DeviceRecord record) {
   return {.name = std::move(record.name),
           .uuid = std::move(record.uuid),
@@ -50,6 +38,18 @@ absl::Status Undone(absl::Status cause, const absl::Status& undo) {
 }
 
 }  // namespace
+
+DeviceRecord ToRecord(Saved saved) {
+  return {.identity = std::move(saved.identity),
+          .name = std::move(saved.name),
+          .uuid = std::move(saved.uuid),
+          .live_table = std::move(saved.live_table),
+          .inactive_table = std::move(saved.inactive_table),
+          .live_read_only = saved.live_read_only,
+          .inactive_read_only = saved.inactive_read_only,
+          .suspended = saved.suspended,
+          .deferred_remove = saved.deferred_remove};
+}
 
 VolumeCatalog::VolumeCatalog(DeviceRegistry& registry, state::StateStore& store)
     : registry_(registry), store_(store), removals_(std::make_shared<RemovalLink>()) {

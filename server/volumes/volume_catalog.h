@@ -22,6 +22,9 @@
 
 namespace sectormap::volumes {
 
+// As the state store keeps it.
+state::DeviceRecord ToRecord(DeviceRegistry::Saved saved);
+
 struct CreateRequest {
   std::string name;
   std::string uuid{};

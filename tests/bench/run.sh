@@ -9,5 +9,5 @@ cd "$(dirname "$(readlink -f "$0")")/../.."
 install_packages "${BUILD_PACKAGES[@]}" "${BENCH_PACKAGES[@]}"
 cmake --preset release >/dev/null
 cmake --build --preset release --target sectormapd sectormap load_generator
-exec python3 tests/bench/bench.py --build-dir build/release --json build/bench.json \
+exec /usr/bin/python3 tests/bench/bench.py --build-dir build/release --json build/bench.json \
   --plot build/bench.svg "$@"

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <filesystem>
@@ -142,6 +143,19 @@ TEST_F(BackingOpenerTest, ALinkIsNotFollowedWhenAFileIsMadeOrRemoved) {
   EXPECT_TRUE(absl::IsAlreadyExists(opener_->MakeFile(In("link"), SectorCount(8))));
   EXPECT_TRUE(opener_->RemoveFile(In("link")).ok());
   EXPECT_TRUE(fs::exists(directory_ / "secret"));
+}
+
+// O_NOATIME is its owner's to ask for; who may only read it does without.
+TEST(BackingOpenerDeathTest, AFileOfAnotherUserIsOpenedToo) {
+  const std::string file = "/etc/passwd";  // root's, for all to read, larger than a sector
+  const auto open_as_nobody = [&file] {
+    constexpr uid_t kNobody = 65534;
+    if (geteuid() == 0 && setuid(kNobody) != 0) _exit(2);
+    auto opener = BackingOpener::Create({.device_roots = {"/etc"}});
+    if (!opener.ok()) _exit(3);
+    _exit((*opener)->Open(file, /*read_only=*/true).ok() ? 0 : 1);
+  };
+  EXPECT_EXIT(open_as_nobody(), testing::ExitedWithCode(0), "");
 }
 
 TEST(BackingOpenerOptionsTest, ARootIsAnAbsolutePath) {

@@ -334,9 +334,19 @@ class ConnectionTest : public IscsiTest {
     // Data that is on its way cannot wait for memory.
     const Outcome full = co_await initiator->Run(FakeInitiator::Write10(0, data));
     EXPECT_EQ(full.status, ScsiStatus::kTaskSetFull);
-    // A read can; NOP, task management and a command without data go past it.
+    // Once what was told is used up, one command at a time is let in.
+    const auto places = [&] { return initiator->max_cmd_sn() - initiator->exp_cmd_sn() + 1; };
+    while (places() > 1) {
+      const Outcome ready = co_await initiator->Run(FakeInitiator::TestUnitReady());
+      EXPECT_TRUE(ready.good());
+    }
+    co_await initiator->Run(FakeInitiator::TestUnitReady());
+    EXPECT_EQ(places(), 1u);
+    // A read can; NOP, task management and what is immediate go past it.
     const uint32_t read = co_await initiator->Start(FakeInitiator::Read10(0, 8));
-    const Outcome ready = co_await initiator->Run(FakeInitiator::TestUnitReady());
+    Command immediate = FakeInitiator::TestUnitReady();
+    immediate.immediate = true;
+    const Outcome ready = co_await initiator->Run(immediate);
     EXPECT_TRUE(ready.good());
     const bool alive = co_await initiator->Ping();
     EXPECT_TRUE(alive);
@@ -346,6 +356,10 @@ class ConnectionTest : public IscsiTest {
     test.memory_.Leave(nullptr);
     const Outcome outcome = co_await initiator->Finish(read);
     EXPECT_TRUE(outcome.good());
+    for (uint32_t i = 0; places() < kCommandWindow && i < kCommandWindow; ++i) {
+      co_await initiator->Run(FakeInitiator::TestUnitReady());
+    }
+    EXPECT_EQ(places(), kCommandWindow) << "there is room again";
   }
 
   static Task<void> ImmediateBound(ConnectionTest& test, SlowDevice& slow) {

@@ -110,15 +110,41 @@ TEST(CommandWindow, NeverTakesBackWhatItTold) {
     const uint32_t before = window.max();
     window.Begin();
     window.Advance();
-    window.Update(CommandWindow::Growth::kOpen);
+    window.Update();
     EXPECT_EQ(window.max(), before);
   }
   EXPECT_EQ(window.max(), window.expected() - 1);
   window.End();
-  window.Update(CommandWindow::Growth::kClosed);
-  EXPECT_EQ(window.max(), window.expected() - 1);
-  window.Update(CommandWindow::Growth::kOpen);
+  window.Update();
   EXPECT_EQ(window.max(), window.expected());
+}
+
+TEST(CommandWindow, ANarrowOneOpensWhenFewerAreAtWork) {
+  CommandWindow window;
+  window.Start(1);
+  const auto pass = [&] {
+    window.Advance();
+    window.Update();
+  };
+  for (int i = 0; i < 8; ++i) window.Begin();
+  window.Narrow(4);
+  for (uint32_t i = 0; i < kCommandWindow; ++i) pass();
+  EXPECT_EQ(window.max(), window.expected() - 1) << "what was told is used up, and 8 are at work";
+  for (int i = 0; i < 4; ++i) window.End();
+  window.Update();
+  EXPECT_EQ(window.max(), window.expected() - 1);
+  window.End();
+  window.Update();
+  EXPECT_EQ(window.max(), window.expected());
+  window.Widen();
+  window.Update();
+  EXPECT_EQ(window.max(), window.expected() + 1);
+  window.Narrow(0);
+  for (int i = 0; i < 3; ++i) window.End();
+  for (int i = 0; i < 2; ++i) pass();
+  EXPECT_EQ(window.max(), window.expected()) << "somebody is always let in";
+  for (uint32_t i = 0; i < 2 * kCommandWindow; ++i) window.Widen();
+  EXPECT_EQ(window.width(), kCommandWindow);
 }
 
 TEST(ResidualOf, TellsWhichWayAndHowMuch) {
