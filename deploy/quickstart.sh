@@ -162,9 +162,19 @@ give_up() {
   rm -f "$pid_file"
 }
 
+volume_file() { echo "$state_dir/devices/$1.img"; }
+
+# The thin file of volume $1, of $2 MiB, if it is not there.
+make_file() { [[ -s $(volume_file "$1") ]] || truncate -s "$2M" "$(volume_file "$1")"; }
+
 start_daemon() {
   local waited=0
   mkdir -p "$state_dir/devices"
+  # The daemon may know the volume from before: without its file that would answer with errors.
+  if [[ -e $state_dir/sectormap.db && ! -s $(volume_file "$DEMO") ]]; then
+    say "$(volume_file "$DEMO") is gone; an empty one takes its place."
+  fi
+  make_file "$DEMO" "$DEMO_MIB" || fail_late "the file of the volume $DEMO could not be made"
   trap give_up EXIT
   setsid "$daemon_binary" --state-dir "$state_dir" --listen "127.0.0.1:$port" \
     --metrics "127.0.0.1:$metrics_port" </dev/null >"$log" 2>&1 &
@@ -186,10 +196,10 @@ word() { sed 's/[[:space:]\\#]/\\&/g' <<<"$1"; }
 
 # Makes a thin volume of $2 MiB named $1 and exports it, as far as that has not been done.
 make_volume() {
-  local name=$1 mib=$2 file=$state_dir/devices/$1.img
-  if ! { [[ -s $file ]] || truncate -s "${mib}M" "$file"; } ||
-    ! { cli info "$name" >/dev/null 2>&1 ||
-        cli create "$name" --table "0 $((mib * 2048)) linear $(word "$file") 0" >/dev/null; } ||
+  local name=$1 mib=$2 table
+  table="0 $((mib * 2048)) linear $(word "$(volume_file "$name")") 0"
+  if ! make_file "$name" "$mib" ||
+    ! { cli info "$name" >/dev/null 2>&1 || cli create "$name" --table "$table" >/dev/null; } ||
     ! cli export "$name" >/dev/null; then
     fail_late "the volume $name could not be made"
   fi
@@ -235,7 +245,7 @@ start() {
     prove "$PROOF"
     cli unexport "$PROOF" >/dev/null
     cli remove "$PROOF" >/dev/null
-    rm -f "$state_dir/devices/$PROOF.img"
+    rm -f "$(volume_file "$PROOF")"
   fi
   trap - EXIT
   metrics=$(sed -n 's,.*\(http://[^ ]*/metrics\).*,\1,p' "$log" | head -1)

@@ -283,6 +283,15 @@ class QuickstartTest(unittest.TestCase):
         self.assert_runs(second, state)
         self.assertEqual(self.printed(first, "Volume"), self.printed(second, "Volume"))
 
+    def test_a_demo_volume_whose_file_is_gone_is_made_anew(self):
+        state = self.place / "state"
+        self.assert_stops(self.quickstart("--state-dir", state))
+        (state / "devices/demo.img").unlink()
+        result = self.quickstart("--state-dir", state)
+        self.assertIn("demo.img is gone; an empty one takes its place", result.stdout)
+        self.assert_runs(result, state)
+        self.qemu_io("write 0 1M")
+
     def test_a_state_directory_may_be_relative_and_have_blanks(self):
         result = self.quickstart("--state-dir", "my state", cwd=self.place,
                                  script=self.tree / "deploy/quickstart.sh")
