@@ -245,7 +245,7 @@ class QuickstartTest(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout)
         self.assertRegex(done.stdout, "move vol: done")
         self.assertRegex(done.stdout, "mirror-add vol: done")
-        self.qemu_io("write 1600M 1M", name="vol")
+        self.qemu_io("write 400M 1M", name="vol")
         self.assert_stops(result)
         self.assertIn("not running", self.quickstart("stop").stdout)
 
