@@ -4,7 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
 #include "core/base/status_macros.h"
-#include "server/control/access_rules.h"
+#include "server/control/default_iqn.h"
 #include "server/iscsi/iscsi_name.h"
 
 namespace sectormap::control {
@@ -116,7 +116,7 @@ absl::StatusOr<TargetRecord> ExportCatalog::TargetFor(const std::string& iqn,
   TargetRecord target = FindTarget(iqn).value_or(TargetRecord{.iqn = iqn});
   if (request.chap.has_value()) target.chap = request.chap;
   if (request.mutual_chap.has_value()) target.mutual_chap = request.mutual_chap;
-  RETURN_IF_ERROR(CheckChap(target.chap, target.mutual_chap));
+  RETURN_IF_ERROR(iscsi::CheckChap(ToPolicy(target)));
   if (request.allowed_initiators.empty()) return target;
   target.allowed_initiators.clear();
   for (const std::string& name : request.allowed_initiators) {

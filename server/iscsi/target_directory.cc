@@ -19,14 +19,21 @@ absl::Status NoTarget(std::string_view iqn) {
 }
 
 absl::Status CheckCredentials(const ChapCredentials& chap, std::string_view what) {
-  if (chap.user.empty())
-    return absl::InvalidArgumentError(absl::StrCat(Absl(what), " needs a user name"));
-  if (chap.secret.empty())
-    return absl::InvalidArgumentError(absl::StrCat(Absl(what), " needs a secret"));
-  // RFC 7143 §6.1: a text value is at most 255 bytes long.
-  if (chap.user.size() > 255 || chap.secret.size() > 255) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(Absl(what), ": a user name or secret is at most 255 bytes long"));
+  const std::string name(what);
+  if (chap.user.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(name, " needs a user name"));
+  }
+  // A text value ends at a zero byte (RFC 7143 §6.1).
+  if (chap.user.size() > kChapUserBytesMax || chap.user.find('\0') != std::string::npos) {
+    return absl::InvalidArgumentError(absl::StrCat(name, " user: give at most ", kChapUserBytesMax,
+                                                   " bytes, without zero bytes"));
+  }
+  if (chap.secret.size() < kChapSecretBytesMin || chap.secret.size() > kChapSecretBytesMax) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        name, " secret has ", chap.secret.size(), " bytes; give ", kChapSecretBytesMin, " to ",
+        kChapSecretBytesMax,
+        " (RFC 7143 asks for 96 random bits at least; Windows takes no more than 16 bytes), for "
+        "example: openssl rand -hex 8"));
   }
   return absl::OkStatus();
 }
@@ -36,17 +43,7 @@ absl::Status CheckPolicy(AccessPolicy& policy) {
   for (std::string& name : policy.allowed_initiators) {
     ASSIGN_OR_RETURN(name, NormalInitiatorName(name));
   }
-  if (policy.chap) RETURN_IF_ERROR(CheckCredentials(*policy.chap, "CHAP"));
-  if (!policy.mutual_chap) return absl::OkStatus();
-  if (!policy.chap) {
-    return absl::InvalidArgumentError("mutual CHAP needs CHAP of the initiator as well");
-  }
-  RETURN_IF_ERROR(CheckCredentials(*policy.mutual_chap, "mutual CHAP"));
-  // RFC 7143 §9.2.1: an attacker could reflect our own challenge back at us.
-  if (policy.mutual_chap->secret == policy.chap->secret) {
-    return absl::InvalidArgumentError("mutual CHAP must have a secret of its own");
-  }
-  return absl::OkStatus();
+  return CheckChap(policy);
 }
 
 // Counts down from any thread; a control thread waits for zero, for a while.
@@ -76,6 +73,22 @@ std::shared_ptr<ReleaseLatch> TellLunsChanged(
 }
 
 }  // namespace
+
+absl::Status CheckChap(const AccessPolicy& policy) {
+  if (policy.chap) RETURN_IF_ERROR(CheckCredentials(*policy.chap, "CHAP"));
+  if (!policy.mutual_chap) return absl::OkStatus();
+  RETURN_IF_ERROR(CheckCredentials(*policy.mutual_chap, "mutual CHAP"));
+  if (!policy.chap) {
+    return absl::InvalidArgumentError(
+        "mutual CHAP without CHAP: an initiator asks the target to prove itself only while it "
+        "proves itself; give CHAP credentials too");
+  }
+  // RFC 7143 §9.2.1: one secret for both directions would let a peer answer with our own response.
+  if (policy.mutual_chap->secret == policy.chap->secret) {
+    return absl::InvalidArgumentError("CHAP and mutual CHAP must have different secrets");
+  }
+  return absl::OkStatus();
+}
 
 bool TargetView::Allows(std::string_view initiator_name) const {
   const auto& allowed = policy.allowed_initiators;

@@ -39,6 +39,15 @@ struct AccessPolicy {
   std::optional<ChapCredentials> mutual_chap;  // only together with chap
 };
 
+// RFC 7143 §9.2.1 asks for 96 bits at least, §6.1 lets a text value have 255 bytes at most.
+inline constexpr size_t kChapSecretBytesMin = 12;
+inline constexpr size_t kChapSecretBytesMax = 255;
+inline constexpr size_t kChapUserBytesMax = 255;
+
+// What CHAP a target may ask for: the one place that says so, for whoever wants to know before
+// anything is written down, and for SetAccess. InvalidArgument with advice, never with a secret.
+absl::Status CheckChap(const AccessPolicy& policy);
+
 // RFC 7143 §10.4.5: one portal group; every portal reaches every target.
 inline constexpr uint16_t kPortalGroupTag = 1;
 

@@ -37,13 +37,14 @@ struct MetricsSources {
 
 class MetricsServer {
  public:
-  // `address` is ADDR:PORT or [ADDR]:PORT; port 0 takes a free one. Fails, saying which option to
-  // change, if the address is in use or not ours. Answers on threads of its own; a scrape takes the
-  // locks of a listing, none of the I/O path's.
+  // `address` is a numeric ADDR:PORT or [ADDR]:PORT; port 0 takes a free one. Fails as
+  // Listener::Bind does: AlreadyExists if it is in use, and the option to change. Answers on
+  // threads of its own; a scrape takes the locks of a listing, none of the I/O path's.
   static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(std::string_view address,
                                                               MetricsSources sources);
 
-  // Stops answering and returns when no scrape runs any more.
+  // Stops answering and returns when no scrape runs any more: at once, but 2 s late if somebody
+  // holds a connection and asks nothing.
   virtual ~MetricsServer() = default;
 
   // ADDR:PORT with the port that was bound, for http://ADDR:PORT/metrics.

@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "server/control/access_rules.h"
+#include "server/control/default_iqn.h"
 #include "server/iscsi/iscsi_name.h"
 #include "tests/server/control/control_fixture.h"
 
@@ -233,29 +233,10 @@ TEST_F(IscsiServiceTest, ReservationsAreDurableAndReachTheNextUnit) {
             absl::StatusCode::kNotFound);
 }
 
-TEST(AccessRulesTest, DefaultIqnHoldsOnlyWhatAnIscsiNameMay) {
+TEST(DefaultIqnTest, HoldsOnlyWhatAnIscsiNameMay) {
   EXPECT_EQ(DefaultIqn("data"), "iqn.2026-11.io.sectormap:data");
   EXPECT_EQ(DefaultIqn("My Disk_1+x"), "iqn.2026-11.io.sectormap:my-disk-1-x");
   EXPECT_TRUE(iscsi::NormalTargetName(DefaultIqn(std::string(127, '\xff'))).ok());
-}
-
-TEST(AccessRulesTest, ChapSecretsHaveTwelveTo255Bytes) {
-  const auto check = [](size_t bytes) {
-    return CheckChap(state::ChapRecord{"u", std::string(bytes, 's')}, std::nullopt);
-  };
-  EXPECT_FALSE(check(11).ok());
-  EXPECT_TRUE(check(12).ok());
-  EXPECT_TRUE(check(255).ok());
-  EXPECT_FALSE(check(256).ok());
-}
-
-TEST(AccessRulesTest, MutualChapNeedsChapAndASecretOfItsOwn) {
-  const state::ChapRecord one{"u", "0123456789ab"};
-  const state::ChapRecord two{"t", "ba9876543210"};
-  EXPECT_TRUE(CheckChap(one, two).ok());
-  EXPECT_FALSE(CheckChap(std::nullopt, two).ok());
-  EXPECT_FALSE(CheckChap(one, state::ChapRecord{"t", one.secret}).ok());
-  EXPECT_FALSE(CheckChap(state::ChapRecord{"", one.secret}, std::nullopt).ok());
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <chrono>
 #include <functional>
 #include <optional>
 
@@ -21,6 +22,7 @@
 namespace sectormap::metrics {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -65,14 +67,18 @@ class MetricsServerTest : public testing::Test {
     ASSERT_TRUE(devices_->Resume(name).ok());
   }
 
+  absl::StatusOr<std::unique_ptr<MetricsServer>> TryStart(std::string_view address) {
+    return MetricsServer::Start(address, {.version = "1.2.3",
+                                          .reactors = *reactors_,
+                                          .devices = *devices_,
+                                          .backings = *backings_,
+                                          .targets = targets_,
+                                          .portals = portals_,
+                                          .grpc = grpc_});
+  }
+
   std::unique_ptr<MetricsServer> Start(std::string_view address) {
-    auto server = MetricsServer::Start(address, {.version = "1.2.3",
-                                                 .reactors = *reactors_,
-                                                 .devices = *devices_,
-                                                 .backings = *backings_,
-                                                 .targets = targets_,
-                                                 .portals = portals_,
-                                                 .grpc = grpc_});
+    auto server = TryStart(address);
     EXPECT_TRUE(server.ok()) << server.status();
     return *std::move(server);
   }
@@ -176,29 +182,49 @@ TEST_F(MetricsServerTest, PortZeroTakesAFreeOneAndSaysWhich) {
   EXPECT_THAT(server->address(), testing::MatchesRegex("127\\.0\\.0\\.1:[1-9][0-9]*"));
 }
 
-TEST_F(MetricsServerTest, APortInUseSaysWhichOptionToChange) {
+TEST_F(MetricsServerTest, APortInUseIsNamedWithTheOptionToChange) {
   const auto first = Start("127.0.0.1:0");
-  const auto second = MetricsServer::Start(first->address(), {.version = "",
-                                                              .reactors = *reactors_,
-                                                              .devices = *devices_,
-                                                              .backings = *backings_,
-                                                              .targets = targets_,
-                                                              .portals = portals_,
-                                                              .grpc = grpc_});
-  ASSERT_FALSE(second.ok());
-  EXPECT_THAT(std::string(second.status().message()), HasSubstr("--metrics"));
-  EXPECT_THAT(std::string(second.status().message()), HasSubstr(first->address()));
+  const absl::Status refused = TryStart(first->address()).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(std::string(refused.message()),
+              AllOf(HasSubstr(absl::StrCat("metrics: address ", first->address(), " is in use")),
+                    HasSubstr("choose another with --metrics")));
+}
+
+TEST_F(MetricsServerTest, AnAddressThatIsNotOursIsNamedWithTheOptionToChange) {
+  const absl::Status refused = TryStart("203.0.113.1:9360").status();  // RFC 5737: nobody's
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(
+      std::string(refused.message()),
+      AllOf(HasSubstr("203.0.113.1:9360 is not one of this machine's"), HasSubstr("--metrics")));
+}
+
+TEST_F(MetricsServerTest, AnIpv6AddressWorksOrIsRefusedWithTheLikelyCause) {
+  const auto server = TryStart("[::1]:0");
+  if (server.ok()) {
+    EXPECT_THAT((*server)->address(), HasSubstr("[::1]:"));
+  } else {
+    EXPECT_THAT(std::string(server.status().message()),
+                AllOf(HasSubstr("no IPv6"), HasSubstr("--metrics")));
+  }
 }
 
 TEST_F(MetricsServerTest, AnAddressWithoutAPortIsRefused) {
-  const auto server = MetricsServer::Start("localhost", {.version = "",
-                                                         .reactors = *reactors_,
-                                                         .devices = *devices_,
-                                                         .backings = *backings_,
-                                                         .targets = targets_,
-                                                         .portals = portals_,
-                                                         .grpc = grpc_});
-  EXPECT_EQ(server.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(TryStart("localhost").status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(MetricsServerTest, APortIsFreeAgainWhenItsServerHasEnded) {
+  const std::string address = Start("127.0.0.1:0")->address();
+  EXPECT_EQ(Start(address)->address(), address);
+  EXPECT_THAT(Scrape(Start(address)->address()), HasSubstr("200 OK"));
+}
+
+// civetweb left alone takes two seconds for each.
+TEST_F(MetricsServerTest, AnIdleServerEndsWithoutWaitingForItsPoll) {
+  constexpr int kServers = 10;
+  const auto before = std::chrono::steady_clock::now();
+  for (int i = 0; i < kServers; ++i) Start(i % 2 == 0 ? "127.0.0.1:0" : "0.0.0.0:0").reset();
+  EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(kServers));
 }
 
 }  // namespace
