@@ -88,7 +88,8 @@ bool OperationRun::Sleep(absl::Duration time) const {
     owner_.mutex_.AssertHeld();
     return owner_.stopping_ || owner_.entries_.at(id_).cancelled;
   };
-  return !owner_.mutex_.AwaitWithTimeout(absl::Condition(&should_end), time);
+  return !owner_.mutex_.AwaitWithTimeout(absl::Condition(&should_end),
+                                         std::min(time, owner_.sleep_max_));
 }
 
 void OperationRun::Progress(int64_t done_bytes, int64_t total_bytes) const {
@@ -124,7 +125,8 @@ absl::Status OperationRun::KeepPlan(std::string plan) {
 
 // --- Operations ---
 
-Operations::Operations(state::StateStore& store) : store_(store) {}
+Operations::Operations(state::StateStore& store, absl::Duration sleep_max)
+    : store_(store), sleep_max_(sleep_max) {}
 
 Operations::~Operations() { Stop(); }
 

@@ -98,8 +98,10 @@ class Operations {
   // OK: done. Cancelled after ShouldEnd(): cancelled, or taken up at the next start. Else failed.
   using Work = std::function<absl::Status(OperationRun& run)>;
 
-  // `store` outlives it.
-  explicit Operations(state::StateStore& store);
+  // `store` outlives it. No work sleeps longer than `sleep_max` at a time, so that tests need not
+  // wait for it.
+  explicit Operations(state::StateStore& store,
+                      absl::Duration sleep_max = absl::InfiniteDuration());
   // Stops.
   ~Operations();
   Operations(const Operations&) = delete;
@@ -173,6 +175,7 @@ class Operations {
   OperationInfo InfoOf(const Entry& entry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   state::StateStore& store_;
+  const absl::Duration sleep_max_;
   std::map<std::string, Work> kinds_;
 
   mutable absl::Mutex mutex_;
