@@ -55,6 +55,11 @@ SectorCount LogSectors(SectorCount length, uint64_t region) {
   return WholeSectors(ByteCount((bytes + kLogAlignBytes - 1) / kLogAlignBytes * kLogAlignBytes));
 }
 
+// A mapped device may be written with and without its directory.
+bool SameDevice(const std::string& a, const std::string& b) {
+  return a == b || (!MappedDeviceName(a).empty() && MappedDeviceName(a) == MappedDeviceName(b));
+}
+
 TableRow RowOf(SectorCount length, const MirrorRow& mirror) {
   return {.line = 0, .start = Sector(0), .length = length, .type = "mirror", .args = mirror.Args()};
 }
@@ -261,10 +266,7 @@ absl::StatusOr<size_t> Mirrors::LegNamed(const Target& target, const std::string
   std::vector<std::string> names;
   for (size_t i = 0; i < target.mirror->legs.size(); ++i) {
     const std::string& name = target.mirror->legs[i].device;
-    if (name == leg ||
-        (!MappedDeviceName(name).empty() && MappedDeviceName(name) == MappedDeviceName(leg))) {
-      return i;
-    }
+    if (SameDevice(name, leg)) return i;
     names.push_back(name);
   }
   std::string text = absl::StrCat("'", target.volume.name, "' has no leg '", leg, "'; it has");
@@ -315,14 +317,45 @@ absl::StatusOr<OperationInfo> Mirrors::StartRemove(const std::string& device,
   absl::MutexLock one_at_a_time(&recipes_.structure);
   ASSIGN_OR_RETURN(const Target target,
                    FindTarget(VolumeTree::Read(recipes_.volumes.registry()), device));
-  RETURN_IF_ERROR(LegNamed(target, leg).status());
+  ASSIGN_OR_RETURN(const size_t index, LegNamed(target, leg));
+  const absl::Status needed = CheckNotNeeded(target, index);
+  if (!needed.ok()) return absl::FailedPreconditionError(needed.message());
   return recipes_.operations.Start("mirror-remove", device, {device, target.volume.body}, leg);
 }
 
 absl::Status Mirrors::RunRemove(OperationRun& run) {
-  const absl::Status status = TakeLegOut(run.device(), run.plan(), false);
-  // Taken out by this operation before a restart.
-  return absl::IsNotFound(status) ? absl::OkStatus() : status;
+  while (true) {
+    const absl::Status status = TakeLegOut(run.device(), run.plan(), false);
+    if (TakenOut(run.device(), run.plan(), status)) return absl::OkStatus();
+    // It was in sync when this began; a start after a crash resyncs what was written to last.
+    if (!absl::IsUnavailable(status)) return status;
+    if (!run.Sleep(kPoll)) return absl::CancelledError("ended before it was done");
+  }
+}
+
+// By this operation before a restart: then a mirror of two legs is none any more.
+bool Mirrors::TakenOut(const std::string& device, const std::string& leg,
+                       const absl::Status& refused) const {
+  if (absl::IsNotFound(refused)) return true;
+  if (!absl::IsFailedPrecondition(refused)) return false;
+  const absl::StatusOr<Target> target =
+      FindTarget(VolumeTree::Read(recipes_.volumes.registry()), device);
+  if (!target.ok() || target->mirror.has_value()) return false;
+  return std::ranges::none_of(target->rows, [&](const TableRow& row) {
+    return std::ranges::any_of(row.args, [&](const auto& arg) { return SameDevice(arg, leg); });
+  });
+}
+
+// Until all is in sync, only the first leg has everything. Unavailable: it soon may be.
+absl::Status Mirrors::CheckNotNeeded(const Target& target, size_t leg) const {
+  const std::vector<MirrorStatus> all =
+      ReadMirrorStatus(recipes_.volumes.registry(), target.volume.body);
+  if (leg != 0 || (!all.empty() && all.front().complete())) return absl::OkStatus();
+  const std::string why = absl::StrCat("'", target.mirror->legs[leg].device,
+                                       "' is the only leg that has all data: wait until '",
+                                       target.volume.name, "' is in sync");
+  const bool healthy = !all.empty() && all.front().healthy();
+  return healthy ? absl::UnavailableError(why) : absl::FailedPreconditionError(why);
 }
 
 absl::Status Mirrors::TakeLegOut(const std::string& device, const std::string& leg,
@@ -333,13 +366,8 @@ absl::Status Mirrors::TakeLegOut(const std::string& device, const std::string& l
   ASSIGN_OR_RETURN(const size_t index, LegNamed(target, leg));
   const std::vector<MirrorStatus> all =
       ReadMirrorStatus(recipes_.volumes.registry(), target.volume.body);
-  const bool in_sync = !all.empty() && all.front().complete();
   const bool healthy = !all.empty() && all.front().healthy();
-  // Until all is in sync, only the first leg has everything.
-  if (index == 0 && !in_sync && !even_if_needed) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "'", leg, "' is the only leg that has all data: wait until '", device, "' is in sync"));
-  }
+  if (!even_if_needed) RETURN_IF_ERROR(CheckNotNeeded(target, index));
   ASSIGN_OR_RETURN(TogetherRequest request,
                    PlanWithout(target.volume.body, target.rows.front(), *target.mirror, {index}));
   // With a failed leg, held writes go on with the new table; there is nothing to wait for.
