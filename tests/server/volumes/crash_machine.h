@@ -254,9 +254,9 @@ class CrashFiles final : public BackingSource {
 // every two seconds, or rests for, is soon done.
 class QuickReactors {
  public:
-  QuickReactors() {
+  explicit QuickReactors(int count) {
     targets::AddBuiltinTargets(types_);
-    auto pool = ReactorPool::Start(2, clock_);
+    auto pool = ReactorPool::Start(count, clock_);
     CHECK(pool.ok());
     pool_ = *std::move(pool);
     ticker_ = std::thread([this] {

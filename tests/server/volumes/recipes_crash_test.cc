@@ -25,9 +25,9 @@ using targets::WriteHistory;
 #endif
 #endif
 #ifdef SECTORMAP_SLOW_BUILD
-constexpr int kStates = 100;
+constexpr int kStates = 60;
 #else
-constexpr int kStates = 500;
+constexpr int kStates = 400;
 #endif
 
 constexpr uint64_t kVolume = 251;  // sectors; no multiple of a chunk or a region
@@ -67,23 +67,28 @@ struct DeviceInUse {
 Task<void> RunLane(const std::vector<DeviceInUse>& devices, uint64_t lane, uint64_t seed,
                    Allowance& allowance, std::atomic<uint64_t>& running) {
   Random random(seed);
+  // Who flushes seldom leaves it to the recipe.
+  const uint64_t flushes_one_in = random.Between(4, 40);
+  const uint64_t forces_one_in = random.Between(4, 40);
   while (!allowance.over()) {
     if (!allowance.Take()) {
       co_await Reactor::Current().Sleep(nanoseconds(1));  // a tick
       continue;
     }
     const DeviceInUse& use = devices[random.Below(devices.size())];
-    if (random.OneIn(8)) {
+    if (random.OneIn(flushes_one_in)) {
       co_await use.history->Flush(*use.device);
       continue;
     }
     const uint64_t blocks = (use.history->size() + kBlock - 1) / kBlock;
     const uint64_t mine = (blocks - lane + kLanes - 1) / kLanes;
-    const uint64_t start = (random.Below(mine) * kLanes + lane) * kBlock;
+    // Some blocks again and again, others seldom: there are first writes from begin to end.
+    const uint64_t block = random.OneIn(4) ? random.Below(mine) : 0;
+    const uint64_t start = (block * kLanes + lane) * kBlock;
     const uint64_t size = std::min(kBlock, use.history->size() - start);
     const uint64_t first = random.Below(size);
     co_await use.history->Write(*use.device, start + first, random.Between(1, size - first),
-                                random.OneIn(6));
+                                random.OneIn(forces_one_in));
   }
   --running;
 }
@@ -114,7 +119,7 @@ class RecipesCrashTest : public testing::Test {
   // Writes here and there; with `parts` 1 everywhere.
   void Scribble(const std::string& name, uint64_t parts) {
     const uint64_t size = machine_.registry().Find(name)->size().value() / parts;
-    std::vector<std::byte> bytes(std::max<uint64_t>(1, parts == 1 ? size : size / 3) *
+    std::vector<std::byte> bytes(std::max<uint64_t>(1, parts == 1 ? size : size / 8) *
                                  kSectorBytes);
     for (uint64_t part = 0; part < parts; ++part) {
       random_.Fill(bytes);
@@ -133,8 +138,8 @@ class RecipesCrashTest : public testing::Test {
     MakeVolume("vol");
     for (const char* name : {"s1", "s2", "s3"}) {
       ASSERT_EQ(TakeSnapshots({{.name = name, .device = "vol"}}), absl::OkStatus());
-      Scribble("vol", 6);
-      Scribble(name, 9);
+      Scribble("vol", 3);
+      Scribble(name, 5);
     }
   }
   // From now on it is looked at, and, if `written`, written to.
@@ -236,7 +241,7 @@ class RecipesCrashTest : public testing::Test {
 
   void CheckStart(const Left& left, bool again, const Judge& problem) {
     const bool begun = Begun(left);
-    CrashMachine after(reactors_, random_.generator()(), left);
+    CrashMachine after(reactors_after_, random_.generator()(), left);
     after.recorder().SetDelay(again ? 0 : random_.Below(3));
     after.RestoreDevices();
     const bool switched = !goes_.empty() && !after.Has(goes_);
@@ -313,7 +318,8 @@ class RecipesCrashTest : public testing::Test {
 
   Random random_;
   TestDirectory directory_{"/tmp"};
-  QuickReactors reactors_;
+  QuickReactors reactors_{2};
+  QuickReactors reactors_after_{1};
   CrashMachine machine_;
   const uint64_t chunk_ = uint64_t{1} << random_.Between(1, 4);
   std::map<std::string, std::unique_ptr<WriteHistory>> histories_;
