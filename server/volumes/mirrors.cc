@@ -23,6 +23,8 @@ constexpr uint64_t kLogAlignBytes = 4096;
 
 std::string ImageOf(const std::string& body) { return absl::StrCat(body, kImageSuffix.data()); }
 
+absl::Status Ended() { return absl::CancelledError("ended before it was done"); }
+
 std::string PlanText(const AddLegRequest& request) {
   return absl::StrCat("add ", QuoteWord(request.leg), " ", request.leg_start, " ",
                       request.log.empty() ? "auto" : QuoteWord(request.log), " ",
@@ -197,7 +199,7 @@ absl::StatusOr<TogetherRequest> Mirrors::PlanAdd(const AddLegRequest& request,
   return changes.Take();
 }
 
-absl::Status Mirrors::PutLegIn(const AddLegRequest& request) {
+absl::Status Mirrors::PutLegIn(const OperationRun& run, const AddLegRequest& request) {
   absl::MutexLock one_at_a_time(&recipes_.structure);
   ASSIGN_OR_RETURN(const Target target,
                    FindTarget(VolumeTree::Read(recipes_.volumes.registry()), request.device));
@@ -205,6 +207,8 @@ absl::Status Mirrors::PutLegIn(const AddLegRequest& request) {
   if (target.mirror.has_value() && IndexOf(*target.mirror, request).has_value()) {
     return absl::OkStatus();
   }
+  // Perhaps it has been taken out already, before a restart.
+  if (run.ShouldEnd()) return Ended();
   RETURN_IF_ERROR(CheckLeg(request, target.volume.length));
   absl::StatusOr<TogetherRequest> together = PlanAdd(request, target);
   const absl::Status status =
@@ -215,6 +219,7 @@ absl::Status Mirrors::PutLegIn(const AddLegRequest& request) {
 
 absl::Status Mirrors::WaitForLeg(OperationRun& run, const AddLegRequest& request) {
   while (true) {
+    if (run.ShouldEnd()) return Ended();
     ASSIGN_OR_RETURN(const Target target,
                      FindTarget(VolumeTree::Read(recipes_.volumes.registry()), request.device));
     if (!target.mirror.has_value() || !IndexOf(*target.mirror, request).has_value()) {
@@ -237,13 +242,13 @@ absl::Status Mirrors::WaitForLeg(OperationRun& run, const AddLegRequest& request
       run.Progress(static_cast<int64_t>(total * part), static_cast<int64_t>(total));
       if (status.complete()) return absl::OkStatus();
     }
-    if (!run.Sleep(kPoll)) return absl::CancelledError("ended before it was done");
+    if (!run.Sleep(kPoll)) return Ended();
   }
 }
 
 absl::Status Mirrors::RunAdd(OperationRun& run) {
   ASSIGN_OR_RETURN(const AddLegRequest request, PlanOf(run));
-  absl::Status status = PutLegIn(request);
+  absl::Status status = PutLegIn(run, request);
   if (!status.ok()) return status;
   status = WaitForLeg(run, request);
   if (status.ok()) return status;
@@ -329,7 +334,7 @@ absl::Status Mirrors::RunRemove(OperationRun& run) {
     if (TakenOut(run.device(), run.plan(), status)) return absl::OkStatus();
     // It was in sync when this began; a start after a crash resyncs what was written to last.
     if (!absl::IsUnavailable(status)) return status;
-    if (!run.Sleep(kPoll)) return absl::CancelledError("ended before it was done");
+    if (!run.Sleep(kPoll)) return Ended();
   }
 }
 

@@ -83,7 +83,7 @@ class Mirrors {
 
   absl::Status RunAdd(OperationRun& run);
   absl::Status RunRemove(OperationRun& run);
-  absl::Status PutLegIn(const AddLegRequest& request);
+  absl::Status PutLegIn(const OperationRun& run, const AddLegRequest& request);
   absl::Status WaitForLeg(OperationRun& run, const AddLegRequest& request);
   absl::Status TakeLegOut(const std::string& device, const std::string& leg, bool even_if_needed);
 

@@ -178,7 +178,10 @@ class JournalStore final : public state::StateStore {
     for (const std::string& path : changes.delete_made_files) {
       std::erase(contents.made_files, path);
     }
-    for (const state::OperationRecord& operation : changes.put_operations) {
+    for (state::OperationRecord operation : changes.put_operations) {
+      for (const state::OperationRecord& one : contents.operations) {
+        if (one.id == operation.id) operation.cancelled |= one.cancelled;
+      }
       Put(contents.operations, operation, &state::OperationRecord::id);
     }
     for (const int64_t id : changes.delete_operations) {
