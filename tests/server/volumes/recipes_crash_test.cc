@@ -274,8 +274,10 @@ class RecipesCrashTest : public testing::Test {
       }
     }
     if (at_end_) at_end_(after, left, begun);
-    if (!ends_variously_) EXPECT_EQ(after.Tables(), begun ? tables_after_ : tables_before_);
-    EXPECT_EQ(after.Files(), begun ? files_after_ : files_before_);
+    if (!ends_variously_) {
+      EXPECT_EQ(after.Tables(), begun ? tables_after_ : tables_before_);
+      EXPECT_EQ(after.Files(), begun ? files_after_ : files_before_);
+    }
     if (HasFailure() || again || written || !random_.OneIn(3)) return;
     CrashAgain(after, at_start);
   }
@@ -298,6 +300,13 @@ class RecipesCrashTest : public testing::Test {
                  return view == views.at(merged ? goes_ : name) ? "" : "it differs from before";
                });
     if (HasFailure()) FAIL() << "in the second crash, after " << point << " events";
+  }
+
+  // A cancel that was heard counts after a crash, too.
+  static void ExpectCancelled(CrashMachine& after, const Left& left) {
+    const state::OperationRecord& record = left.durable.contents.operations.back();
+    if (!record.cancelled) return;
+    EXPECT_EQ(after.WaitFor(record.id).state, OperationState::kCancelled);
   }
 
   // Somebody writes while the operation goes on; not what a rollback is about to throw away.
@@ -390,8 +399,9 @@ TEST_F(MoveCrashTest, ACancelledMoveLeavesTheDeviceWhole) {
     heard.Notify();
     return started;
   });
-  at_end_ = [&](CrashMachine& after, const Left&, bool) {
+  at_end_ = [&](CrashMachine& after, const Left& left, bool begun) {
     EXPECT_EQ(after.TableOf("vol").find("mirror"), std::string::npos) << after.TableOf("vol");
+    if (begun) ExpectCancelled(after, left);
   };
   CrashEverywhere();
 }
@@ -422,8 +432,14 @@ TEST_P(RemovalCrashTest, TheOthersReadAsBefore) {
 }
 INSTANTIATE_TEST_SUITE_P(OldestMiddleNewest, RemovalCrashTest, testing::Values("s1", "s2", "s3"));
 
-class RollBackCrashTest : public RecipesCrashTest,
-                          public testing::WithParamInterface<const char*> {};
+class RollBackCrashTest : public RecipesCrashTest, public testing::WithParamInterface<const char*> {
+ protected:
+  static bool Merges(const Durable& durable) {
+    return std::ranges::any_of(durable.contents.devices, [](const state::DeviceRecord& device) {
+      return device.live_table->find("snapshot-merge") != std::string::npos;
+    });
+  }
+};
 
 TEST_P(RollBackCrashTest, TheDeviceIsTheSnapshotFromOneInstantOn) {
   MakeChain();
@@ -431,16 +447,20 @@ TEST_P(RollBackCrashTest, TheDeviceIsTheSnapshotFromOneInstantOn) {
   becomes_it_ = "vol";
   for (const char* name : {"vol", "s1", "s2", "s3"}) Watch(name, name != goes_);
   const std::vector<std::byte> then = machine_.View(goes_);
+  // When the merge is on record, nobody can take it back.
   bool merges = false;
+  at_change_ = [&](const Durable& now) {
+    const bool before = std::exchange(merges, merges || Merges(now));
+    if (before || !merges) return;
+    const int64_t id = now.contents.operations.back().id;
+    EXPECT_FALSE(machine_.service().operations().Cancel(id).ok());
+  };
   RecordOperation([&] { return machine_.service().snapshots().StartRollBack(goes_); });
-  for (const Journal::Entry& entry : machine_.journal().entries()) {
-    for (const state::DeviceRecord& device : entry.durable.contents.devices) {
-      if (merges || device.live_table->find("snapshot-merge") == std::string::npos) continue;
-      merges = true;
-      histories_.at("vol")->Become(then, entry.begin, entry.end);
-    }
-  }
   ASSERT_TRUE(merges);
+  const std::vector<Journal::Entry> changes = machine_.journal().entries();
+  const auto merge = std::ranges::find_if(
+      changes, [](const Journal::Entry& entry) { return Merges(entry.durable); });
+  histories_.at("vol")->Become(then, merge->begin, merge->end);
   CrashEverywhere();
 }
 INSTANTIATE_TEST_SUITE_P(OldestMiddleNewest, RollBackCrashTest, testing::Values("s1", "s2", "s3"));
@@ -491,6 +511,31 @@ TEST_F(MirrorCrashTest, ANewLegGetsEverything) {
   RecordOperation([&] { return machine_.service().mirrors().StartAdd(Wanted("/leg")); });
   at_end_ = [&](CrashMachine& after, const Left&, bool begun) {
     if (begun) ExpectLegsAgree(after);
+  };
+  CrashEverywhere();
+}
+
+TEST_F(MirrorCrashTest, ANewLegThatIsCancelledGoesOutAgain) {
+  MakeVolume("vol");
+  machine_.AddDisk("/leg", 300);
+  Watch("vol", true);
+  ends_as_ = OperationState::kCancelled;
+  ends_variously_ = true;
+  bool cancelled = false;
+  at_change_ = [&](const Durable& now) {
+    const bool mirror = now.contents.devices.at(0).live_table->find("mirror") != std::string::npos;
+    if (!mirror || std::exchange(cancelled, true)) return;
+    const int64_t id = now.contents.operations.back().id;
+    EXPECT_TRUE(machine_.service().operations().Cancel(id).ok());
+  };
+  RecordOperation([&] { return machine_.service().mirrors().StartAdd(Wanted("/leg")); });
+  at_end_ = [&](CrashMachine& after, const Left& left, bool begun) {
+    if (!begun) return;
+    ExpectCancelled(after, left);
+    const bool stays = after.WaitForAll().back().state == OperationState::kDone;
+    if (stays) ExpectLegsAgree(after);
+    EXPECT_EQ(after.TableOf("vol").find("/leg") != std::string::npos, stays);
+    EXPECT_EQ(after.Files().size(), files_before_.size() + (stays ? 1 : 0));
   };
   CrashEverywhere();
 }
