@@ -31,7 +31,7 @@ namespace sectormap::volumes {
 #endif
 #endif
 #ifdef SECTORMAP_SLOW_BUILD
-inline constexpr int kStates = 60;
+inline constexpr int kStates = 120;
 #else
 inline constexpr int kStates = 400;
 #endif
