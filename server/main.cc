@@ -46,13 +46,7 @@
 #include "server/service_notify.h"
 #include "server/state/state_store.h"
 #include "server/volumes/keeper.h"
-#include "server/volumes/made_files.h"
-#include "server/volumes/mirrors.h"
-#include "server/volumes/moves.h"
-#include "server/volumes/operations.h"
-#include "server/volumes/recipes.h"
-#include "server/volumes/snapshots.h"
-#include "server/volumes/volume_catalog.h"
+#include "server/volumes/volume_service.h"
 #include "targets/builtin_targets.h"
 
 namespace sectormap {
@@ -116,8 +110,6 @@ class Daemon {
  private:
   absl::Status MakeDeviceRoot() const;
   absl::Status StartDevices(const state::Contents& contents);
-  void MakeRecipes(const state::Contents& contents);
-  void StartOperations(const state::Contents& contents);
   absl::Status StartControl();
   std::string HoldersOf(const std::string& device) const;
 
@@ -131,13 +123,7 @@ class Daemon {
   std::shared_ptr<iscsi::PortalResources> portal_resources_;
   std::unique_ptr<BackingOpener> backings_;
   std::unique_ptr<DeviceRegistry> registry_;
-  std::unique_ptr<volumes::VolumeCatalog> volumes_;
-  std::unique_ptr<volumes::Operations> operations_;
-  std::unique_ptr<volumes::MadeFiles> files_;
-  std::unique_ptr<volumes::Recipes> recipes_;
-  std::unique_ptr<volumes::Snapshots> snapshots_;
-  std::unique_ptr<volumes::Moves> moves_;
-  std::unique_ptr<volumes::Mirrors> mirrors_;
+  std::unique_ptr<volumes::VolumeService> volumes_;
   std::unique_ptr<control::DurableReservations> reservations_;
   std::unique_ptr<control::ExportCatalog> exports_;
   std::unique_ptr<control::ChangeFeed> feed_;
@@ -160,17 +146,17 @@ absl::Status Daemon::Start() {
   portal_resources_ = std::make_shared<iscsi::PortalResources>(*reactors_);
   RETURN_IF_ERROR(StartDevices(contents));
   if (options_.metrics.has_value()) {
-    ASSIGN_OR_RETURN(metrics_, metrics::MetricsServer::Start(*options_.metrics,
-                                                             {.version = SECTORMAP_VERSION,
-                                                              .reactors = *reactors_,
-                                                              .devices = *registry_,
-                                                              .backings = *backings_,
-                                                              .targets = directory_,
-                                                              .portals = *portal_resources_,
-                                                              .grpc = grpc_metrics_,
-                                                              .snapshots = snapshots_.get(),
-                                                              .mirrors = mirrors_.get(),
-                                                              .operations = operations_.get()}));
+    ASSIGN_OR_RETURN(metrics_, metrics::MetricsServer::Start(
+                                   *options_.metrics, {.version = SECTORMAP_VERSION,
+                                                       .reactors = *reactors_,
+                                                       .devices = *registry_,
+                                                       .backings = *backings_,
+                                                       .targets = directory_,
+                                                       .portals = *portal_resources_,
+                                                       .grpc = grpc_metrics_,
+                                                       .snapshots = &volumes_->snapshots(),
+                                                       .mirrors = &volumes_->mirrors(),
+                                                       .operations = &volumes_->operations()}));
   }
   RETURN_IF_ERROR(StartControl());
   for (const std::string& address : options_.listen) {
@@ -200,8 +186,13 @@ absl::Status Daemon::StartDevices(const state::Contents& contents) {
                                                      .file_mode = options_.file_mode,
                                                      .block_device_mode = std::nullopt}));
   registry_ = std::make_unique<DeviceRegistry>(*reactors_, types_, *backings_);
-  volumes_ = std::make_unique<volumes::VolumeCatalog>(*registry_, *store_);
-  const absl::Status restored = volumes_->Restore(contents.devices);
+  volumes_ = std::make_unique<volumes::VolumeService>(
+      volumes::VolumeService::Parts{.registry = *registry_,
+                                    .store = *store_,
+                                    .backings = *backings_,
+                                    .reactors = *reactors_,
+                                    .directory = options_.device_roots.front()});
+  const absl::Status restored = volumes_->RestoreDevices(contents);
   if (!restored.ok()) {
     spdlog::error("event=restore_device error={}", Quoted(restored.message()));
   }
@@ -209,53 +200,32 @@ absl::Status Daemon::StartDevices(const state::Contents& contents) {
     if (info.error.empty()) continue;
     spdlog::error("event=restore_device device={} error={}", Quoted(info.name), Quoted(info.error));
   }
-  MakeRecipes(contents);
   reservations_ = std::make_unique<control::DurableReservations>(*store_);
-  exports_ = std::make_unique<control::ExportCatalog>(*volumes_, *store_, directory_, *reactors_,
-                                                      reservations_.get());
+  exports_ = std::make_unique<control::ExportCatalog>(volumes_->catalog(), *store_, directory_,
+                                                      *reactors_, reservations_.get());
   for (const absl::Status& refusal : exports_->Restore(contents)) {
     spdlog::error("event=restore_export error={}", Quoted(refusal.message()));
   }
-  volumes_->RemoveUnused();
-  StartOperations(contents);
+  volumes_->ResumeOperations(contents);
+  keeper_ = std::make_unique<volumes::Keeper>(
+      *registry_, volumes_->snapshots(), volumes_->mirrors(),
+      [](const std::string& device, const std::string& what) {
+        spdlog::warn("event=device device={} what={}", Quoted(device), Quoted(what));
+      });
   spdlog::info("event=restored devices={} exports={}", contents.devices.size(),
                contents.exports.size());
   return absl::OkStatus();
 }
 
-void Daemon::MakeRecipes(const state::Contents& contents) {
-  operations_ = std::make_unique<volumes::Operations>(*store_);
-  volumes_->SetGuard([this](std::string_view name) { return operations_->CheckFree(name); });
-  files_ =
-      std::make_unique<volumes::MadeFiles>(*volumes_, *backings_, options_.device_roots.front());
-  recipes_ =
-      std::make_unique<volumes::Recipes>(*volumes_, *backings_, *reactors_, *operations_, *files_);
-  snapshots_ = std::make_unique<volumes::Snapshots>(*recipes_);
-  moves_ = std::make_unique<volumes::Moves>(*recipes_);
-  mirrors_ = std::make_unique<volumes::Mirrors>(*recipes_);
-  files_->Restore(contents.made_files);
-  snapshots_->Restore(contents.snapshots);
-}
-
-// What a kill ended goes on, over devices that are all there.
-void Daemon::StartOperations(const state::Contents& contents) {
-  files_->Sweep();
-  operations_->Restore(contents.operations);
-  snapshots_->ResumeRollBacks();
-  keeper_ = std::make_unique<volumes::Keeper>(
-      *registry_, *snapshots_, *mirrors_, [](const std::string& device, const std::string& what) {
-        spdlog::warn("event=device device={} what={}", Quoted(device), Quoted(what));
-      });
-}
-
 absl::Status Daemon::StartControl() {
   feed_ = std::make_unique<control::ChangeFeed>(*registry_);
   mapper_service_ = std::make_unique<control::DeviceMapperService>(
-      *volumes_, types_, *feed_, [this](const std::string& device) { return HoldersOf(device); });
+      volumes_->catalog(), types_, *feed_,
+      [this](const std::string& device) { return HoldersOf(device); });
   iscsi_service_ = std::make_unique<control::IscsiService>(*exports_, directory_,
                                                            [this] { return portals_.Addresses(); });
-  operations_service_ =
-      std::make_unique<control::OperationsService>(*operations_, *snapshots_, *moves_, *mirrors_);
+  operations_service_ = std::make_unique<control::OperationsService>(
+      volumes_->operations(), volumes_->snapshots(), volumes_->moves(), volumes_->mirrors());
   control::ControlServer::Parts parts;
   parts.addresses = options_.control;
   parts.services = {mapper_service_.get(), iscsi_service_.get(), operations_service_.get()};
@@ -282,7 +252,7 @@ void Daemon::Stop() {
   if (feed_ != nullptr) feed_->Close();
   if (control_ != nullptr) control_->Stop(kControlGrace);
   keeper_.reset();
-  if (operations_ != nullptr) operations_->Stop();
+  if (volumes_ != nullptr) volumes_->operations().Stop();
   metrics_.reset();
 }
 

@@ -83,6 +83,9 @@ CREATE TABLE operation (
   error              TEXT    NOT NULL
 ) STRICT;
 )sql",
+    R"sql(
+ALTER TABLE operation ADD COLUMN cancelled INTEGER NOT NULL DEFAULT 0;
+)sql",
 };
 constexpr int64_t kVersion = kMigrations.size();
 

@@ -146,7 +146,7 @@ absl::StatusOr<std::vector<OperationRecord>> SqliteStore::LoadOperations() {
   std::vector<OperationRecord> operations;
   SqliteStatement rows(*database_,
                        "SELECT id, kind, device, state, plan, done_bytes, total_bytes, started, "
-                       "ended, error FROM operation ORDER BY id");
+                       "ended, error, cancelled FROM operation ORDER BY id");
   while (true) {
     ASSIGN_OR_RETURN(const bool found, rows.Step());
     if (!found) return operations;
@@ -159,7 +159,8 @@ absl::StatusOr<std::vector<OperationRecord>> SqliteStore::LoadOperations() {
                           .total_bytes = rows.Number(6),
                           .started_unix_seconds = rows.Number(7),
                           .ended_unix_seconds = rows.Number(8),
-                          .error = rows.Text(9)});
+                          .error = rows.Text(9),
+                          .cancelled = rows.Truth(10)});
   }
 }
 
@@ -241,13 +242,14 @@ absl::Status SqliteStore::PutSnapshotRow(const SnapshotRecord& snapshot) {
 absl::Status SqliteStore::PutOperationRow(const OperationRecord& operation) {
   return SqliteStatement(*database_,
                          "INSERT INTO operation (id, kind, device, state, plan, done_bytes, "
-                         "total_bytes, started, ended, error) "
-                         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                         "total_bytes, started, ended, error, cancelled) "
+                         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
                          "ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, "
                          "device = excluded.device, state = excluded.state, "
                          "plan = excluded.plan, done_bytes = excluded.done_bytes, "
                          "total_bytes = excluded.total_bytes, started = excluded.started, "
-                         "ended = excluded.ended, error = excluded.error")
+                         "ended = excluded.ended, error = excluded.error, "
+                         "cancelled = max(cancelled, excluded.cancelled)")
       .Bind(operation.id)
       .Bind(operation.kind)
       .Bind(operation.device)
@@ -258,6 +260,7 @@ absl::Status SqliteStore::PutOperationRow(const OperationRecord& operation) {
       .Bind(operation.started_unix_seconds)
       .Bind(operation.ended_unix_seconds)
       .Bind(operation.error)
+      .Bind(operation.cancelled)
       .Run();
 }
 

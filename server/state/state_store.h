@@ -72,6 +72,7 @@ struct OperationRecord {
   int64_t done_bytes = 0, total_bytes = 0;
   int64_t started_unix_seconds = 0, ended_unix_seconds = 0;
   std::string error{};
+  bool cancelled = false;  // somebody wants it to end; once put, it stays
 
   bool operator==(const OperationRecord&) const = default;
 };

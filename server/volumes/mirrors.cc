@@ -23,6 +23,8 @@ constexpr uint64_t kLogAlignBytes = 4096;
 
 std::string ImageOf(const std::string& body) { return absl::StrCat(body, kImageSuffix.data()); }
 
+absl::Status Ended() { return absl::CancelledError("ended before it was done"); }
+
 std::string PlanText(const AddLegRequest& request) {
   return absl::StrCat("add ", QuoteWord(request.leg), " ", request.leg_start, " ",
                       request.log.empty() ? "auto" : QuoteWord(request.log), " ",
@@ -53,6 +55,11 @@ SectorCount LogSectors(SectorCount length, uint64_t region) {
   const uint64_t regions = (length.value() + region - 1) / region;
   const uint64_t bytes = kLogHeaderBytes + (regions + 63) / 64 * 8;
   return WholeSectors(ByteCount((bytes + kLogAlignBytes - 1) / kLogAlignBytes * kLogAlignBytes));
+}
+
+// A mapped device may be written with and without its directory.
+bool SameDevice(const std::string& a, const std::string& b) {
+  return a == b || (!MappedDeviceName(a).empty() && MappedDeviceName(a) == MappedDeviceName(b));
 }
 
 TableRow RowOf(SectorCount length, const MirrorRow& mirror) {
@@ -192,7 +199,7 @@ absl::StatusOr<TogetherRequest> Mirrors::PlanAdd(const AddLegRequest& request,
   return changes.Take();
 }
 
-absl::Status Mirrors::PutLegIn(const AddLegRequest& request) {
+absl::Status Mirrors::PutLegIn(const OperationRun& run, const AddLegRequest& request) {
   absl::MutexLock one_at_a_time(&recipes_.structure);
   ASSIGN_OR_RETURN(const Target target,
                    FindTarget(VolumeTree::Read(recipes_.volumes.registry()), request.device));
@@ -200,6 +207,8 @@ absl::Status Mirrors::PutLegIn(const AddLegRequest& request) {
   if (target.mirror.has_value() && IndexOf(*target.mirror, request).has_value()) {
     return absl::OkStatus();
   }
+  // Perhaps it has been taken out already, before a restart.
+  if (run.ShouldEnd()) return Ended();
   RETURN_IF_ERROR(CheckLeg(request, target.volume.length));
   absl::StatusOr<TogetherRequest> together = PlanAdd(request, target);
   const absl::Status status =
@@ -210,6 +219,7 @@ absl::Status Mirrors::PutLegIn(const AddLegRequest& request) {
 
 absl::Status Mirrors::WaitForLeg(OperationRun& run, const AddLegRequest& request) {
   while (true) {
+    if (run.ShouldEnd()) return Ended();
     ASSIGN_OR_RETURN(const Target target,
                      FindTarget(VolumeTree::Read(recipes_.volumes.registry()), request.device));
     if (!target.mirror.has_value() || !IndexOf(*target.mirror, request).has_value()) {
@@ -232,13 +242,13 @@ absl::Status Mirrors::WaitForLeg(OperationRun& run, const AddLegRequest& request
       run.Progress(static_cast<int64_t>(total * part), static_cast<int64_t>(total));
       if (status.complete()) return absl::OkStatus();
     }
-    if (!run.Sleep(kPoll)) return absl::CancelledError("ended before it was done");
+    if (!run.Sleep(kPoll)) return Ended();
   }
 }
 
 absl::Status Mirrors::RunAdd(OperationRun& run) {
   ASSIGN_OR_RETURN(const AddLegRequest request, PlanOf(run));
-  absl::Status status = PutLegIn(request);
+  absl::Status status = PutLegIn(run, request);
   if (!status.ok()) return status;
   status = WaitForLeg(run, request);
   if (status.ok()) return status;
@@ -261,10 +271,7 @@ absl::StatusOr<size_t> Mirrors::LegNamed(const Target& target, const std::string
   std::vector<std::string> names;
   for (size_t i = 0; i < target.mirror->legs.size(); ++i) {
     const std::string& name = target.mirror->legs[i].device;
-    if (name == leg ||
-        (!MappedDeviceName(name).empty() && MappedDeviceName(name) == MappedDeviceName(leg))) {
-      return i;
-    }
+    if (SameDevice(name, leg)) return i;
     names.push_back(name);
   }
   std::string text = absl::StrCat("'", target.volume.name, "' has no leg '", leg, "'; it has");
@@ -315,14 +322,45 @@ absl::StatusOr<OperationInfo> Mirrors::StartRemove(const std::string& device,
   absl::MutexLock one_at_a_time(&recipes_.structure);
   ASSIGN_OR_RETURN(const Target target,
                    FindTarget(VolumeTree::Read(recipes_.volumes.registry()), device));
-  RETURN_IF_ERROR(LegNamed(target, leg).status());
+  ASSIGN_OR_RETURN(const size_t index, LegNamed(target, leg));
+  const absl::Status needed = CheckNotNeeded(target, index);
+  if (!needed.ok()) return absl::FailedPreconditionError(needed.message());
   return recipes_.operations.Start("mirror-remove", device, {device, target.volume.body}, leg);
 }
 
 absl::Status Mirrors::RunRemove(OperationRun& run) {
-  const absl::Status status = TakeLegOut(run.device(), run.plan(), false);
-  // Taken out by this operation before a restart.
-  return absl::IsNotFound(status) ? absl::OkStatus() : status;
+  while (true) {
+    const absl::Status status = TakeLegOut(run.device(), run.plan(), false);
+    if (TakenOut(run.device(), run.plan(), status)) return absl::OkStatus();
+    // It was in sync when this began; a start after a crash resyncs what was written to last.
+    if (!absl::IsUnavailable(status)) return status;
+    if (!run.Sleep(kPoll)) return Ended();
+  }
+}
+
+// By this operation before a restart: then a mirror of two legs is none any more.
+bool Mirrors::TakenOut(const std::string& device, const std::string& leg,
+                       const absl::Status& refused) const {
+  if (absl::IsNotFound(refused)) return true;
+  if (!absl::IsFailedPrecondition(refused)) return false;
+  const absl::StatusOr<Target> target =
+      FindTarget(VolumeTree::Read(recipes_.volumes.registry()), device);
+  if (!target.ok() || target->mirror.has_value()) return false;
+  return std::ranges::none_of(target->rows, [&](const TableRow& row) {
+    return std::ranges::any_of(row.args, [&](const auto& arg) { return SameDevice(arg, leg); });
+  });
+}
+
+// Until all is in sync, only the first leg has everything. Unavailable: it soon may be.
+absl::Status Mirrors::CheckNotNeeded(const Target& target, size_t leg) const {
+  const std::vector<MirrorStatus> all =
+      ReadMirrorStatus(recipes_.volumes.registry(), target.volume.body);
+  if (leg != 0 || (!all.empty() && all.front().complete())) return absl::OkStatus();
+  const std::string why = absl::StrCat("'", target.mirror->legs[leg].device,
+                                       "' is the only leg that has all data: wait until '",
+                                       target.volume.name, "' is in sync");
+  const bool healthy = !all.empty() && all.front().healthy();
+  return healthy ? absl::UnavailableError(why) : absl::FailedPreconditionError(why);
 }
 
 absl::Status Mirrors::TakeLegOut(const std::string& device, const std::string& leg,
@@ -333,13 +371,8 @@ absl::Status Mirrors::TakeLegOut(const std::string& device, const std::string& l
   ASSIGN_OR_RETURN(const size_t index, LegNamed(target, leg));
   const std::vector<MirrorStatus> all =
       ReadMirrorStatus(recipes_.volumes.registry(), target.volume.body);
-  const bool in_sync = !all.empty() && all.front().complete();
   const bool healthy = !all.empty() && all.front().healthy();
-  // Until all is in sync, only the first leg has everything.
-  if (index == 0 && !in_sync && !even_if_needed) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "'", leg, "' is the only leg that has all data: wait until '", device, "' is in sync"));
-  }
+  if (!even_if_needed) RETURN_IF_ERROR(CheckNotNeeded(target, index));
   ASSIGN_OR_RETURN(TogetherRequest request,
                    PlanWithout(target.volume.body, target.rows.front(), *target.mirror, {index}));
   // With a failed leg, held writes go on with the new table; there is nothing to wait for.

@@ -41,6 +41,7 @@ class Mirrors {
 
   // The operation ends when the leg has all data.
   absl::StatusOr<OperationInfo> StartAdd(const AddLegRequest& request);
+  // Refused at once: the first leg, while the others lack something.
   absl::StatusOr<OperationInfo> StartRemove(const std::string& device, const std::string& leg);
 
   // Looks at a device with mirror rows, after an event: a leg that has failed writes goes out of
@@ -60,6 +61,9 @@ class Mirrors {
   };
   absl::StatusOr<Target> FindTarget(const VolumeTree& tree, const std::string& device) const;
   absl::StatusOr<size_t> LegNamed(const Target& target, const std::string& leg) const;
+  bool TakenOut(const std::string& device, const std::string& leg,
+                const absl::Status& refused) const;
+  absl::Status CheckNotNeeded(const Target& target, size_t leg) const;
   absl::Status CheckLeg(const AddLegRequest& request, SectorCount length);
   absl::Status CheckLog(const AddLegRequest& request);
   absl::StatusOr<std::string> PrepareLog(const AddLegRequest& request, const std::string& body,
@@ -79,7 +83,7 @@ class Mirrors {
 
   absl::Status RunAdd(OperationRun& run);
   absl::Status RunRemove(OperationRun& run);
-  absl::Status PutLegIn(const AddLegRequest& request);
+  absl::Status PutLegIn(const OperationRun& run, const AddLegRequest& request);
   absl::Status WaitForLeg(OperationRun& run, const AddLegRequest& request);
   absl::Status TakeLegOut(const std::string& device, const std::string& leg, bool even_if_needed);
 

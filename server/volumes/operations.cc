@@ -74,21 +74,22 @@ std::string_view NameOf(OperationState state) {
 
 bool OperationRun::ShouldEnd() const {
   absl::MutexLock hold(&owner_.mutex_);
-  return owner_.stopping_ || owner_.entries_.at(id_).cancelled;
+  return owner_.stopping_ || owner_.entries_.at(id_).record.cancelled;
 }
 
 bool OperationRun::Cancelled() const {
   absl::MutexLock hold(&owner_.mutex_);
-  return owner_.entries_.at(id_).cancelled;
+  return owner_.entries_.at(id_).record.cancelled;
 }
 
 bool OperationRun::Sleep(absl::Duration time) const {
   absl::MutexLock hold(&owner_.mutex_);
   auto should_end = [this] {
     owner_.mutex_.AssertHeld();
-    return owner_.stopping_ || owner_.entries_.at(id_).cancelled;
+    return owner_.stopping_ || owner_.entries_.at(id_).record.cancelled;
   };
-  return !owner_.mutex_.AwaitWithTimeout(absl::Condition(&should_end), time);
+  return !owner_.mutex_.AwaitWithTimeout(absl::Condition(&should_end),
+                                         std::min(time, owner_.sleep_max_));
 }
 
 void OperationRun::Progress(int64_t done_bytes, int64_t total_bytes) const {
@@ -103,9 +104,12 @@ void OperationRun::Progress(int64_t done_bytes, int64_t total_bytes) const {
   }
 }
 
-void OperationRun::NoWayBack(std::string reason) const {
+bool OperationRun::NoWayBack(std::string reason) const {
   absl::MutexLock hold(&owner_.mutex_);
-  owner_.entries_.at(id_).no_way_back = std::move(reason);
+  Operations::Entry& entry = owner_.entries_.at(id_);
+  if (entry.record.cancelled) return false;
+  entry.no_way_back = std::move(reason);
+  return true;
 }
 
 state::OperationRecord OperationRun::RecordWithPlan(std::string plan) {
@@ -124,7 +128,8 @@ absl::Status OperationRun::KeepPlan(std::string plan) {
 
 // --- Operations ---
 
-Operations::Operations(state::StateStore& store) : store_(store) {}
+Operations::Operations(state::StateStore& store, absl::Duration sleep_max)
+    : store_(store), sleep_max_(sleep_max) {}
 
 Operations::~Operations() { Stop(); }
 
@@ -186,11 +191,11 @@ void Operations::End(int64_t id, const absl::Status& status) {
   absl::MutexLock hold(&mutex_);
   Entry& entry = entries_.at(id);
   // What the stop ended stays as it is in the store, and is taken up at the next start.
-  if (!status.ok() && stopping_ && !entry.cancelled) return;
+  if (!status.ok() && stopping_ && !entry.record.cancelled) return;
   if (status.ok()) {
     entry.state = OperationState::kDone;
     entry.record.done_bytes = entry.record.total_bytes;
-  } else if (absl::IsCancelled(status) && entry.cancelled) {
+  } else if (absl::IsCancelled(status) && entry.record.cancelled) {
     entry.state = OperationState::kCancelled;
   } else {
     entry.state = OperationState::kFailed;
@@ -308,7 +313,7 @@ OperationInfo Operations::InfoOf(const Entry& entry) const {
                      .kind = record.kind,
                      .device = record.device,
                      .state = entry.state,
-                     .cancelling = entry.cancelled && entry.state == OperationState::kRunning,
+                     .cancelling = record.cancelled && entry.state == OperationState::kRunning,
                      .done_bytes = record.done_bytes,
                      .total_bytes = record.total_bytes,
                      .bytes_per_second = 0,
@@ -370,9 +375,13 @@ absl::StatusOr<OperationInfo> Operations::Cancel(int64_t id) {
         absl::StrCat("there is no operation ", id, ", or it ended long ago"));
   }
   Entry& entry = found->second;
-  if (entry.state == OperationState::kRunning) {
+  if (entry.state == OperationState::kRunning && !entry.record.cancelled) {
     if (!entry.no_way_back.empty()) return absl::FailedPreconditionError(entry.no_way_back);
-    entry.cancelled = true;
+    entry.record.cancelled = true;
+    state::Changes changes;
+    changes.put_operations.push_back(entry.record);
+    // If it cannot be kept, it is heard all the same, but for a kill: a full disk may be why.
+    store_.Apply(changes).IgnoreError();
   }
   return InfoOf(entry);
 }

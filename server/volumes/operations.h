@@ -73,8 +73,8 @@ class OperationRun {
   // Sleeps; returns earlier, with false, if ShouldEnd().
   bool Sleep(absl::Duration time) const;
   void Progress(int64_t done_bytes, int64_t total_bytes) const;
-  // From now on Cancel is refused, with this reason.
-  void NoWayBack(std::string reason) const;
+  // From now on Cancel is refused, with this reason. False if it was cancelled before.
+  bool NoWayBack(std::string reason) const;
 
   // Durable when it returns.
   absl::Status KeepPlan(std::string plan);
@@ -98,8 +98,10 @@ class Operations {
   // OK: done. Cancelled after ShouldEnd(): cancelled, or taken up at the next start. Else failed.
   using Work = std::function<absl::Status(OperationRun& run)>;
 
-  // `store` outlives it.
-  explicit Operations(state::StateStore& store);
+  // `store` outlives it. No work sleeps longer than `sleep_max` at a time, so that tests need not
+  // wait for it.
+  explicit Operations(state::StateStore& store,
+                      absl::Duration sleep_max = absl::InfiniteDuration());
   // Stops.
   ~Operations();
   Operations(const Operations&) = delete;
@@ -144,7 +146,8 @@ class Operations {
   absl::StatusOr<OperationInfo> Get(int64_t id) const;
   // Returns what it is when it has ended, or when `given_up` (asked ten times a second) says true.
   absl::StatusOr<OperationInfo> Wait(int64_t id, const std::function<bool()>& given_up) const;
-  // OK: it will end soon, or has. FailedPrecondition: it has passed the point of no return.
+  // OK: it will end soon, also if the daemon is killed, or has. FailedPrecondition: it has passed
+  // the point of no return.
   absl::StatusOr<OperationInfo> Cancel(int64_t id);
 
  private:
@@ -157,7 +160,6 @@ class Operations {
   struct Entry {
     state::OperationRecord record;  // its plan begins with the line of devices
     OperationState state = OperationState::kRunning;
-    bool cancelled = false;
     std::string no_way_back;
     std::deque<Sample> samples;
     std::thread thread;
@@ -173,6 +175,7 @@ class Operations {
   OperationInfo InfoOf(const Entry& entry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   state::StateStore& store_;
+  const absl::Duration sleep_max_;
   std::map<std::string, Work> kinds_;
 
   mutable absl::Mutex mutex_;

@@ -42,6 +42,12 @@ absl::StatusOr<Volume> FindSnapshot(const VolumeTree& tree, const std::string& n
   return absl::FailedPreconditionError(absl::StrCat("'", name, "' is not a snapshot"));
 }
 
+std::string NoWayBackFrom(const std::string& device) {
+  return absl::StrCat("'", device,
+                      "' is the snapshot already, and its data are on their way: a rollback cannot "
+                      "be cancelled any more");
+}
+
 std::string PlanText(const std::string& snapshot) { return absl::StrCat("snapshot ", snapshot); }
 
 std::string SnapshotInPlan(const std::string& plan) {
@@ -304,13 +310,14 @@ absl::Status Snapshots::StartMerge(OperationRun& run, const std::string& name, S
   if (snapshot.layered()) changes.Remove(snapshot.body);
   ASSIGN_OR_RETURN(TogetherRequest request, changes.Take());
   request.when_quiet = [&] { return Inherit(parts, nullptr, settled); };
+  // Before it is so: whoever cancelled in between would leave a merge that nobody brings to its
+  // end.
+  if (!run.NoWayBack(NoWayBackFrom(run.device()))) return Ended();
   return recipes_.volumes.ReplaceTogether(request);
 }
 
 absl::Status Snapshots::WaitForMerge(OperationRun& run) {
-  run.NoWayBack(absl::StrCat("'", run.device(),
-                             "' is the snapshot already, and its data are on their way: a rollback "
-                             "cannot be cancelled any more"));
+  static_cast<void>(run.NoWayBack(NoWayBackFrom(run.device())));
   const DeviceRegistry& registry = recipes_.volumes.registry();
   uint64_t total = 0;
   for (int tries = 0;;) {

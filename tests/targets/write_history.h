@@ -24,12 +24,14 @@ namespace sectormap::targets {
 
 class WriteHistory {
  public:
-  // What the device reads as now; `recorder` tells the time.
-  WriteHistory(const CrashRecorder& recorder, std::vector<std::byte> before)
+  // What the device reads as now; `recorder` tells the time. What is written is numbered from
+  // `first_id`: bytes of two histories whose numbers do not meet are never the same.
+  WriteHistory(const CrashRecorder& recorder, std::vector<std::byte> before, uint64_t first_id = 1)
       : recorder_(recorder),
         before_(std::move(before)),
         sectors_(before_.size() / kSectorBytes),
-        live_(before_) {}
+        live_(before_),
+        next_id_(first_id) {}
 
   uint64_t size() const { return sectors_.size(); }
 
@@ -58,11 +60,22 @@ class WriteHistory {
     flushes_.push_back({start, recorder_.now()});
   }
 
+  // The device was given other bytes at an instant between two numbers of events, as by a rollback:
+  // from then on it has them, and what was written later.
+  void Become(std::vector<std::byte> bytes, uint64_t begin, uint64_t end) {
+    absl::MutexLock lock(&mutex_);
+    became_ = std::move(bytes);
+    became_begin_ = begin;
+    became_end_ = end;
+  }
+
   // What it reads as without a loss of power. REQUIRES: nothing under way.
   const std::vector<std::byte>& live() const { return live_; }
 
-  // Empty if `view` is what the device may read as if the power fails after `point` events.
-  std::string Problem(const std::vector<std::byte>& view, uint64_t point) const {
+  // Empty if `view` is what the device may read as if the power fails after `point` events;
+  // `became`: if Become() has happened by then.
+  std::string Problem(const std::vector<std::byte>& view, uint64_t point,
+                      bool became = false) const {
     absl::MutexLock lock(&mutex_);
     if (view.size() != before_.size()) return "it cannot be read";
     uint64_t flushed = 0;
@@ -70,7 +83,7 @@ class WriteHistory {
       if (flush.acknowledged <= point) flushed = std::max(flushed, flush.start);
     }
     for (uint64_t sector = 0; sector < sectors_.size(); ++sector) {
-      if (!MayHold(sector, &view[sector * kSectorBytes], point, flushed)) {
+      if (!MayHold(sector, &view[sector * kSectorBytes], point, flushed, became)) {
         return absl::StrCat("sector ", sector, " holds what it must not after ", point, " events");
       }
     }
@@ -101,24 +114,29 @@ class WriteHistory {
 
   uint64_t Begin(uint64_t first, uint64_t count, bool forced) {
     absl::MutexLock lock(&mutex_);
-    const uint64_t id = ++last_id_;
+    const uint64_t id = next_id_++;
     for (uint64_t i = 0; i < count; ++i) {
       sectors_[first + i].push_back({id, forced, recorder_.now()});
     }
     return id;
   }
 
-  bool MayHold(uint64_t sector, const std::byte* found, uint64_t point, uint64_t flushed) const {
+  bool MayHold(uint64_t sector, const std::byte* found, uint64_t point, uint64_t flushed,
+               bool became) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const std::vector<Entry>& entries = sectors_[sector];
     for (size_t i = entries.size(); i > 0; --i) {
       const Entry& entry = entries[i - 1];
       if (entry.start > point) continue;
+      if (became && entry.acknowledged < became_begin_) break;
       if (std::memcmp(found, Sector512(entry.id, sector).data(), kSectorBytes) == 0) return true;
+      // What was under way then may have come before.
+      if (became && entry.start < became_end_) continue;
       const bool certain =
           (entry.forced && entry.acknowledged <= point) || entry.acknowledged <= flushed;
       if (certain) return false;
     }
-    return std::memcmp(found, &before_[sector * kSectorBytes], kSectorBytes) == 0;
+    const std::vector<std::byte>& at_first = became ? became_ : before_;
+    return std::memcmp(found, &at_first[sector * kSectorBytes], kSectorBytes) == 0;
   }
 
   const CrashRecorder& recorder_;
@@ -127,7 +145,9 @@ class WriteHistory {
   std::vector<std::vector<Entry>> sectors_;
   std::vector<Span> flushes_;
   std::vector<std::byte> live_;
-  uint64_t last_id_ = 0;
+  uint64_t next_id_;
+  std::vector<std::byte> became_;
+  uint64_t became_begin_ = 0, became_end_ = 0;
 };
 
 // A device in use, and its history.

@@ -224,6 +224,31 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheFirstVersionIsReadAndBroughtUp) {
                   .ok());
 }
 
+TEST_F(SqliteStoreTest, ADatabaseOfTheSecondVersionKeepsItsOperations) {
+  Changes changes;
+  changes.put_operations = {
+      {.id = 7, .kind = "move", .device = "d", .state = "running", .plan = "p"}};
+  ASSERT_TRUE(store_->Apply(changes).ok());
+  store_.reset();
+  RunSql("ALTER TABLE operation DROP COLUMN cancelled; UPDATE schema_version SET version = 2");
+  Open();
+  EXPECT_THAT(Load().operations, ::testing::ElementsAre(changes.put_operations[0]));
+}
+
+// A record that was made a moment before, with a new plan, must not take it back.
+TEST_F(SqliteStoreTest, AnOperationThatIsCancelledStaysSo) {
+  Changes changes;
+  changes.put_operations = {
+      {.id = 7, .kind = "move", .device = "d", .state = "running", .plan = "p"}};
+  const OperationRecord before = changes.put_operations[0];
+  changes.put_operations[0].cancelled = true;
+  ASSERT_TRUE(store_->Apply(changes).ok());
+  EXPECT_TRUE(Load().operations.at(0).cancelled);
+  changes.put_operations[0] = before;
+  ASSERT_TRUE(store_->Apply(changes).ok());
+  EXPECT_TRUE(Load().operations.at(0).cancelled);
+}
+
 TEST_F(SqliteStoreTest, DeletingTheLastExportTakesTheTarget) {
   ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
   ASSERT_TRUE(store_->PutExport(Target("t"), ExportOf("t", 0, "d")).ok());

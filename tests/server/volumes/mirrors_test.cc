@@ -197,5 +197,34 @@ TEST_F(MirrorsTest, TakingThatIsKilledEndsAfterTheStart) {
                   });
 }
 
+// The start resyncs what was written to last: until then the first leg has to stay.
+TEST_F(MirrorsTest, TakingTheFirstLegThatIsKilledWaitsForTheResync) {
+  MakeMirror();
+  Fill("vol", 0, kVolumeSectors, 2);  // every region is marked, and stays so for two seconds
+  KillAtEveryStep([&] { ExpectDone(mirrors_->StartRemove("vol", Path("vol.img"))); },
+                  [&](size_t step) {
+                    WaitForAll();
+                    EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 2));
+                    for (const OperationInfo& info : operations_->List()) {
+                      EXPECT_EQ(info.state, OperationState::kDone) << info.error;
+                    }
+                    if (step != 0) EXPECT_THAT(TableOf("vol"), HasSubstr("leg.img"));
+                  });
+}
+
+TEST_F(MirrorsTest, TheOnlyLegThatHasAllDataIsNotTaken) {
+  MakeVolume();
+  Make("slow", absl::StrCat("0 2112 delay ", Path("leg.img"), " 0 100\n"));
+  AddLegRequest request = Wanted();
+  request.leg = "/dev/mapper/slow";
+  request.region_sectors = 64;
+  const auto added = mirrors_->StartAdd(request);
+  while (ReadMirrorStatus(*registry_, "vol").empty()) absl::SleepFor(absl::Milliseconds(1));
+  const auto removed = mirrors_->StartRemove("vol", Path("vol.img"));
+  EXPECT_THAT(std::string(removed.status().message()), HasSubstr("only leg that has all data"));
+  ASSERT_TRUE(operations_->Cancel(added->id).ok());
+  WaitForAll();
+}
+
 }  // namespace
 }  // namespace sectormap::volumes

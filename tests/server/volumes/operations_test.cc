@@ -6,6 +6,7 @@
 
 #include <atomic>
 
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "tests/support/refusing_store.h"
 #include "tests/support/test_directory.h"
@@ -105,6 +106,37 @@ TEST_F(OperationsTest, PastThePointOfNoReturnACancelIsRefusedWithTheReason) {
   const int64_t id = Begin("finish").id;
   WaitForProgress(id);
   EXPECT_THAT(std::string(operations_->Cancel(id).status().message()), HasSubstr("half done"));
+}
+
+TEST_F(OperationsTest, AfterACancelThereIsStillAWayBack) {
+  absl::Notification cancelled;
+  std::optional<bool> went_on;
+  operations_->AddKind("late", [&](OperationRun& run) {
+    cancelled.WaitForNotification();
+    went_on = run.NoWayBack("it is half done");
+    return absl::CancelledError("ended");
+  });
+  const int64_t id = Begin("late").id;
+  ASSERT_TRUE(operations_->Cancel(id).ok());
+  cancelled.Notify();
+  EXPECT_EQ(operations_->Wait(id, kNever)->state, OperationState::kCancelled);
+  EXPECT_EQ(went_on, false);
+}
+
+TEST_F(OperationsTest, ACancelIsRememberedAfterAKill) {
+  absl::Notification killed;
+  operations_->AddKind("long", [&](OperationRun&) {
+    killed.WaitForNotification();
+    return absl::CancelledError("ended");
+  });
+  const int64_t id = Begin("long").id;
+  ASSERT_TRUE(operations_->Cancel(id).ok());
+  // Nothing that happens from now on is kept.
+  store_->Refuse(absl::UnavailableError("killed"));
+  killed.Notify();
+  static_cast<void>(operations_->Wait(id, kNever));
+  Start();
+  EXPECT_EQ(operations_->Wait(id, kNever)->state, OperationState::kCancelled);
 }
 
 TEST_F(OperationsTest, TwoNeverHaveOneDeviceAndTheRefusalSaysWhoHasIt) {

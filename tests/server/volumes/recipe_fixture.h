@@ -21,10 +21,7 @@
 #include "core/block/backing_opener.h"
 #include "core/map/device_registry.h"
 #include "server/volumes/keeper.h"
-#include "server/volumes/mirrors.h"
-#include "server/volumes/moves.h"
-#include "server/volumes/recipes.h"
-#include "server/volumes/snapshots.h"
+#include "server/volumes/volume_service.h"
 #include "targets/builtin_targets.h"
 #include "tests/support/test_directory.h"
 
@@ -103,33 +100,24 @@ class RecipeTest : public ::testing::Test {
     ASSERT_TRUE(contents.ok()) << contents.status();
     backings_ = *BackingOpener::Create({.device_roots = {root().string()}});
     registry_ = std::make_unique<DeviceRegistry>(*reactors_, types_, *backings_);
-    catalog_ = std::make_unique<VolumeCatalog>(*registry_, *store_);
-    EXPECT_TRUE(catalog_->Restore(contents->devices).ok());
+    service_ = std::make_unique<VolumeService>(VolumeService::Parts{.registry = *registry_,
+                                                                    .store = *store_,
+                                                                    .backings = *backings_,
+                                                                    .reactors = *reactors_,
+                                                                    .directory = root().string()});
+    catalog_ = &service_->catalog();
+    operations_ = &service_->operations();
+    snapshots_ = &service_->snapshots();
+    moves_ = &service_->moves();
+    mirrors_ = &service_->mirrors();
+    EXPECT_TRUE(service_->RestoreDevices(*contents).ok());
     for (const DeviceInfo& info : registry_->List()) EXPECT_EQ(info.error, "") << info.name;
-    operations_ = std::make_unique<Operations>(*store_);
-    catalog_->SetGuard([this](std::string_view name) { return operations_->CheckFree(name); });
-    files_ = std::make_unique<MadeFiles>(*catalog_, *backings_, root().string());
-    recipes_ = std::make_unique<Recipes>(*catalog_, *backings_, *reactors_, *operations_, *files_);
-    snapshots_ = std::make_unique<Snapshots>(*recipes_);
-    moves_ = std::make_unique<Moves>(*recipes_);
-    mirrors_ = std::make_unique<Mirrors>(*recipes_);
-    files_->Restore(contents->made_files);
-    files_->Sweep();
-    snapshots_->Restore(contents->snapshots);
-    operations_->Restore(contents->operations);
-    snapshots_->ResumeRollBacks();
+    service_->ResumeOperations(*contents);
   }
 
   void Stop() {
     keeper_.reset();
-    if (operations_ != nullptr) operations_->Stop();
-    mirrors_.reset();
-    moves_.reset();
-    snapshots_.reset();
-    recipes_.reset();
-    files_.reset();
-    operations_.reset();
-    catalog_.reset();
+    service_.reset();
     registry_.reset();
     backings_.reset();
     store_.reset();
@@ -261,13 +249,12 @@ class RecipeTest : public ::testing::Test {
   std::unique_ptr<StepStore> store_;
   std::unique_ptr<BackingOpener> backings_;
   std::unique_ptr<DeviceRegistry> registry_;
-  std::unique_ptr<VolumeCatalog> catalog_;
-  std::unique_ptr<MadeFiles> files_;
-  std::unique_ptr<Recipes> recipes_;
-  std::unique_ptr<Snapshots> snapshots_;
-  std::unique_ptr<Moves> moves_;
-  std::unique_ptr<Mirrors> mirrors_;
-  std::unique_ptr<Operations> operations_;
+  std::unique_ptr<VolumeService> service_;
+  VolumeCatalog* catalog_ = nullptr;  // of the service, as are the next ones
+  Operations* operations_ = nullptr;
+  Snapshots* snapshots_ = nullptr;
+  Moves* moves_ = nullptr;
+  Mirrors* mirrors_ = nullptr;
   std::unique_ptr<Keeper> keeper_;
 
  private:

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/volumes/volume_service.h"
+
+namespace sectormap::volumes {
+
+VolumeService::VolumeService(const Parts& parts)
+    : catalog_(parts.registry, parts.store),
+      operations_(parts.store, parts.operations_sleep_max),
+      files_(catalog_, parts.backings, parts.directory),
+      recipes_(catalog_, parts.backings, parts.reactors, operations_, files_),
+      snapshots_(recipes_),
+      moves_(recipes_),
+      mirrors_(recipes_) {
+  catalog_.SetGuard([this](std::string_view name) { return operations_.CheckFree(name); });
+}
+
+absl::Status VolumeService::RestoreDevices(const state::Contents& contents) {
+  absl::Status restored = catalog_.Restore(contents.devices);
+  files_.Restore(contents.made_files);
+  snapshots_.Restore(contents.snapshots);
+  return restored;
+}
+
+void VolumeService::ResumeOperations(const state::Contents& contents) {
+  catalog_.RemoveUnused();
+  files_.Sweep();
+  operations_.Restore(contents.operations);
+  snapshots_.ResumeRollBacks();
+}
+
+}  // namespace sectormap::volumes
