@@ -22,7 +22,7 @@ from daemon import Daemon
 from measure import (CLIENT_CORE, FOREIGN_CORES_MAX, SERVER_CORE, Arm, Case, linear, pin,
                      random_file)
 
-VOLUME_MIB = 256
+VOLUME_MIB = 512
 STORE_MIB = VOLUME_MIB + 4  # and its metadata: 16 bytes for each chunk
 
 CHUNK_BYTES = 16384  # of `snapshot create` unless told otherwise
