@@ -9,7 +9,6 @@ Stores that are copied to have all their pages, as a disk would: the machine's f
 page can cost more than all that the daemon does with it.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -123,7 +122,7 @@ def judge_flushes(bench, group, arm, goal=None):
                 bench.median(group, arm, "flushes_per_exception"), goal, "", at_least=False)
 
 
-def snapshots(bench, daemon):
+def snapshots(bench, daemon, _):
     origins = {"plain": 0, **{f"snap{count}": count for count in COUNTS}}
     for name, count in origins.items():
         file = random_file(daemon.device_root / f"{name}.img", VOLUME_MIB)
@@ -166,7 +165,7 @@ def read_snapshots(bench, daemon, origins):
         bench.judge(f"{group} {name} over plain", bench.ratio(group, name, "plain"), LEAST_OF_PLAIN)
 
 
-def mirror(bench, daemon):
+def mirror(bench, daemon, _):
     urls = {}
     for name in ("single", "mirror"):
         file = random_file(daemon.device_root / f"{name}.img", VOLUME_MIB)
@@ -236,26 +235,20 @@ def on_disk(bench, daemon, directory):
         judge_flushes(bench, group, name)
 
 
-@contextlib.contextmanager
-def daemon_in(bench, directory, disk):
-    with Daemon(bench.build_dir, state_dir=directory,
-                options=["--reactors", "1", "--device-root", directory / "devices",
-                         "--device-root", disk]) as daemon:
-        pin(daemon.pid, SERVER_CORE)
-        yield daemon
+def in_memory_moves(bench, daemon, _):
+    move(bench, daemon, "tmpfs", daemon.device_root, MOVE_MIB, LEAST_OF_COPY, bench.rounds)
+
+
+def disk_moves(bench, daemon, disk):
+    move(bench, daemon, "disk", disk, DISK_MOVE_MIB, None, DISK_ROUNDS)
 
 
 def run(bench, directory, disk):
-    # Each with files of its own, which are memory and go when it ends.
-    for name, part in (
-            ("snapshots", snapshots), ("mirror", mirror),
-            ("move", lambda bench, daemon: move(bench, daemon, "tmpfs", daemon.device_root, MOVE_MIB,
-                                                LEAST_OF_COPY, bench.rounds)),
-            ("disk", lambda bench, daemon: (
-                on_disk(bench, daemon, disk),
-                move(bench, daemon, "disk", disk, DISK_MOVE_MIB, None, DISK_ROUNDS)))):
-        part_directory = directory / name
-        with daemon_in(bench, part_directory, disk) as daemon:
-            part(bench, daemon)
-        for file in (part_directory / "devices").iterdir():
-            file.unlink()
+    for part in (snapshots, mirror, in_memory_moves, on_disk, disk_moves):
+        with Daemon(bench.build_dir, state_dir=directory / part.__name__,
+                    options=["--reactors", "1", "--device-root", directory / part.__name__ / "devices",
+                             "--device-root", disk]) as daemon:
+            pin(daemon.pid, SERVER_CORE)
+            part(bench, daemon, disk)
+        for file in daemon.device_root.iterdir():
+            file.unlink()  # it is memory, and the next part needs it
