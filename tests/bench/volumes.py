@@ -49,9 +49,10 @@ class Origin:
     """An exported volume and its snapshots, oldest first."""
 
     def __init__(self, daemon, name, file, count, store=None):
-        """`store` is for the newest snapshot, which alone is copied to; without it, a sparse file."""
+        """`store` is for the newest snapshot, which alone is copied to. The others' are sparse files
+        beside the volume, and so is the newest one's without it."""
         self.daemon, self.name, self.count, self.newest_store = daemon, name, count, store
-        self.snapshots = []
+        self.directory, self.snapshots = file.parent, []
         daemon.cli("create", name, "--table", linear(os.path.getsize(file) >> 20, file))
         self.url = daemon.export(name)
 
@@ -64,9 +65,9 @@ class Origin:
                 file.write(bytes(4096))  # no longer a store: that it was one is in its header
         for i in range(self.count):
             name = f"{self.name}-s{i}"
-            known = self.newest_store and i + 1 == self.count
+            store = self.newest_store if i + 1 == self.count else None
             self.daemon.cli("snapshot", "create", name, "--of", self.name,
-                            *(["--store", self.newest_store] if known else []))
+                            "--store", store or self.directory / f"{name}.cow")
             self.snapshots.append(name)
 
     def arm(self, case):
@@ -107,11 +108,16 @@ def first_write(bench, origin, case, seconds):
         bench.repeats_left -= 1
 
 
-def first_writes(bench, group, origins, case, seconds, rounds=None):
-    for number in range(rounds or bench.rounds):
+def rounds_in_time(bench, group, rounds):
+    for number in range(rounds):
         if time.monotonic() > bench.deadline:
             print(f"# out of time: {group} from round {number + 1} on is left out")
             return
+        yield number
+
+
+def first_writes(bench, group, origins, case, seconds, rounds=None):
+    for number in rounds_in_time(bench, group, rounds or bench.rounds):
         order = list(origins.items())
         for name, origin in order if number % 2 == 0 else reversed(order):
             bench.keep(group, name, first_write(bench, origin, case, seconds))
@@ -192,7 +198,7 @@ def copy(source, destination):
 def move(bench, daemon, what, directory, mib, goal, rounds):
     """There and back, next to a copy of the same file into the same directory. Both make it new."""
     name = f"{what}-moved"
-    here, there, copied = (directory / f"{name}{i}.img" for i in range(3))
+    here, there, copy_path = (directory / f"{name}{i}.img" for i in range(3))
     random_file(here, mib)
     daemon.cli("create", name, "--table", linear(mib, here))
 
@@ -202,23 +208,24 @@ def move(bench, daemon, what, directory, mib, goal, rounds):
         daemon.cli("move", name, "--from", here, "--to", there)
 
     def copy_here():
-        copy(here, copied)
+        copy(here, copy_path)
 
     times = {"move": [], "copy": []}
     copy_here()  # warm
-    for number in range(rounds):
+    for number in rounds_in_time(bench, f"{what} move", rounds):
         works = [("copy", copy_here), ("move", move_there)]
         for kind, work in works if number % 2 == 0 else reversed(works):
-            copied.unlink(missing_ok=True)
+            copy_path.unlink(missing_ok=True)
             times[kind].append(seconds_of(work))
             if kind == "move":
                 here.unlink()
                 here, there = there, here
-        copied.unlink(missing_ok=True)
+        copy_path.unlink(missing_ok=True)
     for kind, each in times.items():
-        bench.judge(f"{what} {kind} of {mib} MiB", mib / statistics.median(each), None, "MiB/s")
-    ratios = [copy / move for copy, move in zip(times["copy"], times["move"])]
-    bench.judge(f"{what} move over copy", statistics.median(ratios), goal)
+        bench.judge(f"{what} {kind} of {mib} MiB", mib / statistics.median(each) if each else None,
+                    None, "MiB/s")
+    ratios = [copied / moved for copied, moved in zip(times["copy"], times["move"])]
+    bench.judge(f"{what} move over copy", statistics.median(ratios) if ratios else None, goal)
 
 
 def on_disk(bench, daemon, directory):
