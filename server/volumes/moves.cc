@@ -16,8 +16,6 @@
 namespace sectormap::volumes {
 namespace {
 
-constexpr absl::Duration kPoll = absl::Milliseconds(100);
-
 // A device that somebody has suspended, or a verb that is stuck, is in the way for a while only.
 constexpr absl::Duration kRetryAfter = absl::Seconds(1);
 constexpr int kGoBackTries = 30;
@@ -305,17 +303,23 @@ absl::Status Moves::CheckCopied(const MovePlan& plan, size_t piece) const {
 }
 
 absl::Status Moves::WaitForPiece(OperationRun& run, const MovePlan& plan, size_t piece) const {
+  const DeviceRegistry& registry = recipes_.volumes.registry();
   while (true) {
+    const std::shared_ptr<MappedDevice> body = registry.Find(plan.body);
+    // Before the status is read: an event after that ends the wait below.
+    const uint32_t seen = body != nullptr ? body->info().event_number : 0;
     const absl::Status status = CheckCopied(plan, piece);
     if (!absl::IsUnavailable(status)) return status;
-    for (const MirrorStatus& mirror : ReadMirrorStatus(recipes_.volumes.registry(), plan.body)) {
+    for (const MirrorStatus& mirror : ReadMirrorStatus(registry, plan.body)) {
       if (mirror.start != plan.pieces[piece].start || mirror.total == 0) continue;
       const double part = static_cast<double>(mirror.in_sync) / static_cast<double>(mirror.total);
       const auto here =
           static_cast<uint64_t>(part * static_cast<double>(plan.pieces[piece].length.value()));
       run.Progress(ToBytes(plan.copied_sectors() + here), ToBytes(plan.total_sectors()));
     }
-    if (!run.Sleep(kPoll)) return absl::CancelledError("ended before it was done");
+    // In sync, or a leg has failed: an event. None for a tenth of a second: time to show progress.
+    if (body != nullptr) static_cast<void>(body->WaitEvent(seen, [] { return true; }));
+    if (run.ShouldEnd()) return absl::CancelledError("ended before it was done");
   }
 }
 
@@ -386,6 +390,8 @@ absl::Status Moves::CopyPieces(OperationRun& run, MovePlan& plan) {
       plan = std::move(next);
     }
     RETURN_IF_ERROR(WaitForPiece(run, plan, i));
+    // While I/O goes on: what is left for the flush below, when all I/O waits, is little.
+    RETURN_IF_ERROR(FlushDestination(plan));
     // The end of this piece and the beginning of the next are one change.
     MovePlan next = plan;
     next.pieces[i].state = MovePiece::State::kCopied;

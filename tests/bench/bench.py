@@ -23,10 +23,11 @@ import footprint
 import layers
 import scaling
 import sharing
+import volumes
 
 SUITES = {"compare": compare.run, "layers": layers.run, "sharing": sharing.run,
           "footprint": footprint.run, "control": control.run,
-          "scaling": scaling.run}
+          "scaling": scaling.run, "volumes": volumes.run}
 BUDGET_SECONDS = 13 * 60  # of the 15 minutes that run.sh may take; rounds after it are left out
 
 

@@ -8,11 +8,13 @@
 //
 //   load_generator --url iscsi://HOST:PORT/IQN/LUN --rw randread --bs 4096 --qd 32 --sessions 1
 //       [--threads 1] [--secs 5] [--warmup 0.5] [--pid PID-of-the-server] [--span BYTES]
-//       [--digests]
-//       [--idle] [--gaps MICROSECONDS]
+//       [--once BYTES] [--digests] [--idle] [--gaps MICROSECONDS]
 //
 // --rw randread | randwrite | read | write. With --pid, also the server's CPU time and memory, and
 // how many cores others took meanwhile (foreign_cores): noise, if it is not near zero.
+// --once: one request somewhere in each so many bytes of the LUN, in random order, and the end of
+// the run when all have been answered; --secs is the most it may take. With a warm-up of 0 all
+// count.
 // --digests: CRC32C of headers and data, computed on what it sends. --idle: the sessions log in and
 // only answer pings. --gaps: lists the times without any answer that were at least so long, as
 // [start on CLOCK_MONOTONIC in seconds, length in microseconds]; with one thread.
@@ -29,6 +31,7 @@
 #include <ctime>
 #include <memory>
 #include <random>
+#include <semaphore>
 #include <span>
 #include <string>
 #include <string_view>
@@ -119,7 +122,7 @@ Options ParseOptions(int argc, char** argv) {
       {"qd", 1, nullptr, 'q'},      {"sessions", 1, nullptr, 's'}, {"secs", 1, nullptr, 't'},
       {"warmup", 1, nullptr, 'w'},  {"pid", 1, nullptr, 'p'},      {"span", 1, nullptr, 'n'},
       {"threads", 1, nullptr, 'm'}, {"digests", 0, nullptr, 'd'},  {"idle", 0, nullptr, 'i'},
-      {"gaps", 1, nullptr, 'g'},    {nullptr, 0, nullptr, 0}};
+      {"gaps", 1, nullptr, 'g'},    {"once", 1, nullptr, 'o'},     {nullptr, 0, nullptr, 0}};
   Options options;
   for (int name; (name = getopt_long(argc, argv, "", known, nullptr)) != -1;) {
     const auto number = [] { return static_cast<uint32_t>(std::strtoul(optarg, nullptr, 0)); };
@@ -150,6 +153,9 @@ Options ParseOptions(int argc, char** argv) {
         break;
       case 'n':
         options.span_bytes = std::strtoull(optarg, nullptr, 0);
+        break;
+      case 'o':
+        options.once_bytes = std::strtoull(optarg, nullptr, 0);
         break;
       case 'm':
         options.threads = number();
@@ -201,13 +207,18 @@ class Worker {
   void Loop(uint64_t start, uint64_t end) {
     sending_.resize(sessions_.size());
     for (uint32_t i = 0; i < sessions_.size(); ++i) Serve(i, true);
-    for (uint64_t now = NowNs(); now < end; now = NowNs()) {
+    for (uint64_t now = NowNs(); now < end && !Ended(); now = NowNs()) {
       results_.measuring = now >= start;
       Turn();
     }
   }
 
  private:
+  bool Ended() const {
+    return options_.once_bytes != 0 &&
+           std::ranges::all_of(sessions_, [](const auto& session) { return session->ended(); });
+  }
+
   void Turn() {
     constexpr int kTurnMs = 20;  // the end may be as much late
     std::array<epoll_event, 64> events;
@@ -253,14 +264,17 @@ class Run {
     const uint64_t end = start + static_cast<uint64_t>(options_.seconds * 1e9);
     std::vector<std::thread> threads;
     for (const auto& worker : workers_) {
-      threads.emplace_back([&worker, start, end] { worker->Loop(start, end); });
+      threads.emplace_back([this, &worker, start, end] {
+        worker->Loop(start, end);
+        loops_.release();
+      });
     }
     std::this_thread::sleep_for(std::chrono::nanoseconds(start - std::min(start, NowNs())));
     started_ns_ = NowNs();
     machine_cpu_ = -MachineCpuSeconds();
     own_cpu_ = -CpuSecondsOf(getpid());
     server_cpu_ = -CpuSecondsOf(options_.server_pid);
-    std::this_thread::sleep_for(std::chrono::nanoseconds(end - std::min(end, NowNs())));
+    WaitForLoops(end);
     ended_ns_ = NowNs();
     machine_cpu_ += MachineCpuSeconds();
     own_cpu_ += CpuSecondsOf(getpid());
@@ -271,6 +285,13 @@ class Run {
   }
 
  private:
+  // Until `end`, or until all have ended before.
+  void WaitForLoops(uint64_t end) {
+    const std::chrono::steady_clock::time_point limit{std::chrono::nanoseconds(end)};
+    for (size_t i = 0; i < workers_.size() && loops_.try_acquire_until(limit); ++i) {
+    }
+  }
+
   void Print() const {
     LatencyHistogram latency;
     uint64_t refused = 0;
@@ -321,6 +342,7 @@ class Run {
   const Options& options_;
   std::vector<uint8_t> payload_;
   std::vector<std::unique_ptr<Worker>> workers_;
+  std::counting_semaphore<> loops_{0};
   uint64_t started_ns_ = 0, ended_ns_ = 0;
   double machine_cpu_ = 0, own_cpu_ = 0, server_cpu_ = 0;
   Memory before_, after_;

@@ -44,6 +44,8 @@ class LoadSession {
 
   int fd() const { return fd_; }
   bool wants_to_send() const { return next_piece_ < pieces_.size(); }
+  // Never without --once.
+  bool ended() const { return none_left() && free_.size() == slots_.size(); }
 
   void Start() {
     Connect();
@@ -53,6 +55,7 @@ class LoadSession {
     slots_.resize(options_.queue_depth);
     for (uint32_t tag = 0; tag < options_.queue_depth; ++tag) free_.push_back(tag);
     random_.seed(number_ + 1);
+    if (options_.once_bytes != 0) ChooseOrder();
   }
 
   // Takes what has arrived; false if nothing had.
@@ -68,7 +71,7 @@ class LoadSession {
   // Fills the queue, as far as the command window allows.
   void Issue() {
     const uint64_t now = NowNs();
-    while (!free_.empty() && static_cast<int32_t>(max_cmd_sn_ - cmd_sn_) >= 0) {
+    while (!free_.empty() && !none_left() && static_cast<int32_t>(max_cmd_sn_ - cmd_sn_) >= 0) {
       const uint32_t tag = free_.back();
       free_.pop_back();
       slots_[tag] = now;
@@ -381,7 +384,20 @@ class LoadSession {
     }
   }
 
+  // The parts of this session, shuffled or as they lie.
+  void ChooseOrder() {
+    const uint64_t part = options_.once_bytes / options_.block_bytes;
+    if (part == 0) Die("--once is at least --bs");
+    for (uint64_t place = first_place_; place + part <= end_place_; place += part) {
+      order_.push_back(place + (options_.random ? random_() % part : 0));
+    }
+    if (options_.random) std::shuffle(order_.begin(), order_.end(), random_);
+  }
+
+  bool none_left() const { return options_.once_bytes != 0 && next_in_order_ == order_.size(); }
+
   uint64_t NextPlace() {
+    if (options_.once_bytes != 0) return order_[next_in_order_++];
     if (options_.random) return random_() % places_;
     const uint64_t place = next_place_;
     if (++next_place_ == end_place_) next_place_ = first_place_;
@@ -442,6 +458,8 @@ class LoadSession {
   uint32_t lba_bytes_ = 512;
   uint64_t places_ = 0, first_place_ = 0, next_place_ = 0, end_place_ = 0;
   std::mt19937_64 random_;
+  std::vector<uint64_t> order_;  // of --once
+  size_t next_in_order_ = 0;
 
   std::vector<uint64_t> slots_;  // when the command with that tag was issued; 0: free
   std::vector<uint32_t> free_;

@@ -54,10 +54,11 @@ def pin(pid, core):
 
 
 def random_file(path, mib):
-    """With all its pages, for reads to copy."""
+    """With all its pages, for reads to copy; the same MiB again and again."""
+    some = os.urandom(1 << 20)
     with open(path, "wb") as file:
         for _ in range(mib):
-            file.write(os.urandom(1 << 20))
+            file.write(some)
     return path
 
 
