@@ -146,8 +146,8 @@ class Operations {
   absl::StatusOr<OperationInfo> Get(int64_t id) const;
   // Returns what it is when it has ended, or when `given_up` (asked ten times a second) says true.
   absl::StatusOr<OperationInfo> Wait(int64_t id, const std::function<bool()>& given_up) const;
-  // OK: it will end soon, also if the daemon is killed, or has. FailedPrecondition: it has passed
-  // the point of no return.
+  // OK: it will end soon, also if the daemon is killed (but if the store cannot keep the wish, only
+  // while it lives), or has. FailedPrecondition: it has passed the point of no return.
   absl::StatusOr<OperationInfo> Cancel(int64_t id);
 
  private:

@@ -19,22 +19,13 @@
 #include "absl/strings/str_cat.h"
 #include "core/async/reactor.h"
 #include "tests/server/volumes/crash_machine.h"
+#include "tests/support/slow_build.h"
 #include "tests/support/test_directory.h"
 #include "tests/targets/write_history.h"
 
 namespace sectormap::volumes {
 
-// Under a sanitizer each state takes ten times as long.
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SECTORMAP_SLOW_BUILD 1
-#endif
-#endif
-#ifdef SECTORMAP_SLOW_BUILD
-inline constexpr int kStates = 120;
-#else
-inline constexpr int kStates = 400;
-#endif
+inline constexpr int kStates = kSlowBuild ? 120 : 400;
 
 inline constexpr uint64_t kVolume = 251;  // sectors; no multiple of a chunk or a region
 inline constexpr uint64_t kLanes = 6;

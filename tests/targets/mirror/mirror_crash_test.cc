@@ -14,21 +14,13 @@
 #include "tests/support/crash_disk.h"
 #include "tests/support/manual_clock.h"
 #include "tests/support/random.h"
+#include "tests/support/slow_build.h"
 #include "tests/targets/target_fixture.h"
 
 namespace sectormap::targets {
 namespace {
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SECTORMAP_SLOW_BUILD 1
-#endif
-#endif
-#ifdef SECTORMAP_SLOW_BUILD
-constexpr uint64_t kStatesPerCase = 300;
-#else
-constexpr uint64_t kStatesPerCase = 2000;
-#endif
+constexpr uint64_t kStatesPerCase = kSlowBuild ? 300 : 2000;
 
 constexpr uint64_t kLength = 192;  // sectors of a leg
 constexpr uint64_t kRegion = 8;
