@@ -8,6 +8,7 @@
 #include "absl/strings/str_split.h"
 
 #include "tests/support/crash_disk.h"
+#include "tests/support/slow_build.h"
 #include "tests/targets/snapshot_fixture.h"
 #include "tests/targets/write_history.h"
 
@@ -18,14 +19,7 @@ namespace {
 constexpr uint64_t kOrigin = 1003;
 constexpr uint64_t kStore = 1280;
 
-// Under a sanitizer each state takes twenty times as long.
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-constexpr int kStates = 60;
-#else
-constexpr int kStates = 700;
-#endif
-#endif
+constexpr int kStates = kSlowBuild ? 60 : 700;
 
 class SnapshotCrashTest : public testing::Test {
  protected:

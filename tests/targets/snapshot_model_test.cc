@@ -8,6 +8,7 @@
 #include "core/async/gate.h"
 #include "tests/support/crash_disk.h"
 #include "tests/support/random.h"
+#include "tests/support/slow_build.h"
 #include "tests/targets/snapshot_fixture.h"
 #include "tests/targets/write_history.h"
 
@@ -18,13 +19,7 @@ namespace {
 constexpr uint64_t kOrigin = 2043;
 constexpr uint64_t kStore = 16384;
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-constexpr int kSteps = 600;
-#else
-constexpr int kSteps = 4000;
-#endif
-#endif
+constexpr int kSteps = kSlowBuild ? 600 : 4000;
 
 // The devices of a model: what each should read as.
 class Model {

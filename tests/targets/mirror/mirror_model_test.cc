@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/support/random.h"
+#include "tests/support/slow_build.h"
 #include "tests/targets/mirror/mirror_fixture.h"
 
 namespace sectormap::targets {
@@ -13,11 +14,7 @@ namespace {
 
 constexpr uint64_t kLanes = 8;
 constexpr uint64_t kOps = 120;  // of a lane, in a round
-#if defined(__has_feature) && (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
-constexpr int kRounds = 15;
-#else
-constexpr int kRounds = 60;
-#endif
+constexpr int kRounds = kSlowBuild ? 15 : 60;
 
 // What each sector may hold. A lane's sectors are its own.
 class Model {
