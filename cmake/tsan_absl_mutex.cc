@@ -2,8 +2,9 @@
 // For the tsan preset only. Debian's Abseil is not built for ThreadSanitizer, and its mutexes do
 // not use pthread's: a lock handed from one thread to another is invisible, and all that it guards
 // looks like a race. These stand before the library's own functions, call them, and tell
-// ThreadSanitizer what they order. What the library reads meanwhile is not looked at: it evaluates
-// the conditions of those who wait in the thread that unlocks.
+// ThreadSanitizer what they order. What the library touches meanwhile is not looked at: it evaluates
+// the conditions of those who wait in the thread that unlocks, and keeps the graph by which it
+// finds deadlocks under a lock of its own.
 #include <dlfcn.h>
 
 #include <cstdlib>
@@ -67,6 +68,12 @@ void* FlagOf(const absl::Notification* notification) {
 namespace absl {
 ABSL_NAMESPACE_BEGIN
 
+Mutex::~Mutex() {
+  static auto* const real = Real<void(Mutex*)>("5MutexD1Ev");
+  const Unseen unseen;
+  real(this);
+}
+
 void Mutex::Lock() {
   static auto* const real = Real<void(Mutex*)>("5Mutex4LockEv");
   {
@@ -85,7 +92,11 @@ void Mutex::Unlock() {
 
 bool Mutex::TryLock() {
   static auto* const real = Real<bool(Mutex*)>("5Mutex7TryLockEv");
-  const bool locked = real(this);
+  bool locked;
+  {
+    const Unseen unseen;
+    locked = real(this);
+  }
   if (locked) __tsan_acquire(this);
   return locked;
 }
