@@ -196,6 +196,22 @@ bool FileDevice::IsAligned(const void* bytes, uint64_t offset, uint64_t length) 
          reinterpret_cast<uintptr_t>(bytes) % memory_align_bytes_ == 0;
 }
 
+// A file in memory never waits, and its file systems do not all know RWF_NOWAIT. The plain calls
+// are a tenth of a microsecond cheaper than the vectored ones.
+ssize_t FileDevice::ReadNow(std::span<std::byte> bytes, uint64_t offset) const {
+  const auto place = static_cast<off_t>(offset);
+  if (in_memory_) return pread(fd_, bytes.data(), bytes.size(), place);
+  const iovec piece{bytes.data(), bytes.size()};
+  return preadv2(fd_, &piece, 1, place, RWF_NOWAIT);
+}
+
+ssize_t FileDevice::WriteNow(std::span<std::byte> bytes, uint64_t offset) const {
+  const auto place = static_cast<off_t>(offset);
+  if (in_memory_) return pwrite(fd_, bytes.data(), bytes.size(), place);
+  const iovec piece{bytes.data(), bytes.size()};
+  return pwritev2(fd_, &piece, 1, place, RWF_NOWAIT);
+}
+
 Task<IoStatus> FileDevice::Read(const IoRequest& request) {
   std::byte* bytes = request.data.data();
   uint64_t offset = ByteOffset(request.first).value();
@@ -204,9 +220,7 @@ Task<IoStatus> FileDevice::Read(const IoRequest& request) {
     return Counted(request, IsAligned(bytes, offset, length) ? ReadFully(bytes, offset, length)
                                                              : ReadBounced(bytes, offset, length));
   }
-  const iovec piece{bytes, length};
-  const ssize_t done =
-      preadv2(fd_, &piece, 1, static_cast<off_t>(offset), in_memory_ ? 0 : RWF_NOWAIT);
+  const ssize_t done = ReadNow(request.data, offset);
   if (done == static_cast<ssize_t>(length)) return Finish(request, IoStatus::kOk);
   const uint64_t skip = done > 0 ? static_cast<uint64_t>(done) : 0;
   return Counted(request, ReadFully(bytes + skip, offset + skip, length - skip));
@@ -225,9 +239,7 @@ Task<IoStatus> FileDevice::Write(const IoRequest& request) {
   uint64_t skip = 0;
   // Synchronous writes wait for the medium: not here.
   if (flags == 0 && can_write_now_.load(std::memory_order_relaxed)) {
-    const iovec piece{request.data.data(), length};
-    const ssize_t done =
-        pwritev2(fd_, &piece, 1, static_cast<off_t>(offset), in_memory_ ? 0 : RWF_NOWAIT);
+    const ssize_t done = WriteNow(request.data, offset);
     if (done == static_cast<ssize_t>(length)) return Finish(request, IoStatus::kOk);
     if (done > 0) skip = static_cast<uint64_t>(done);
     if (done < 0 && errno == EOPNOTSUPP) can_write_now_.store(false, std::memory_order_relaxed);

@@ -10,10 +10,14 @@
 // made-up zeroes.
 #pragma once
 
+#include <sys/types.h>
+
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "absl/status/status.h"
@@ -81,6 +85,10 @@ class FileDevice final : public CountedDevice {
   Task<IoStatus> Clear(IoRequest request);
   Task<IoStatus> ClearBlocks(bool keep_space, uint64_t offset, uint64_t length);
   Task<IoStatus> WriteZeroBytes(uint64_t offset, uint64_t length);
+
+  // What moves without waiting: a count, or -1 and errno.
+  ssize_t ReadNow(std::span<std::byte> bytes, uint64_t offset) const;
+  ssize_t WriteNow(std::span<std::byte> bytes, uint64_t offset) const;
 
   bool IsAligned(const void* bytes, uint64_t offset, uint64_t length) const;
   // By the ring, until all is done. `flags` are RWF_*.
