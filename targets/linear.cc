@@ -22,6 +22,10 @@ class LinearTarget final : public Target {
     return device_.device->Submit(request);
   }
 
+  Loan Lend(Sector first, SectorCount count) override {
+    return device_.device->Lend(first + start_.offset(), count);
+  }
+
   Task<Extent> ExtentAt(Sector first) override {
     return device_.device->ExtentAt(first + start_.offset());
   }

@@ -51,6 +51,11 @@ class StripedTarget final : public Target {
     return status;
   }
 
+  Loan Lend(Sector first, SectorCount count) override {
+    const size_t stripe = StripeOf(first);
+    return devices_[stripe].device->Lend(PlaceOn(stripe, first), count);
+  }
+
   Task<Extent> ExtentAt(Sector first) override {
     const size_t stripe = StripeOf(first);
     Extent extent = co_await devices_[stripe].device->ExtentAt(PlaceOn(stripe, first));

@@ -3,7 +3,10 @@
 // everything stacks. tests/core/block/block_device_contract.h runs over every one of them.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <span>
 
 #include "core/async/task.h"
 #include "core/base/io_status.h"
@@ -24,6 +27,7 @@ struct BlockLimits {
   bool discard_zeroes = false;             // discarded sectors read as zeroes
   bool can_write_zeroes = false;           // without moving the bytes
   bool has_volatile_cache = false;         // kFlush and force_unit_access do something
+  bool can_lend = false;                   // Lend() is worth a try
 };
 
 // What two devices side by side can do: the strictest of each (block/blk-settings.c,
@@ -35,6 +39,15 @@ struct Extent {
   IoStatus status = IoStatus::kOk;
   bool mapped = true;  // false: no space is used, reads give zeroes
   SectorCount count;   // > 0 if status is kOk
+};
+
+// Sectors shown where a device has them in memory. They do not stand still: a write changes them
+// under whoever looks.
+struct Loan {
+  std::span<const std::byte> bytes;    // empty: nothing was lent
+  std::shared_ptr<const void> memory;  // keeps them, whatever becomes of the device
+
+  explicit operator bool() const { return !bytes.empty(); }
 };
 
 class BlockDevice {
@@ -54,6 +67,16 @@ class BlockDevice {
   // concurrent writes leave either's bytes in each sector. kDiscard and kWriteZeroes answer
   // kNotSupported where limits() says so.
   virtual Task<IoStatus> Submit(IoRequest request) = 0;
+
+  // A read without a copy, for who can bear that the bytes are those of the moment in which they
+  // are looked at: nothing waits until a loan has ended, neither a write nor a suspend. So only a
+  // device that would answer a read with another device's bytes, unchanged and unwatched, passes
+  // this on. An empty loan says nothing: Submit the read.
+  // REQUIRES: on a reactor's thread; the range inside [0, size()) and not empty.
+  virtual Loan Lend(Sector first, SectorCount count) {
+    static_cast<void>(first), static_cast<void>(count);
+    return {};
+  }
 
   // The run of equal sectors that begins at `first`, as far as is cheap to know.
   // REQUIRES: on a reactor's thread; first < size().

@@ -38,9 +38,12 @@ class IoCounters {
  public:
   // On a reactor, when a request has ended.
   void Count(const IoRequest& request, IoStatus status) {
-    PerOp& op = shards_.Mine()[static_cast<int>(request.op)];
+    Count(request.op, request.count, status);
+  }
+  void Count(IoOp kind, SectorCount count, IoStatus status) {
+    PerOp& op = shards_.Mine()[static_cast<int>(kind)];
     op.requests.Add(1);
-    op.bytes.Add(Bytes(request.count).value());
+    op.bytes.Add(Bytes(count).value());
     if (status != IoStatus::kOk) op.errors.Add(1);
   }
 

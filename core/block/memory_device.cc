@@ -28,10 +28,11 @@ absl::StatusOr<std::unique_ptr<MemoryDevice>> MemoryDevice::Create(SectorCount s
     return absl::ResourceExhaustedError(
         absl::StrCat("no memory for a device of ", Bytes(size).value(), " bytes"));
   }
-  return std::unique_ptr<MemoryDevice>(new MemoryDevice(static_cast<std::byte*>(bytes), size));
+  std::shared_ptr<std::byte> owned(
+      static_cast<std::byte*>(bytes),
+      [length = Bytes(size).value()](std::byte* region) { munmap(region, length); });
+  return std::unique_ptr<MemoryDevice>(new MemoryDevice(std::move(owned), size));
 }
-
-MemoryDevice::~MemoryDevice() { munmap(bytes_, Bytes(size_).value()); }
 
 BlockLimits MemoryDevice::limits() const {
   BlockLimits limits;
@@ -39,6 +40,7 @@ BlockLimits MemoryDevice::limits() const {
   limits.discard_granularity_bytes = kSectorBytes;
   limits.discard_zeroes = true;
   limits.can_write_zeroes = true;
+  limits.can_lend = true;
   return limits;
 }
 
@@ -56,10 +58,16 @@ void MemoryDevice::Clear(std::byte* place, size_t length) {
   std::memset(reinterpret_cast<void*>(pages_end), 0, first + length - pages_end);
 }
 
+Loan MemoryDevice::Lend(Sector first, SectorCount count) {
+  CHECK(RangeFits(first, count, size_));
+  const std::span all(bytes_.get(), Bytes(size_).value());
+  return Lent({all.subspan(ByteOffset(first).value(), Bytes(count).value()), bytes_}, count);
+}
+
 Task<IoStatus> MemoryDevice::Submit(IoRequest request) {
   if (request.op == IoOp::kFlush) return Finish(request, IoStatus::kOk);
   CHECK(RangeFits(request.first, request.count, size_));
-  std::byte* place = bytes_ + ByteOffset(request.first).value();
+  std::byte* place = bytes_.get() + ByteOffset(request.first).value();
   const size_t length = Bytes(request.count).value();
   switch (request.op) {
     case IoOp::kRead:

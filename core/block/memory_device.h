@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "core/block/counted_device.h"
@@ -14,23 +15,24 @@ class MemoryDevice final : public CountedDevice {
  public:
   // Zeroed; memory is used only where something was written.
   static absl::StatusOr<std::unique_ptr<MemoryDevice>> Create(SectorCount size);
-  ~MemoryDevice() override;
   MemoryDevice(const MemoryDevice&) = delete;
   MemoryDevice& operator=(const MemoryDevice&) = delete;
 
   SectorCount size() const override { return size_; }
   BlockLimits limits() const override;
   Task<IoStatus> Submit(IoRequest request) override;
+  Loan Lend(Sector first, SectorCount count) override;
 
   // The whole disk, for tests that look underneath.
-  std::span<std::byte> bytes() { return {bytes_, Bytes(size_).value()}; }
+  std::span<std::byte> bytes() { return {bytes_.get(), Bytes(size_).value()}; }
 
  private:
-  MemoryDevice(std::byte* bytes, SectorCount size) : bytes_(bytes), size_(size) {}
+  MemoryDevice(std::shared_ptr<std::byte> bytes, SectorCount size)
+      : bytes_(std::move(bytes)), size_(size) {}
 
   static void Clear(std::byte* place, size_t length);
 
-  std::byte* const bytes_;
+  const std::shared_ptr<std::byte> bytes_;  // loans have their part in it
   const SectorCount size_;
 };
 

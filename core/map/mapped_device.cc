@@ -56,15 +56,20 @@ class Pieces {
   IoStatus result_ = IoStatus::kOk;
 };
 
+// How much from `offset` on is one piece for the row's target, at most `count`.
+SectorCount PieceLength(const MappingTable::Row& row, SectorCount offset, SectorCount count,
+                        bool has_data) {
+  const SectorCount length = std::min(count, row.length - offset);
+  const uint64_t boundary = row.target->io_boundary().value();
+  if (boundary == 0 || !has_data) return length;
+  return std::min(length, SectorCount(boundary - offset.value() % boundary));
+}
+
 // The first piece of `request`: what of it lies in `row`, relative to the row, not crossing the
 // target's boundary. Discards and write-zeroes are cut at row ends only (target.h).
 IoRequest FirstPiece(const MappingTable::Row& row, const IoRequest& request) {
   const SectorCount offset = request.first - row.start;
-  SectorCount length = std::min(request.count, row.length - offset);
-  const uint64_t boundary = row.target->io_boundary().value();
-  if (boundary != 0 && request.has_data()) {
-    length = std::min(length, SectorCount(boundary - offset.value() % boundary));
-  }
+  const SectorCount length = PieceLength(row, offset, request.count, request.has_data());
   IoRequest piece = request.Part(SectorCount(0), length);
   piece.first = Sector(offset.value());
   return piece;
@@ -194,6 +199,21 @@ Task<IoStatus> MappedDevice::Submit(IoRequest request) {
   if (piece.count == request.count) return SubmitTo(*row.target, shard, request, piece);
   Pass pass(shard);
   return Finish(std::move(pass), request, SubmitPieces(*shard.table, request));
+}
+
+Loan MappedDevice::Lend(Sector first, SectorCount count) {
+  const Shard& shard = ThisShard();
+  const MappingTable* table = shard.table;
+  if (!shard.open || table == nullptr || !table->limits().can_lend ||
+      !RangeFits(first, count, table->size())) {
+    return {};
+  }
+  const MappingTable::Row& row = table->Find(first);
+  const SectorCount offset = first - row.start;
+  if (PieceLength(row, offset, count, true) < count) return {};
+  Loan loan = row.target->Lend(Sector(offset.value()), count);
+  if (loan) counters_.Count(IoOp::kRead, count, IoStatus::kOk);
+  return loan;
 }
 
 Task<IoStatus> MappedDevice::SubmitFlush(Shard& shard, IoRequest request) {

@@ -74,6 +74,8 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   // an end that a swap may just have moved. If pieces fail, one of their failures is the answer and
   // the others have run.
   Task<IoStatus> Submit(IoRequest request) override;
+  // Nothing while the gate is closed, nor of a range that is cut.
+  Loan Lend(Sector first, SectorCount count) override;
   Task<Extent> ExtentAt(Sector first) override;
 
   bool read_only() const { return read_only_.load(std::memory_order_relaxed); }

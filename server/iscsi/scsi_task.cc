@@ -60,7 +60,7 @@ void ReplySource::MakeDataIn(BasicHeader& header, std::span<const std::byte>& da
     data_in.residual_count = residual_.count;
     task_.session.OnStatusMade(task_);
   }
-  data = task_.buffer.bytes().subspan(piece.offset, piece.bytes);
+  data = task_.data_in().subspan(piece.offset, piece.bytes);
   header = HeaderAs<BasicHeader>(data_in);
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// ScsiTask: one SCSI command of a session, from its PDU to its status. It owns the command's bytes.
+// ScsiTask: one SCSI command of a session, from its PDU to its status. It holds the command's
+// bytes.
 #pragma once
 
 #include <algorithm>
@@ -81,6 +82,8 @@ struct ScsiTask {
     if (plan.exact && expected != plan.bytes) return 0;
     return std::min(plan.bytes, expected);
   }
+  // What a data-in command gave.
+  std::span<const std::byte> data_in() const { return loan ? loan.bytes : buffer.bytes(); }
 
   Session& session;
   ScsiCommandHeader header;
@@ -90,6 +93,7 @@ struct ScsiTask {
   scsi::CommandPlan plan;
   uint32_t expected = 0;  // bytes the initiator expects to move in the plan's direction
   CommandBuffer buffer;
+  Loan loan;  // in place of a buffer
   DataOutTransfer transfer;
   scsi::ScsiResult result;
 

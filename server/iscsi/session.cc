@@ -177,6 +177,7 @@ Task<void> Session::Perform(ScsiTask& task) {
   if (task.header.write() && !task.decided) co_await CollectData(task);
   if (task.decided || task.aborted) co_return;
   if (task.plan.direction == scsi::DataDirection::kIn && task.plan.bytes != 0) {
+    if (ReadInPlace(task)) co_return;
     co_await TakeBuffer(task, task.plan.bytes);
     if (task.aborted) co_return;
   }
@@ -186,6 +187,16 @@ Task<void> Session::Perform(ScsiTask& task) {
   co_await context_.reactor.Switch();
   task.executing = false;
   if (task.aborted) changed_.WakeAll();
+}
+
+// Not if a digest is made of the bytes: they may change between it and the send.
+bool Session::ReadInPlace(ScsiTask& task) {
+  if (task.unit == nullptr || context_.parameters.data_digest) return false;
+  const std::span<const uint8_t, scsi::kCdbBytes> cdb(task.header.cdb);
+  std::optional<scsi::ScsiResult> result =
+      task.unit->lun->ReadInPlace(*task.unit->nexus, cdb, task.loan);
+  if (result) task.result = *std::move(result);
+  return result.has_value();
 }
 
 Task<void> Session::CollectData(ScsiTask& task) {
@@ -257,6 +268,7 @@ void Session::AdjustWindow(const ScsiTask& task) {
 
 void Session::Finish(ScsiTask& task) {
   task.buffer = CommandBuffer();
+  task.loan = Loan();
   if (task.unit != nullptr) ReleaseUnit(*task.unit);
   ScsiTask* last = live_.back();
   live_[task.live_index] = last;

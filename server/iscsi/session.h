@@ -146,6 +146,7 @@ class Session {
   // For the export's counters, when the status is known.
   void CountTask(const ScsiTask& task);
   Task<void> Perform(ScsiTask& task);
+  bool ReadInPlace(ScsiTask& task);
   Task<void> CollectData(ScsiTask& task);
   Task<void> TakeBuffer(ScsiTask& task, uint32_t bytes);
   UnitShare& ShareOf(const ScsiTask& task);

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
 #include "server/scsi/command_table.h"
+#include "server/scsi/handlers.h"
 #include "server/scsi/parameter_limits.h"
 
 namespace sectormap::scsi {
@@ -159,16 +160,42 @@ CommandPlan LogicalUnit::Plan(std::span<const uint8_t, kCdbBytes> cdb) const {
   return {entry->direction, static_cast<uint32_t>(bytes), entry->is_set(kExactLength)};
 }
 
-Task<ScsiResult> LogicalUnit::Execute(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
-                                      std::span<std::byte> buffer) {
+Command LogicalUnit::CommandOf(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
+                               std::span<std::byte> buffer) {
   Command command{this, &nexus, nullptr, {}, buffer, 0, 0};
   std::copy(cdb.begin(), cdb.end(), command.cdb.begin());
   command.entry = FindCommand(command.cdb);
+  return command;
+}
+
+Task<ScsiResult> LogicalUnit::Execute(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
+                                      std::span<std::byte> buffer) {
+  Command command = CommandOf(nexus, cdb, buffer);
   if (std::optional<ScsiResult> stopped =
           Stop(command, nexus.gates.load(std::memory_order_relaxed))) {
     return *std::move(stopped);
   }
+  if (command.entry->direction == DataDirection::kIn && command.entry->address != Address::kNone) {
+    CHECK(command.buffer.size() >= command.entry->bytes(*command.entry, command.cdb, block_bytes_));
+  }
   return command.entry->run(command);
+}
+
+std::optional<ScsiResult> LogicalUnit::ReadInPlace(LunNexus& nexus,
+                                                   std::span<const uint8_t, kCdbBytes> cdb,
+                                                   Loan& loan) {
+  if (!backing_.device->limits().can_lend) return std::nullopt;
+  Command command = CommandOf(nexus, cdb, {});
+  if (command.entry == nullptr || command.entry->run != &Read) return std::nullopt;
+  if (std::optional<ScsiResult> stopped =
+          Stop(command, nexus.gates.load(std::memory_order_relaxed))) {
+    return stopped;
+  }
+  if (command.blocks == 0) return ScsiResult{};
+  const SectorRange range = SectorsOf(command.lba, command.blocks);
+  loan = disk().Lend(range.first, range.count);
+  if (!loan) return std::nullopt;
+  return ScsiResult{ScsiStatus::kGood, {}, static_cast<uint32_t>(loan.bytes.size())};
 }
 
 std::optional<ScsiResult> LogicalUnit::Stop(Command& command, uint8_t gates) {
@@ -207,7 +234,6 @@ std::optional<ScsiResult> LogicalUnit::Stop(Command& command, uint8_t gates) {
     if (entry->is_set(kExactLength) && command.buffer.size() != bytes) {
       return Refuse(kInvalidFieldInInformationUnit);
     }
-    if (entry->direction == DataDirection::kIn) CHECK(command.buffer.size() >= bytes);
   } else if (entry->is_set(kModifies) && (gates & kProtected) != 0) {
     return Refuse(kWriteProtected);
   }

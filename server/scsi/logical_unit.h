@@ -99,6 +99,8 @@ class LogicalUnit final : public Lun,
   CommandPlan Plan(std::span<const uint8_t, kCdbBytes> cdb) const override;
   Task<ScsiResult> Execute(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
                            std::span<std::byte> buffer) override;
+  std::optional<ScsiResult> ReadInPlace(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
+                                        Loan& loan) override;
   Task<void> Reset(LunNexus& from) override;
   Task<void> ClearTaskSet(LunNexus& from) override;
   void TellLunsChanged(LunNexus& nexus) override;
@@ -152,6 +154,8 @@ class LogicalUnit final : public Lun,
 
   LogicalUnit(UnitBacking backing, ReactorPool& reactors, LunOptions options);
 
+  Command CommandOf(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
+                    std::span<std::byte> buffer);
   // Why a command does not get to its handler; empty if it does.
   std::optional<ScsiResult> Stop(Command& command, uint8_t gates);
   ScsiResult Refuse(SenseCode code, SenseDetail detail = {}) const {

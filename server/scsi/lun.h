@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -63,8 +64,8 @@ struct CommandPlan {
   // or parameter list length. At most kMaxTransferBytes; the unit refuses what is larger, and then
   // says 0 here.
   uint32_t bytes = 0;
-  // Data-out of any other length than `bytes` is refused, not cut (COMPARE AND WRITE, WRITE SAME). If
-  // the initiator's expected length is another, the transport gives Execute an empty buffer.
+  // Data-out of any other length than `bytes` is refused, not cut (COMPARE AND WRITE, WRITE SAME).
+  // If the initiator's expected length is another, the transport gives Execute an empty buffer.
   bool exact = false;
 };
 
@@ -107,6 +108,13 @@ class Lun {
   // initiator sent, at most Plan().bytes, for data-out; it stays until the task ends.
   virtual Task<ScsiResult> Execute(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
                                    std::span<std::byte> buffer) = 0;
+
+  // A read of the medium whose bytes the device can lend: `loan` is set if the result's
+  // data_in_bytes are not 0. Empty: take a buffer and Execute. Call as Execute; for transports that
+  // send bytes as they are when they leave, not for those that make a digest of them before.
+  virtual std::optional<ScsiResult> ReadInPlace(LunNexus& nexus,
+                                                std::span<const uint8_t, kCdbBytes> cdb,
+                                                Loan& loan) = 0;
 
   // Task management, after the transport has dealt with the asking nexus's own tasks.
   // Reset: ends other nexuses' tasks, drops RESERVE(6), tells every nexus 29h/03h (bus device

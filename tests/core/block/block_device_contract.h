@@ -178,6 +178,22 @@ TEST_P(BlockDeviceContractTest, EverySectorReadsWhatWasWritten) {
   pool_->RunOn(0, check(*device_));
 }
 
+TEST_P(BlockDeviceContractTest, WhatIsLentIsWhatWasWritten) {
+  auto check = [](BlockDevice& device) -> Task<void> {
+    Random random;
+    contract::Shadow shadow(device);
+    co_await shadow.Start(random);
+    for (int i = 0; i < 200; ++i) {
+      const contract::Range range = contract::AnyRange(random, device.size());
+      const Loan loan = device.Lend(range.first, range.count);
+      if (!loan) continue;
+      EXPECT_TRUE(std::ranges::equal(loan.bytes, shadow.At(range.first, range.count)))
+          << range.count << " sectors at " << range.first;
+    }
+  };
+  pool_->RunOn(0, check(*device_));
+}
+
 TEST_P(BlockDeviceContractTest, TheFirstAndTheLastSectorStandAlone) {
   auto check = [](BlockDevice& device) -> Task<void> {
     Random random;

@@ -44,6 +44,12 @@ class TestDisk final : public BlockDevice {
     return Now(request);
   }
 
+  Loan Lend(Sector first, SectorCount count) override {
+    ++lent_;
+    return memory_->Lend(first, count);
+  }
+  int lent() const { return lent_; }
+
   // Every request goes through a timer, so that it really suspends.
   void SuspendEveryRequest() { suspends_ = true; }
   // From now on a request stays inside until Release().
@@ -94,6 +100,7 @@ class TestDisk final : public BlockDevice {
   std::atomic<bool> released_{true};
   std::atomic<IoOp> fail_op_{IoOp::kRead};
   std::atomic<IoStatus> fail_{IoStatus::kOk};
+  std::atomic<int> lent_{0};
   mutable absl::Mutex mutex_;
   std::vector<IoRequest> seen_;
 };

@@ -39,6 +39,52 @@ TEST_F(MappedDeviceTest, CutsReadsAndWritesAtTheBoundaryCountedFromTheRow) {
   for (const IoRequest& piece : a_->seen()) EXPECT_EQ(piece.count, SectorCount(8));
 }
 
+TEST_F(MappedDeviceTest, LendsWhatIsOnePieceOfOneBacking) {
+  const auto device = Make("x", "0 8 linear /dev/a 100\n8 32 striped 2 8 /dev/a 0 /dev/b 0\n");
+  ASSERT_EQ(Fill(*device, 0, 40, 7), IoStatus::kOk);
+  const auto lend = [&](uint64_t first, uint64_t count) {
+    Loan loan;
+    reactors_->OnEach([&](Reactor&) { loan = device->Lend(Sector(first), SectorCount(count)); });
+    return loan;
+  };
+  const Loan linear = lend(6, 2);
+  ASSERT_EQ(linear.bytes.size(), Bytes(SectorCount(2)).value());
+  EXPECT_EQ(linear.bytes.data(), a_->bytes().data() + ByteOffset(Sector(106)).value());
+  const Loan stripe = lend(17, 7);
+  ASSERT_TRUE(stripe);
+  EXPECT_EQ(stripe.bytes.data(), b_->bytes().data() + ByteOffset(Sector(1)).value());
+  EXPECT_FALSE(lend(7, 2)) << "two rows";
+  EXPECT_FALSE(lend(15, 2)) << "two stripes";
+  EXPECT_FALSE(lend(39, 2)) << "past the end";
+}
+
+TEST_F(MappedDeviceTest, LendsNothingWhileSuspendedOrWhereATargetWouldWatchReads) {
+  const auto device = Make("x", "0 8 linear /dev/a 0\n");
+  const auto lends = [&](const std::shared_ptr<MappedDevice>& from) {
+    std::atomic<int> loans{0};
+    reactors_->OnEach([&](Reactor&) { loans += bool(from->Lend(Sector(0), SectorCount(1))); });
+    return loans > 0;
+  };
+  EXPECT_TRUE(lends(device));
+  ASSERT_TRUE(registry().Suspend("x", SuspendMode::kFlush).ok());
+  EXPECT_FALSE(lends(device));
+  ASSERT_TRUE(registry().Resume("x").ok());
+  EXPECT_TRUE(lends(device));
+  EXPECT_FALSE(lends(Make("flaky", "0 8 flakey /dev/a 0 1 0\n")));
+  EXPECT_FALSE(lends(Make("late", "0 8 delay /dev/a 0 0\n")));
+}
+
+TEST_F(MappedDeviceTest, ALoanCountsAsARead) {
+  const auto device = Make("x", "0 8 linear /dev/a 0\n");
+  reactors_->RunOn(0, [](MappedDevice& from) -> Task<void> {
+    EXPECT_TRUE(from.Lend(Sector(0), SectorCount(4)));
+    co_return;
+  }(*device));
+  const IoTotals::PerOp reads = device->counters().Sum().ops[static_cast<int>(IoOp::kRead)];
+  EXPECT_EQ(reads.requests, 1u);
+  EXPECT_EQ(reads.bytes, Bytes(SectorCount(4)).value());
+}
+
 TEST_F(MappedDeviceTest, DiscardsAreCutAtRowEndsOnly) {
   const auto device = Make("x", "0 64 striped 2 8 /dev/a 0 /dev/b 0\n64 8 linear /dev/a 1000\n");
   ASSERT_EQ(Run(*device, IoRequest::Discard(Sector(0), SectorCount(72))), IoStatus::kOk);

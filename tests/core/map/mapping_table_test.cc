@@ -97,7 +97,8 @@ TEST_F(MappingTableTest, UnknownTypeIsRefusedWithTheKnownOnes) {
   const absl::Status status = Bad("0 8 zero\n8 8 nosuch /dev/a 0\n");
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   const std::string message(status.message());
-  EXPECT_THAT(message, StartsWith("line 2: nosuch: unknown target type; known types: delay error "));
+  EXPECT_THAT(message,
+              StartsWith("line 2: nosuch: unknown target type; known types: delay error "));
   EXPECT_THAT(message, HasSubstr(" self snapshot "));
   const auto violation = TableViolationIn(status);
   EXPECT_EQ(violation->line, 2);

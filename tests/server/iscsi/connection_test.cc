@@ -323,6 +323,7 @@ class ConnectionTest : public IscsiTest {
   static Task<void> MemoryRunsOut(ConnectionTest& test) {
     InitiatorOptions options;
     options.first_burst_bytes = options.max_burst_bytes = 262144;
+    options.data_digest = true;  // or a read would need no memory
     FakeInitiator* initiator = co_await Session(test, options);
     UnitShare& share = test.memory_.Join(nullptr);
     std::vector<CommandBuffer> taken;
@@ -360,6 +361,30 @@ class ConnectionTest : public IscsiTest {
       co_await initiator->Run(FakeInitiator::TestUnitReady());
     }
     EXPECT_EQ(places(), kCommandWindow) << "there is room again";
+  }
+
+  // A peer that is slow to read what it asked for takes no memory of ours for what a device lends,
+  // and gets what is there when it leaves. A digest is of bytes that stand still: it has a copy.
+  static Task<void> Lent(ConnectionTest& test, bool digest) {
+    const std::span<std::byte> disk = test.disk_->bytes();
+    std::ranges::fill(disk, std::byte{1});
+    InitiatorOptions options;
+    options.data_digest = digest;
+    FakeInitiator& initiator = test.Connect({.capacity = 1500});
+    const std::optional<LoginStatus> status = co_await initiator.Login(options);
+    EXPECT_EQ(status, LoginStatus::kSuccess);
+    co_await initiator.Run(FakeInitiator::TestUnitReady());
+    const uint32_t tag = co_await initiator.Start(FakeInitiator::Read10(0, 512));
+    for (int i = 0; i < 10; ++i) co_await Yield();
+    EXPECT_FALSE(initiator.Answered(tag));
+    EXPECT_EQ(test.memory_.used() != 0, digest);
+    std::ranges::fill(disk, std::byte{2});
+    const Outcome outcome = co_await initiator.Finish(tag);
+    EXPECT_TRUE(outcome.good());
+    EXPECT_EQ(outcome.data.size(), 512 * kSectorBytes);
+    EXPECT_EQ(outcome.data.front(), std::byte{1});
+    EXPECT_EQ(outcome.data.back(), digest ? std::byte{1} : std::byte{2});
+    EXPECT_THAT(initiator.violations(), testing::IsEmpty());
   }
 
   static Task<void> ImmediateBound(ConnectionTest& test, SlowDevice& slow) {
@@ -508,6 +533,9 @@ TEST_F(ConnectionTest, ImmediateDataThatWasNotAgreedFailsTheCommand) {
 TEST_F(ConnectionTest, WithoutMemoryDataOnItsWayIsRefusedAndTheRestWaits) {
   pool_->RunOn(0, MemoryRunsOut(*this));
 }
+
+TEST_F(ConnectionTest, WhatADeviceLendsTakesNoMemory) { pool_->RunOn(0, Lent(*this, false)); }
+TEST_F(ConnectionTest, WhatHasADigestIsCopied) { pool_->RunOn(0, Lent(*this, true)); }
 
 class SlowUnitTest : public ConnectionTest {
  protected:

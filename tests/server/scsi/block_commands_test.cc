@@ -30,6 +30,39 @@ TEST_F(BlockCommandsTest, EveryReadGivesWhatEveryWriteWrote) {
   }
 }
 
+TEST_F(BlockCommandsTest, ReadsInPlaceGiveTheSameBytes) {
+  EXPECT_GOOD(Do(Cdb10(0x2a, 0, 3, 2), Fill(2, 0x22)));
+  disk_->lends = true;
+  for (const CdbBytes& cdb : {Cdb({0x08, 0, 0, 3, 2}), Cdb10(0x28, 0, 3, 2), Cdb12(0xa8, 0, 3, 2),
+                              Cdb16(0x88, 0, 3, 2)}) {
+    EXPECT_EQ(Do(cdb).data, Fill(2, 0x22));
+  }
+  EXPECT_EQ(in_place_, 4);
+  EXPECT_TRUE(Do(Cdb10(0x28, 0, 3, 0)).data.empty());
+  EXPECT_EQ(in_place_, 5);
+  EXPECT_EQ(disk_->submitted[static_cast<int>(IoOp::kRead)], 0);
+}
+
+TEST_F(BlockCommandsTest, ReadsInPlaceAreRefusedAsAllOthers) {
+  disk_->lends = true;
+  EXPECT_FAILS(Do(Cdb10(0x28, 0, kBlocks, 1)), kLbaOutOfRange);
+  EXPECT_FAILS(Do(Cdb10(0x28, 0x01, 0, 1)), kInvalidFieldInCdb);
+  Initiator& b = Login(2, 1, /*read_only=*/false, /*keep_attention=*/true);
+  EXPECT_FAILS(Run(b, Cdb10(0x28, 0, 0, 1)), kPowerOn);
+  EXPECT_GOOD(Run(b, Cdb10(0x28, 0, 0, 1)));
+  EXPECT_GOOD(Do(Cdb({0x16})));
+  EXPECT_CONFLICT(Run(b, Cdb10(0x28, 0, 0, 1)));
+}
+
+TEST_F(BlockCommandsTest, OnlyReadsAreInPlace) {
+  disk_->lends = true;
+  EXPECT_GOOD(Do(Cdb10(0x2a, 0, 3, 1), Fill(1, 0x22)));
+  EXPECT_GOOD(Do(Cdb10(0x25, 0, 0, 0)));
+  EXPECT_GOOD(Do(Cdb({0x12, 0, 0, 0, 36})));
+  EXPECT_GOOD(Do(Cdb10(0x2f, 0, 3, 1)));
+  EXPECT_EQ(in_place_, 0);
+}
+
 TEST_F(BlockCommandsTest, SixByteLengthZeroIs256Blocks) {
   EXPECT_EQ(Do(Cdb({0x08, 0, 0, 0, 0})).data.size(), 256 * kTestBlockBytes);
 }
