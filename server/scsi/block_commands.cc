@@ -224,7 +224,8 @@ Task<ScsiResult> OrThenWrite(Command command, std::span<std::byte> data) {
 // field is one byte, so zero is what an initiator sends that asked for 256 blocks, and it must not
 // hear that a compare succeeded which never was (libiscsi's suite asks for exactly this).
 Task<ScsiResult> CompareAndWrite(Command command) {
-  if (command.blocks == 0) return command.Fail(kInvalidFieldInCdb, {.information = {}, .field_pointer = 13});
+  if (command.blocks == 0)
+    return command.Fail(kInvalidFieldInCdb, {.information = {}, .field_pointer = 13});
   const size_t half = command.buffer.size() / 2;
   return CompareThenWrite(command, command.buffer.first(half), command.buffer.subspan(half));
 }
