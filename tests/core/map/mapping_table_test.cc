@@ -97,7 +97,8 @@ TEST_F(MappingTableTest, UnknownTypeIsRefusedWithTheKnownOnes) {
   const absl::Status status = Bad("0 8 zero\n8 8 nosuch /dev/a 0\n");
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   const std::string message(status.message());
-  EXPECT_THAT(message, StartsWith("line 2: nosuch: unknown target type; known types: delay error "));
+  EXPECT_THAT(message,
+              StartsWith("line 2: nosuch: unknown target type; known types: delay error "));
   EXPECT_THAT(message, HasSubstr(" self snapshot "));
   const auto violation = TableViolationIn(status);
   EXPECT_EQ(violation->line, 2);
@@ -193,7 +194,7 @@ TEST_F(MappingTableTest, FlushSetHasEachBackingOnceThenTargetsThatFlushThemselve
 TEST_F(MappingTableTest, DependenciesAreEachOnceInTheOrderOfFirstUse) {
   const auto table = Good("0 8 linear /dev/b 0\n8 8 linear /dev/a 0\n16 8 linear /dev/b 8\n");
   std::vector<std::string> names;
-  for (const DeviceRef& device : table->Dependencies()) names.push_back(device.name);
+  for (const DeviceRef& device : table->Dependencies()) names.push_back(device.name());
   EXPECT_THAT(names, ElementsAre("/dev/b", "/dev/a"));
 }
 
