@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <unordered_set>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
@@ -109,12 +110,14 @@ absl::Status MappingTable::CheckRowsKeepBlocksWhole(const TableSpec& spec) const
 
 void MappingTable::CollectDevices() {
   std::unordered_set<const BlockDevice*> flushed;
+  const BlockDevice* last = nullptr;
   for (const DeviceRef& device : Dependencies()) {
     sizes_at_build_.push_back({device.device.get(), device.device->size()});
   }
   for (const Row& row : rows_) {
     if (!row.target->flush_is_for_backings()) continue;
     for (const DeviceRef& backing : row.target->backings()) {
+      if (std::exchange(last, backing.device.get()) == backing.device.get()) continue;
       if (flushed.insert(backing.device.get()).second) flush_set_.push_back(backing.device.get());
     }
   }
@@ -158,8 +161,11 @@ std::string MappingTable::StatusText() const {
 std::vector<DeviceRef> MappingTable::Dependencies() const {
   std::vector<DeviceRef> devices;
   std::unordered_set<const BlockDevice*> seen;
+  const BlockDevice* last = nullptr;
   for (const Row& row : rows_) {
     for (const DeviceRef& backing : row.target->backings()) {
+      // Most rows lie on the device of the row before them.
+      if (std::exchange(last, backing.device.get()) == backing.device.get()) continue;
       if (seen.insert(backing.device.get()).second) devices.push_back(backing);
     }
   }

@@ -79,16 +79,18 @@ absl::Status CheckLine(const TableSpec::Line& line, std::string_view type,
 }  // namespace
 
 std::optional<std::span<const std::string_view>> WordSplitter::Split(std::string_view text,
-                                                                     Comments comments) {
+                                                                     Comments comments,
+                                                                     size_t words_max) {
   words_.clear();
   unquoted_.clear();
-  while (true) {
+  while (words_.size() < words_max) {
     while (!text.empty() && IsBlank(text[0])) text.remove_prefix(1);
     if (text.empty() || (text[0] == '#' && comments == Comments::kHash)) return words_;
     const std::optional<std::string_view> word = TakeWord(text, comments);
     if (!word.has_value()) return std::nullopt;
     words_.push_back(*word);
   }
+  return words_;
 }
 
 // REQUIRES: a word begins with `text`.
@@ -120,6 +122,9 @@ absl::StatusOr<TableSpec> TableSpec::Parse(std::string_view text) {
   std::string_view rest = *spec.text_;
   const auto lines = static_cast<size_t>(std::ranges::count(rest, '\n')) + 1;
   spec.lines_.reserve(std::min(lines, kRowsMax));
+  // Nothing can be wrong with how a row splits in a text without these.
+  const bool all_split = rest.find('\\') == rest.npos && rest.find('\0') == rest.npos;
+  const size_t words_max = all_split ? kFirstWords : SIZE_MAX;
   WordSplitter splitter;
   int number = 0;
   while (!rest.empty()) {
@@ -127,7 +132,7 @@ absl::StatusOr<TableSpec> TableSpec::Parse(std::string_view text) {
     const size_t end = rest.find('\n');
     const std::string_view this_line = rest.substr(0, end);
     rest = end == std::string_view::npos ? std::string_view() : rest.substr(end + 1);
-    const auto words = splitter.Split(this_line, Comments::kHash);
+    const auto words = splitter.Split(this_line, Comments::kHash, words_max);
     if (!words.has_value()) {
       return TableError(
           number, "", "couldn't split parameters",

@@ -34,8 +34,9 @@ class WordSplitter {
  public:
   // Blanks part the words, `\` takes the next character as it is (dm-table.c, dm_split_args).
   // Nothing if the text ends in a backslash or holds a NUL. The words are there until the next call
-  // and as long as `text`.
-  std::optional<std::span<const std::string_view>> Split(std::string_view text, Comments comments);
+  // and as long as `text`. What follows the first `words_max` is not looked at.
+  std::optional<std::span<const std::string_view>> Split(std::string_view text, Comments comments,
+                                                         size_t words_max = SIZE_MAX);
 
  private:
   std::optional<std::string_view> TakeWord(std::string_view& text, Comments comments);
