@@ -2,9 +2,11 @@
 // create, load, suspend, resume, clear, remove, rename, message, wait.
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
-#include <iterator>
+#include <istream>
 #include <memory>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -36,6 +38,19 @@ struct TableOptions {
   }
 };
 
+// Blocks, not characters: a table may have a hundred megabytes. False: reading failed.
+constexpr std::streamsize kReadBytes = 1 << 20;
+
+bool ReadAll(std::istream& in, std::string& text) {
+  while (in) {
+    const size_t before = text.size();
+    text.resize(before + kReadBytes);
+    in.read(text.data() + before, kReadBytes);
+    text.resize(before + static_cast<size_t>(in.gcount()));
+  }
+  return !in.bad();
+}
+
 // Code kOk, or the error has been shown.
 struct TableText {
   ExitCode code;
@@ -54,8 +69,11 @@ TableText ReadTable(Session& session, absl::string_view verb, const TableOptions
       return fail(ExitCode::kError,
                   absl::StrCat("table file ", options.file, ": ", std::strerror(errno)));
     }
-    std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-    if (file.bad()) return fail(ExitCode::kError, "reading the table file failed");
+    std::string text;
+    std::error_code no_file;  // then its length is not known
+    const uintmax_t length = std::filesystem::file_size(options.file, no_file);
+    if (!no_file) text.reserve(length + kReadBytes);
+    if (!ReadAll(file, text)) return fail(ExitCode::kError, "reading the table file failed");
     return {ExitCode::kOk, std::move(text)};
   }
   constexpr char kHow[] = "Give the table with --table or --table-file, or on standard input.";
@@ -63,8 +81,8 @@ TableText ReadTable(Session& session, absl::string_view verb, const TableOptions
     return fail(ExitCode::kUsage, absl::StrCat("no table. ", kHow));
   }
   std::istream& in = session.terminal().in;
-  std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  if (in.bad()) return fail(ExitCode::kError, "reading standard input failed");
+  std::string text;
+  if (!ReadAll(in, text)) return fail(ExitCode::kError, "reading standard input failed");
   if (text.empty()) {
     return fail(ExitCode::kUsage, absl::StrCat("standard input is empty. ", kHow));
   }

@@ -134,7 +134,7 @@ class DelayTarget final : public Target {
   std::string TableArgs() const override {
     std::string text;
     for (size_t i = 0; i < devices_.size(); ++i) {
-      absl::StrAppend(&text, i == 0 ? "" : " ", QuoteWord(devices_[i].name), " ",
+      absl::StrAppend(&text, i == 0 ? "" : " ", QuoteWord(devices_[i].name()), " ",
                       triples_[i].start.value(), " ", triples_[i].delay.count());
     }
     return text;

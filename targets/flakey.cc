@@ -132,7 +132,7 @@ class FlakeyTarget final : public Target {
 
   std::string TableArgs() const override {
     const std::vector<std::string> words = features_.Words();
-    std::string text = absl::StrCat(QuoteWord(device_.name), " ", start_.value(), " ", up_, " ",
+    std::string text = absl::StrCat(QuoteWord(device_.name()), " ", start_.value(), " ", up_, " ",
                                     down_, " ", words.size(), " ");
     for (const std::string& word : words) absl::StrAppend(&text, word, " ");
     return text;
@@ -210,9 +210,9 @@ class FeatureReader {
 
   absl::StatusOr<Features> Read() {
     while (left_ > 0) {
-      ASSIGN_OR_RETURN(const std::string word, args_.Word("Insufficient feature arguments"));
+      ASSIGN_OR_RETURN(const std::string_view word, args_.Word("Insufficient feature arguments"));
       --left_;
-      RETURN_IF_ERROR(ReadFeature(absl::AsciiStrToLower(word)));
+      RETURN_IF_ERROR(ReadFeature(absl::AsciiStrToLower(Absl(word))));
     }
     RETURN_IF_ERROR(CheckConflicts());
     return features_;
@@ -249,8 +249,8 @@ class FeatureReader {
     left_ -= 4;
     ASSIGN_OR_RETURN(features_.corrupt_byte, NumberIn(1, UINT32_MAX, "Invalid corrupt bio byte"));
     constexpr std::string_view kBadDirection = "Invalid corrupt bio direction (r or w)";
-    ASSIGN_OR_RETURN(const std::string word, args_.Word(kBadDirection));
-    const std::string direction = absl::AsciiStrToLower(word);
+    ASSIGN_OR_RETURN(const std::string_view word, args_.Word(kBadDirection));
+    const std::string direction = absl::AsciiStrToLower(Absl(word));
     if (direction != "r" && direction != "w") {
       return absl::InvalidArgumentError(Absl(kBadDirection));
     }

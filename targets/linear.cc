@@ -31,7 +31,13 @@ class LinearTarget final : public Target {
   }
 
   std::string TableArgs() const override {
-    return absl::StrCat(QuoteWord(device_.name), " ", start_.value());
+    std::string text;
+    AppendTableArgs(text);
+    return text;
+  }
+  void AppendTableArgs(std::string& text) const override {
+    AppendQuoted(device_.name(), text);
+    absl::StrAppend(&text, " ", start_.value());
   }
 
   std::span<const DeviceRef> backings() const override { return {&device_, 1}; }

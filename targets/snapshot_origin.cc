@@ -30,7 +30,7 @@ class SnapshotOriginTarget final : public Target {
 
   Task<Extent> ExtentAt(Sector first) override { return device_.device->ExtentAt(first); }
 
-  std::string TableArgs() const override { return QuoteWord(device_.name); }
+  std::string TableArgs() const override { return QuoteWord(device_.name()); }
   std::span<const DeviceRef> backings() const override { return {&device_, 1}; }
 
  private:

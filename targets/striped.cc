@@ -67,7 +67,7 @@ class StripedTarget final : public Target {
   std::string TableArgs() const override {
     std::string text = absl::StrCat(devices_.size(), " ", chunk_);
     for (size_t i = 0; i < devices_.size(); ++i) {
-      absl::StrAppend(&text, " ", QuoteWord(devices_[i].name), " ", starts_[i].value());
+      absl::StrAppend(&text, " ", QuoteWord(devices_[i].name()), " ", starts_[i].value());
     }
     return text;
   }
@@ -77,7 +77,7 @@ class StripedTarget final : public Target {
     std::string text = absl::StrCat(devices_.size());
     std::string health;
     for (size_t i = 0; i < devices_.size(); ++i) {
-      absl::StrAppend(&text, " ", QuoteWord(devices_[i].name));
+      absl::StrAppend(&text, " ", QuoteWord(devices_[i].name()));
       health.push_back(failed_[i].load(std::memory_order_relaxed) ? 'D' : 'A');
     }
     return absl::StrCat(text, " 1 ", health);

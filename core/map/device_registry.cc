@@ -4,7 +4,7 @@
 #include <random>
 #include <unordered_map>
 
-#include "absl/container/flat_hash_map.h"
+#include "absl/container/node_hash_map.h"
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -60,11 +60,15 @@ class DeviceRegistry::TableDevices final : public DeviceResolver {
   TableDevices(DeviceRegistry& registry, DeviceNode& user) : registry_(registry), user_(user) {}
 
   absl::StatusOr<DeviceRef> Open(std::string_view name, OpenMode mode) override {
-    const auto found = opened_.find(Absl(name));
-    if (found != opened_.end()) return found->second;
-    ASSIGN_OR_RETURN(DeviceRef ref, OpenNew(name, mode));
-    opened_[ref.name] = ref;
-    return ref;
+    // Most rows name the device of the row before them.
+    if (last_ != nullptr && last_->name() == name) return *last_;
+    auto found = opened_.find(Absl(name));
+    if (found == opened_.end()) {
+      ASSIGN_OR_RETURN(DeviceRef ref, OpenNew(name, mode));
+      found = opened_.emplace(ref.name(), std::move(ref)).first;
+    }
+    last_ = &found->second;
+    return *last_;
   }
 
  private:
@@ -90,7 +94,8 @@ class DeviceRegistry::TableDevices final : public DeviceResolver {
 
   DeviceRegistry& registry_;
   DeviceNode& user_;
-  absl::flat_hash_map<std::string, DeviceRef> opened_;
+  absl::node_hash_map<std::string, DeviceRef> opened_;
+  const DeviceRef* last_ = nullptr;  // one of them
   std::unordered_map<std::string, std::shared_ptr<BlockDevice>> mapped_;
 };
 

@@ -5,18 +5,40 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "core/block/block_device.h"
 
 namespace sectormap {
 
-// A counted hold on a device that a table uses. Copies share the hold; the device stays open, and
-// its open count raised, until the last is gone. Equal `device` pointers are the same device.
-struct DeviceRef {
+// A counted hold on a device that a table uses. Copies share the hold, and with it the name: a
+// million rows may have one each. The device stays open, and its open count raised, until the last
+// is gone. Equal `device` pointers are the same device.
+class DeviceRef {
+ public:
+  DeviceRef() = default;
+  // `name` is as the table gave it; `mapped`: another mapped device, not a backing device.
+  DeviceRef(std::shared_ptr<BlockDevice> opened, std::string name, bool mapped) {
+    auto named = std::make_shared<Named>(Named{std::move(opened), std::move(name), mapped});
+    named_ = named.get();
+    device = std::shared_ptr<BlockDevice>(std::move(named), named_->device.get());
+  }
+
+  // What `table` prints again. REQUIRES: a device.
+  const std::string& name() const { return named_->name; }
+  bool mapped() const { return named_->mapped; }
+
+  // Not to be set to another one: the name goes with it.
   std::shared_ptr<BlockDevice> device;
-  std::string name;     // as the table gave it; `table` prints it again
-  bool mapped = false;  // another mapped device, not a backing device
+
+ private:
+  struct Named {
+    std::shared_ptr<BlockDevice> device;
+    std::string name;
+    bool mapped;
+  };
+  const Named* named_ = nullptr;  // lives as long as `device`, which owns it
 };
 
 enum class OpenMode { kReadOnly, kReadWrite };

@@ -24,8 +24,9 @@ std::vector<size_t> BuildOrder(const std::vector<Saved>& all) {
     const absl::StatusOr<TableSpec> spec = TableSpec::Parse(all[i].live_table.value_or(""));
     if (!spec.ok()) continue;
     std::unordered_set<size_t> lower;
-    for (const TableRow& row : spec->rows()) {
-      for (const std::string& word : row.args) {
+    WordSplitter splitter;
+    for (const TableSpec::Line& line : spec->lines()) {
+      for (const std::string_view word : line.Split(splitter).args) {
         const auto found = index.find(MappedDeviceName(word));
         if (found != index.end() && found->second != i) lower.insert(found->second);
       }
@@ -61,7 +62,7 @@ MappedDevice::UnbuiltTable Unbuilt(const std::string& text, bool read_only) {
   const absl::StatusOr<TableSpec> spec = TableSpec::Parse(text);
   if (spec.ok()) {
     table.size = spec->size();
-    table.rows = spec->rows().size();
+    table.rows = spec->lines().size();
   }
   return table;
 }

@@ -171,6 +171,8 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   void CloseAndDrain();
   void UseTable(const MappingTable* table);
   void OpenAll();
+  absl::Status StartFirstTable(const MappingTable& table)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(verb_mutex_);
   absl::Status SuspendLocked(SuspendMode mode) ABSL_EXCLUSIVE_LOCKS_REQUIRED(verb_mutex_);
   void TellObservers(bool size_changed, bool read_only_changed);
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <unordered_set>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
@@ -25,22 +26,23 @@ std::string KnownTypes(const TargetRegistry& types) {
   return text;
 }
 
-absl::StatusOr<MappingTable::Row> BuildRow(const TableRow& row, bool read_only,
+absl::StatusOr<MappingTable::Row> BuildRow(const TableSpec::Line& line,
+                                           const TableSpec::Line::Words& words, bool read_only,
                                            const TargetRegistry& types, DeviceResolver& devices,
                                            TargetHost& host) {
-  const TargetType* type = types.Find(row.type);
+  const TargetType* type = types.Find(words.type);
   if (type == nullptr) {
-    return TableError(row.line, row.type, "unknown target type", KnownTypes(types));
+    return TableError(line.number, words.type, "unknown target type", KnownTypes(types));
   }
-  TargetArgs args(row.args, row.length, read_only, devices, host);
+  TargetArgs args(words.args, line.length, read_only, devices, host);
   absl::StatusOr<std::unique_ptr<Target>> target = type->create(args);
   if (!target.ok()) {
     const std::string usage = absl::StrCat("usage: <start> <length> ", Absl(type->name),
                                            type->usage.empty() ? "" : " ", Absl(type->usage));
-    return TableErrorAt(row.line, row.type, target.status(), usage);
+    return TableErrorAt(line.number, words.type, target.status(), usage);
   }
-  CHECK((*target)->size() == row.length);
-  return MappingTable::Row{row.start, row.length, type, *std::move(target)};
+  CHECK((*target)->size() == line.length);
+  return MappingTable::Row{line.start, line.length, type, *std::move(target)};
 }
 
 uint64_t BlockSectors(const BlockLimits& limits) {
@@ -59,11 +61,13 @@ absl::StatusOr<std::shared_ptr<const MappingTable>> MappingTable::Build(const Ta
   }
   std::shared_ptr<MappingTable> table(new MappingTable());
   table->read_only_ = read_only;
-  table->rows_.reserve(spec.rows().size());
+  table->rows_.reserve(spec.lines().size());
   std::vector<uint64_t> ends;
-  ends.reserve(spec.rows().size());
-  for (const TableRow& row : spec.rows()) {
-    ASSIGN_OR_RETURN(Row built, BuildRow(row, read_only, types, devices, host));
+  ends.reserve(spec.lines().size());
+  WordSplitter splitter;
+  for (const TableSpec::Line& line : spec.lines()) {
+    ASSIGN_OR_RETURN(Row built,
+                     BuildRow(line, line.Split(splitter), read_only, types, devices, host));
     ends.push_back(built.end().value());
     table->rows_.push_back(std::move(built));
   }
@@ -96,7 +100,7 @@ absl::Status MappingTable::CheckRowsKeepBlocksWhole(const TableSpec& spec) const
   }
   if (remaining == 0) return absl::OkStatus();
   const Row& row = rows_[last];
-  const int line = spec.rows()[last].line;
+  const int line = spec.lines()[last].number;
   return TableError(line, row.type->name,
                     absl::StrCat("table line ", line, " (start sect ", row.start.value(), " len ",
                                  row.length.value(), ") not aligned to h/w logical block size ",
@@ -106,12 +110,14 @@ absl::Status MappingTable::CheckRowsKeepBlocksWhole(const TableSpec& spec) const
 
 void MappingTable::CollectDevices() {
   std::unordered_set<const BlockDevice*> flushed;
+  const BlockDevice* last = nullptr;
   for (const DeviceRef& device : Dependencies()) {
     sizes_at_build_.push_back({device.device.get(), device.device->size()});
   }
   for (const Row& row : rows_) {
     if (!row.target->flush_is_for_backings()) continue;
     for (const DeviceRef& backing : row.target->backings()) {
+      if (std::exchange(last, backing.device.get()) == backing.device.get()) continue;
       if (flushed.insert(backing.device.get()).second) flush_set_.push_back(backing.device.get());
     }
   }
@@ -125,34 +131,41 @@ bool MappingTable::BackingShrank() const {
                      [](const SeenSize& seen) { return seen.device->size() < seen.size; });
 }
 
-std::string MappingTable::Text(std::string (*row_text)(const Row& row)) const {
+std::string MappingTable::Text(void (*append_words)(const Target& target,
+                                                    std::string& text)) const {
   std::string text;
   // A million rows are tens of megabytes: not copied each time they have doubled.
   text.reserve(rows_.size() * kUsualRowBytes);
   for (const Row& row : rows_) {
-    text += FormatRow(row.start, row.length, row.type->name, row_text(row));
+    // As FormatRow, without a string for each row.
+    absl::StrAppend(&text, row.start.value(), " ", row.length.value(), " ", Absl(row.type->name),
+                    " ");
+    append_words(*row.target, text);
     text += '\n';
   }
   return text;
 }
 
 std::string MappingTable::TableText() const {
-  return Text([](const Row& row) { return row.target->TableArgs(); });
+  return Text([](const Target& target, std::string& text) { target.AppendTableArgs(text); });
 }
 
 std::string MappingTable::TableTextToKeep() const {
-  return Text([](const Row& row) { return row.target->TableArgsToKeep(); });
+  return Text([](const Target& target, std::string& text) { text += target.TableArgsToKeep(); });
 }
 
 std::string MappingTable::StatusText() const {
-  return Text([](const Row& row) { return row.target->StatusArgs(); });
+  return Text([](const Target& target, std::string& text) { text += target.StatusArgs(); });
 }
 
 std::vector<DeviceRef> MappingTable::Dependencies() const {
   std::vector<DeviceRef> devices;
   std::unordered_set<const BlockDevice*> seen;
+  const BlockDevice* last = nullptr;
   for (const Row& row : rows_) {
     for (const DeviceRef& backing : row.target->backings()) {
+      // Most rows lie on the device of the row before them.
+      if (std::exchange(last, backing.device.get()) == backing.device.get()) continue;
       if (seen.insert(backing.device.get()).second) devices.push_back(backing);
     }
   }

@@ -80,7 +80,7 @@ class MappingTable {
   void StackLimits();
   absl::Status CheckRowsKeepBlocksWhole(const TableSpec& spec) const;
   void CollectDevices();
-  std::string Text(std::string (*row_text)(const Row& row)) const;
+  std::string Text(void (*append_words)(const Target& target, std::string& text)) const;
 
   struct SeenSize {
     const BlockDevice* device;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -28,8 +29,9 @@ size_t PlainLength(std::string_view text) {
   return static_cast<size_t>(end - text.begin());
 }
 
-// Those of a linear row.
-constexpr size_t kUsualWords = 5;
+// Of a row: start, length, type.
+constexpr size_t kTypeWord = 2;
+constexpr size_t kFirstWords = 3;
 
 bool ParseNumber(std::string_view word, uint64_t& value) {
   if (word.empty() || word[0] < '0' || word[0] > '9') return false;
@@ -37,40 +39,37 @@ bool ParseNumber(std::string_view word, uint64_t& value) {
   return error == std::errc() && end == word.data() + word.size();
 }
 
-absl::StatusOr<TableRow> ParseRow(std::vector<std::string> words, int line) {
-  TableRow row;
-  row.line = line;
+absl::StatusOr<TableSpec::Line> ParseLine(std::span<const std::string_view> words,
+                                          std::string_view text, int number) {
   uint64_t start = 0;
   uint64_t length = 0;
-  if (words.size() < 3 || !ParseNumber(words[0], start) || !ParseNumber(words[1], length)) {
-    return TableError(line, "", absl::StrFormat("Invalid format on line %d", line),
+  if (words.size() < kFirstWords || !ParseNumber(words[0], start) ||
+      !ParseNumber(words[1], length)) {
+    return TableError(number, "", absl::StrFormat("Invalid format on line %d", number),
                       "write `<start> <length> <target type> <arguments>`, with start and length "
                       "in sectors of 512 bytes");
   }
-  row.start = Sector(start);
-  row.length = SectorCount(length);
-  row.type = std::move(words[2]);
-  words.erase(words.begin(), words.begin() + 3);
-  row.args = std::move(words);
-  return row;
+  return TableSpec::Line{
+      .start = Sector(start), .length = SectorCount(length), .text = text, .number = number};
 }
 
 // The checks of dm_table_add_target that need no device, in its order.
-absl::Status CheckRow(const TableRow& row, SectorCount end_of_previous) {
-  if (row.length == SectorCount(0)) {
-    return TableError(row.line, row.type, "zero-length target",
+absl::Status CheckLine(const TableSpec::Line& line, std::string_view type,
+                       SectorCount end_of_previous) {
+  if (line.length == SectorCount(0)) {
+    return TableError(line.number, type, "zero-length target",
                       "give the row a length of at least one sector, or leave it out");
   }
-  if (!RangeFits(row.start, row.length, kMaxDeviceSectors)) {
+  if (!RangeFits(line.start, line.length, kMaxDeviceSectors)) {
     return TableError(
-        row.line, row.type, "too large device",
+        line.number, type, "too large device",
         absl::StrFormat("a device ends at sector %d at the latest", kMaxDeviceSectors.value()));
   }
-  if (row.start.offset() != end_of_previous) {
+  if (line.start.offset() != end_of_previous) {
     return TableError(
-        row.line, row.type, "Gap in table",
+        line.number, type, "Gap in table",
         absl::StrFormat(
-            "the row starts at sector %d and has to start at %d, where the %s", row.start.value(),
+            "the row starts at sector %d and has to start at %d, where the %s", line.start.value(),
             end_of_previous.value(),
             end_of_previous == SectorCount(0) ? "device begins" : "row before it ends"));
   }
@@ -79,46 +78,112 @@ absl::Status CheckRow(const TableRow& row, SectorCount end_of_previous) {
 
 }  // namespace
 
+std::optional<std::span<const std::string_view>> WordSplitter::Split(std::string_view text,
+                                                                     Comments comments,
+                                                                     size_t words_max) {
+  words_.clear();
+  unquoted_.clear();
+  while (words_.size() < words_max) {
+    while (!text.empty() && IsBlank(text[0])) text.remove_prefix(1);
+    if (text.empty() || (text[0] == '#' && comments == Comments::kHash)) return words_;
+    const std::optional<std::string_view> word = TakeWord(text, comments);
+    if (!word.has_value()) return std::nullopt;
+    words_.push_back(*word);
+  }
+  return words_;
+}
+
+// REQUIRES: a word begins with `text`.
+std::optional<std::string_view> WordSplitter::TakeWord(std::string_view& text, Comments comments) {
+  size_t plain = PlainLength(text);
+  if (plain == text.size() || IsBlank(text[plain])) {
+    return std::exchange(text, text.substr(plain)).substr(0, plain);
+  }
+  // Never longer than the text, so it stays where the words before this one are.
+  if (unquoted_.empty()) unquoted_.reserve(text.size());
+  const size_t begin = unquoted_.size();
+  while (!text.empty() && !IsBlank(text[0])) {
+    plain = PlainLength(text);
+    if (plain == 0) {
+      if (text[0] == '#' && comments == Comments::kHash) break;
+      if (text[0] == '\\') text.remove_prefix(1);
+      if (text.empty() || text[0] == '\0') return std::nullopt;
+      plain = 1;
+    }
+    unquoted_.append(text.substr(0, plain));
+    text.remove_prefix(plain);
+  }
+  return std::string_view(unquoted_).substr(begin);
+}
+
 absl::StatusOr<TableSpec> TableSpec::Parse(std::string_view text) {
   TableSpec spec;
-  const auto lines = static_cast<size_t>(std::ranges::count(text, '\n')) + 1;
-  spec.rows_.reserve(std::min(lines, kRowsMax));
-  int line = 0;
-  while (!text.empty()) {
-    ++line;
-    const size_t end = text.find('\n');
-    const std::string_view this_line = text.substr(0, end);
-    text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
-    std::optional<std::vector<std::string>> words = SplitWords(this_line, Comments::kHash);
+  spec.text_ = std::make_shared<const std::string>(text);
+  std::string_view rest = *spec.text_;
+  const auto lines = static_cast<size_t>(std::ranges::count(rest, '\n')) + 1;
+  spec.lines_.reserve(std::min(lines, kRowsMax));
+  // Nothing can be wrong with how a row splits in a text without these.
+  const bool all_split = rest.find('\\') == rest.npos && rest.find('\0') == rest.npos;
+  const size_t words_max = all_split ? kFirstWords : SIZE_MAX;
+  WordSplitter splitter;
+  int number = 0;
+  while (!rest.empty()) {
+    ++number;
+    const size_t end = rest.find('\n');
+    const std::string_view this_line = rest.substr(0, end);
+    rest = end == std::string_view::npos ? std::string_view() : rest.substr(end + 1);
+    const auto words = splitter.Split(this_line, Comments::kHash, words_max);
     if (!words.has_value()) {
       return TableError(
-          line, "", "couldn't split parameters",
+          number, "", "couldn't split parameters",
           "a backslash quotes the character after it, and a table holds no NUL bytes");
     }
     if (words->empty()) continue;
-    if (spec.rows_.size() == kRowsMax) {
-      return TableError(line, "", absl::StrFormat("a table has at most %d rows", kRowsMax),
+    if (spec.lines_.size() == kRowsMax) {
+      return TableError(number, "", absl::StrFormat("a table has at most %d rows", kRowsMax),
                         "stack devices: give parts of the table names of their own");
     }
-    ASSIGN_OR_RETURN(TableRow row, ParseRow(*std::move(words), line));
-    RETURN_IF_ERROR(CheckRow(row, spec.size()));
-    spec.rows_.push_back(std::move(row));
+    ASSIGN_OR_RETURN(const Line line, ParseLine(*words, this_line, number));
+    RETURN_IF_ERROR(CheckLine(line, (*words)[kTypeWord], spec.size()));
+    spec.lines_.push_back(line);
   }
   return spec;
 }
 
 SectorCount TableSpec::size() const {
-  return rows_.empty() ? SectorCount(0) : (rows_.back().start + rows_.back().length).offset();
+  return lines_.empty() ? SectorCount(0) : (lines_.back().start + lines_.back().length).offset();
+}
+
+TableSpec::Line::Words TableSpec::Line::Split(WordSplitter& splitter) const {
+  const auto words = *splitter.Split(text, Comments::kHash);  // it could when it was parsed
+  return {words[kTypeWord], words.subspan(kFirstWords)};
+}
+
+std::vector<TableRow> TableSpec::Rows() const {
+  std::vector<TableRow> rows;
+  rows.reserve(lines_.size());
+  WordSplitter splitter;
+  for (const Line& line : lines_) {
+    const auto [type, args] = line.Split(splitter);
+    rows.push_back({.line = line.number,
+                    .start = line.start,
+                    .length = line.length,
+                    .type = std::string(type),
+                    .args = {args.begin(), args.end()}});
+  }
+  return rows;
 }
 
 std::string TableSpec::ToText() const {
   std::string text;
-  for (const TableRow& row : rows_) {
-    std::string args;
-    for (const std::string& word : row.args) {
-      absl::StrAppend(&args, args.empty() ? "" : " ", QuoteWord(word));
+  WordSplitter splitter;
+  for (const Line& line : lines_) {
+    const auto [type, args] = line.Split(splitter);
+    std::string quoted;
+    for (const std::string_view word : args) {
+      absl::StrAppend(&quoted, quoted.empty() ? "" : " ", QuoteWord(word));
     }
-    absl::StrAppend(&text, FormatRow(row.start, row.length, QuoteWord(row.type), args), "\n");
+    absl::StrAppend(&text, FormatRow(line.start, line.length, QuoteWord(type), quoted), "\n");
   }
   return text;
 }
@@ -129,49 +194,29 @@ std::string FormatRow(Sector start, SectorCount length, std::string_view type,
 }
 
 std::optional<std::vector<std::string>> SplitWords(std::string_view text, Comments comments) {
-  std::vector<std::string> words;
-  words.reserve(kUsualWords);
-  bool in_word = false;
-  const auto take = [&](std::string_view part) {
-    if (in_word) {
-      words.back().append(part);
-    } else {
-      words.emplace_back(part);
-    }
-    in_word = true;
-  };
-  while (!text.empty()) {
-    if (const size_t plain = PlainLength(text); plain != 0) {
-      take(text.substr(0, plain));
-      text.remove_prefix(plain);
-      continue;
-    }
-    if (text[0] == '#' && comments == Comments::kHash) break;
-    if (IsBlank(text[0])) {
-      in_word = false;
-    } else {
-      if (text[0] == '\\') text.remove_prefix(1);
-      if (text.empty() || text[0] == '\0') return std::nullopt;
-      take(text.substr(0, 1));
-    }
-    text.remove_prefix(1);
-  }
-  return words;
+  WordSplitter splitter;
+  const auto words = splitter.Split(text, comments);
+  if (!words.has_value()) return std::nullopt;
+  return std::vector<std::string>(words->begin(), words->end());
 }
 
 std::string QuoteWord(std::string_view word) {
   std::string quoted;
   quoted.reserve(word.size());
-  while (!word.empty()) {
+  AppendQuoted(word, quoted);
+  return quoted;
+}
+
+void AppendQuoted(std::string_view word, std::string& text) {
+  while (true) {
     const size_t plain = PlainLength(word);
-    quoted.append(word.substr(0, plain));
+    text.append(word.substr(0, plain));
     word.remove_prefix(plain);
-    if (word.empty()) break;
-    quoted.push_back('\\');
-    quoted.push_back(word[0]);
+    if (word.empty()) return;
+    text.push_back('\\');
+    text.push_back(word[0]);
     word.remove_prefix(1);
   }
-  return quoted;
 }
 
 }  // namespace sectormap

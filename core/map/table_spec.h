@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// TableSpec: a mapping table as text, in dmsetup's grammar, parsed into rows that are in order and
+// TableSpec: a mapping table as text, in dmsetup's grammar, found to be rows that are in order and
 // leave no gap. No device is opened here.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -15,6 +16,7 @@
 
 namespace sectormap {
 
+// A row with words of its own, for who changes tables.
 struct TableRow {
   int line = 0;  // in the text it came from, from 1
   Sector start;
@@ -23,26 +25,64 @@ struct TableRow {
   std::vector<std::string> args;
 };
 
+// What ends the words: the end of the text, or in a table also an unquoted `#`.
+enum class Comments { kNone, kHash };
+
+// Takes one line or message after the other apart, in memory that it uses again: a table has a
+// million lines.
+class WordSplitter {
+ public:
+  // Blanks part the words, `\` takes the next character as it is (dm-table.c, dm_split_args).
+  // Nothing if the text ends in a backslash or holds a NUL. The words are there until the next call
+  // and as long as `text`. What follows the first `words_max` is not looked at.
+  std::optional<std::span<const std::string_view>> Split(std::string_view text, Comments comments,
+                                                         size_t words_max = SIZE_MAX);
+
+ private:
+  std::optional<std::string_view> TakeWord(std::string_view& text, Comments comments);
+
+  std::vector<std::string_view> words_;
+  std::string unquoted_;  // the words that do not stand in the text as they are
+};
+
 class TableSpec {
  public:
   // The kernel's DM_MAX_TARGETS; above it a table is refused before anything is allocated for it.
   static constexpr size_t kRowsMax = 1'048'576;
 
+  // One row: its numbers, and where the rest stands. Lives as long as the spec or a copy of it.
+  struct Line {
+    Sector start;
+    SectorCount length;
+    std::string_view text;
+    int number = 0;  // in the spec's text, from 1
+
+    // Until the splitter's next call.
+    struct Words {
+      std::string_view type;
+      std::span<const std::string_view> args;
+    };
+    Words Split(WordSplitter& splitter) const;
+  };
+
   // `<start> <length> <type> <args...>` per line; blank lines and `#` comments are skipped; `\`
   // quotes the next character. Refuses, naming the line and the type: bad numbers (`Invalid format
   // on line N`), `zero-length target`, `too large device`, `Gap in table` (also for an overlap,
-  // with the place where the row has to start).
+  // with the place where the row has to start). The text is copied.
   static absl::StatusOr<TableSpec> Parse(std::string_view text);
 
-  std::span<const TableRow> rows() const { return rows_; }
-  bool empty() const { return rows_.empty(); }
+  std::span<const Line> lines() const { return lines_; }
+  bool empty() const { return lines_.empty(); }
   SectorCount size() const;
 
+  // Copies of all rows.
+  std::vector<TableRow> Rows() const;
   // What Parse reads back as the same rows.
   std::string ToText() const;
 
  private:
-  std::vector<TableRow> rows_;
+  std::shared_ptr<const std::string> text_;  // shared, so that it stays where the lines are
+  std::vector<Line> lines_;
 };
 
 // `<start> <length> <type> <args>`, as `dmsetup table` and `dmsetup status` print a row: with the
@@ -50,12 +90,11 @@ class TableSpec {
 std::string FormatRow(Sector start, SectorCount length, std::string_view type,
                       std::string_view args);
 
-// The words of one line or message: blanks part them, `\` takes the next character as it is
-// (dm-table.c, dm_split_args). Nothing if the text ends in a backslash or holds a NUL.
-enum class Comments { kNone, kHash };  // kHash: an unquoted `#` ends the text, as in dmsetup
+// WordSplitter's words as copies.
 std::optional<std::vector<std::string>> SplitWords(std::string_view text, Comments comments);
 
 // A word as it must be written in a table to be read back: quotes blanks, `\` and `#`.
 std::string QuoteWord(std::string_view word);
+void AppendQuoted(std::string_view word, std::string& text);
 
 }  // namespace sectormap

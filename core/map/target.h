@@ -39,8 +39,11 @@ class Target : public BlockDevice {
   // The words after the type in `table`: what would create it again.
   virtual std::string TableArgs() const = 0;
 
-  // The same, for a table that is about to go live: without words that must not act a second time
-  // if everything ends right after the resume and starts again from what was kept.
+  // The same, at the end of `text`: for a type of which a table may have a million rows.
+  virtual void AppendTableArgs(std::string& text) const { text += TableArgs(); }
+
+  // The words once more, for a table that is about to go live: without words that must not act a
+  // second time if everything ends right after the resume and starts again from what was kept.
   virtual std::string TableArgsToKeep() const { return TableArgs(); }
 
   // The words after the type in `status`.

@@ -10,21 +10,21 @@
 
 namespace sectormap {
 
-absl::StatusOr<std::string> TargetArgs::Word(std::string_view error) {
+absl::StatusOr<std::string_view> TargetArgs::Word(std::string_view error) {
   if (words_.empty()) return TableError(0, "", error);
-  const std::string& word = words_.front();
+  const std::string_view word = words_.front();
   words_ = words_.subspan(1);
   return word;
 }
 
 absl::StatusOr<uint64_t> TargetArgs::Number(std::string_view error) {
-  ASSIGN_OR_RETURN(const std::string word, Word(error));
+  ASSIGN_OR_RETURN(const std::string_view word, Word(error));
   uint64_t value = 0;
   const char* end = word.data() + word.size();
   const auto [rest, problem] = std::from_chars(word.data(), end, value);
   if (problem != std::errc() || rest != end) {
     return TableError(0, "", error,
-                      absl::StrCat("'", word, "' is not a decimal number of 0 or more"));
+                      absl::StrCat("'", Absl(word), "' is not a decimal number of 0 or more"));
   }
   return value;
 }
@@ -35,7 +35,7 @@ absl::StatusOr<Sector> TargetArgs::Place(std::string_view error) {
 }
 
 absl::StatusOr<DeviceRef> TargetArgs::Device(std::string_view error) {
-  ASSIGN_OR_RETURN(const std::string name, Word(error));
+  ASSIGN_OR_RETURN(const std::string_view name, Word(error));
   absl::StatusOr<DeviceRef> device =
       devices_.Open(name, read_only_ ? OpenMode::kReadOnly : OpenMode::kReadWrite);
   if (!device.ok()) {
@@ -49,7 +49,7 @@ absl::Status CheckFits(const DeviceRef& device, Sector start, SectorCount length
   const SectorCount size = device.device->size();
   if (!RangeFits(start, length, size)) {
     const std::string reason =
-        absl::StrCat(device.name, " too small for target: start=", start.value(),
+        absl::StrCat(device.name(), " too small for target: start=", start.value(),
                      ", len=", length.value(), ", dev_size=", size.value());
     if (start.offset() >= size)
       return TableError(0, "", reason, "the start is past its last sector");
@@ -67,7 +67,7 @@ absl::Status CheckFits(const DeviceRef& device, Sector start, SectorCount length
   return TableError(
       0, "",
       absl::StrCat(Absl(wrong), "=", wrong == "start" ? start.value() : length.value(),
-                   " not aligned to h/w logical block size ", block_bytes, " of ", device.name),
+                   " not aligned to h/w logical block size ", block_bytes, " of ", device.name()),
       absl::StrCat("use a multiple of ", block_sectors, " sectors"));
 }
 

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <span>
-#include <string>
 #include <string_view>
 
 #include "absl/status/statusor.h"
@@ -17,8 +16,9 @@ namespace sectormap {
 
 class TargetArgs {
  public:
-  // `length` is the row's; `read_only` the table's. Borrows `words`, `devices` and `host`.
-  TargetArgs(std::span<const std::string> words, SectorCount length, bool read_only,
+  // `length` is the row's; `read_only` the table's. Borrows `words`, what they view, `devices` and
+  // `host`.
+  TargetArgs(std::span<const std::string_view> words, SectorCount length, bool read_only,
              DeviceResolver& devices, TargetHost& host)
       : words_(words), length_(length), read_only_(read_only), devices_(devices), host_(host) {}
 
@@ -29,7 +29,8 @@ class TargetArgs {
   TargetHost& host() const { return host_; }
 
   // Each takes one word; `error` is the text of the refusal (InvalidArgument).
-  absl::StatusOr<std::string> Word(std::string_view error);
+  // The word is there as long as what the row was made from: until Create returns.
+  absl::StatusOr<std::string_view> Word(std::string_view error);
   // Decimal digits only, as the kernel's "%llu then nothing".
   absl::StatusOr<uint64_t> Number(std::string_view error);
   absl::StatusOr<Sector> Place(std::string_view error);
@@ -39,7 +40,7 @@ class TargetArgs {
   absl::StatusOr<DeviceRef> Device(std::string_view error);
 
  private:
-  std::span<const std::string> words_;
+  std::span<const std::string_view> words_;
   const SectorCount length_;
   const bool read_only_;
   DeviceResolver& devices_;

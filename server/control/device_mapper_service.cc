@@ -151,8 +151,8 @@ grpc::Status DeviceMapperService::GetDependencies(grpc::ServerContext*,
   if (!devices.ok()) return ToGrpc(devices.status());
   for (const DeviceRef& device : *devices) {
     v1::Dependency& dependency = *response->add_dependencies();
-    dependency.set_name(device.name);
-    dependency.set_mapped(device.mapped);
+    dependency.set_name(device.name());
+    dependency.set_mapped(device.mapped());
   }
   return grpc::Status::OK;
 }
@@ -201,7 +201,7 @@ grpc::Status DeviceMapperService::GetStats(grpc::ServerContext*, const v1::GetSt
   if (!backings.ok()) return ToGrpc(backings.status());
   for (const DeviceRef& backing : *backings) {
     const IoCounters* counters = CountersOf(*backing.device);
-    if (counters != nullptr) FillStats(backing.name, counters->Sum(), *response->add_backings());
+    if (counters != nullptr) FillStats(backing.name(), counters->Sum(), *response->add_backings());
   }
   return grpc::Status::OK;
 }

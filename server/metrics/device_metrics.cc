@@ -57,10 +57,10 @@ void AddDeviceFamilies(const DeviceRegistry& devices, Families& families) {
     if (!below.ok()) continue;        // removed since
     std::set<std::string_view> seen;  // a series may stand once only
     for (const DeviceRef& backing : *below) {
-      if (!seen.insert(backing.name).second) continue;
+      if (!seen.insert(backing.name()).second) continue;
       backing_info.Add({{"device", device.name},
-                        {"backing", backing.name},
-                        {"mapped", backing.mapped ? "true" : "false"}},
+                        {"backing", backing.name()},
+                        {"mapped", backing.mapped() ? "true" : "false"}},
                        1.0);
     }
   }

@@ -32,7 +32,8 @@ SqliteStatement::SqliteStatement(SqliteDatabase& database, std::string_view sql)
 
 SqliteStatement& SqliteStatement::Bind(std::string_view text) {
   if (result_ == SQLITE_OK) {
-    // SQLITE_STATIC would ask the caller to keep the bytes until Run(); a copy costs nothing here.
+    // SQLITE_STATIC would ask the caller to keep the bytes until Run(); a copy of a name or secret
+    // costs nothing.
     result_ = sqlite3_bind_text64(statement_.get(), next_parameter_++,
                                   text.data() == nullptr ? "" : text.data(), text.size(),
                                   SQLITE_TRANSIENT, SQLITE_UTF8);
@@ -43,6 +44,15 @@ SqliteStatement& SqliteStatement::Bind(std::string_view text) {
 SqliteStatement& SqliteStatement::Bind(const std::optional<std::string>& text) {
   if (text.has_value()) return Bind(std::string_view(*text));
   if (result_ == SQLITE_OK) result_ = sqlite3_bind_null(statement_.get(), next_parameter_++);
+  return *this;
+}
+
+SqliteStatement& SqliteStatement::BindInPlace(const std::optional<std::string>& text) {
+  if (!text.has_value()) return Bind(text);
+  if (result_ == SQLITE_OK) {
+    result_ = sqlite3_bind_text64(statement_.get(), next_parameter_++, text->data(), text->size(),
+                                  SQLITE_STATIC, SQLITE_UTF8);
+  }
   return *this;
 }
 
@@ -125,8 +135,8 @@ absl::Status SqliteDatabase::Execute(const std::string& sql) {
 }
 
 absl::Status SqliteDatabase::Error(int result) const {
-  // A commit that fails leaves no sqlite3_system_errno (SQLite 3.40), but errno is still that of the
-  // system call.
+  // A commit that fails leaves no sqlite3_system_errno (SQLite 3.40), but errno is still that of
+  // the system call.
   const int last_error = errno;
   const std::string what = absl::StrCat("state database ", path_, ": ",
                                         handle_ ? sqlite3_errmsg(handle_.get()) : "no memory");

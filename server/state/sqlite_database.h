@@ -30,6 +30,8 @@ class SqliteStatement {
   SqliteStatement& Bind(const std::string& text) { return Bind(std::string_view(text)); }
   SqliteStatement& Bind(int64_t number);
   SqliteStatement& Bind(bool truth) { return Bind(int64_t{truth}); }
+  // For what may be a hundred megabytes: `text` is not copied, so it stays until Run().
+  SqliteStatement& BindInPlace(const std::optional<std::string>& text);
   SqliteStatement& BindBlob(std::string_view bytes);
 
   // True: a row is there to be read. False: the statement has ended.

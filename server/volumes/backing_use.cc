@@ -89,9 +89,9 @@ BackingUse BackingUse::Read(const DeviceRegistry& registry, BackingSource& backi
       std::map<std::string, std::shared_ptr<const BlockDevice>> devices;
       const auto opened = registry.Dependencies(info.name, slot);
       if (opened.ok()) {
-        for (const DeviceRef& ref : *opened) devices[ref.name] = ref.device;
+        for (const DeviceRef& ref : *opened) devices[ref.name()] = ref.device;
       }
-      for (const TableRow& row : spec->rows()) {
+      for (const TableRow& row : spec->Rows()) {
         for (DevicePart& part : PartsOf(row)) {
           auto known = devices.find(part.device);
           // A device that the table names in two ways, or one of a table that was not built.

@@ -49,13 +49,13 @@ std::vector<std::string> SuspendOrder(const DeviceRegistry& registry,
       const auto below = registry.Dependencies(info.name, slot);
       if (!below.ok()) continue;
       for (const DeviceRef& lower : *below) {
-        if (lower.mapped) graph.AddEdge(info.name, std::string(MappedDeviceName(lower.name)));
+        if (lower.mapped()) graph.AddEdge(info.name, std::string(MappedDeviceName(lower.name())));
       }
       const absl::StatusOr<std::string> text = registry.Table(info.name, slot);
       if (!text.ok()) continue;
       const absl::StatusOr<TableSpec> spec = TableSpec::Parse(*text);
       if (!spec.ok()) continue;
-      for (const TableRow& row : spec->rows()) {
+      for (const TableRow& row : spec->Rows()) {
         if (row.type == "snapshot-origin" || row.type == "snapshot-merge") {
           origins[OriginKey(row)].insert(info.name);
         } else if (row.type == "snapshot") {

@@ -68,7 +68,7 @@ void MadeFiles::Sweep() {
       const absl::StatusOr<std::string> text = registry.Table(info.name, slot);
       const absl::StatusOr<TableSpec> spec = TableSpec::Parse(text.ok() ? *text : "");
       if (!spec.ok()) continue;
-      for (const TableRow& row : spec->rows()) {
+      for (const TableRow& row : spec->Rows()) {
         for (const std::string& word : row.args) unused.erase(word);
       }
     }

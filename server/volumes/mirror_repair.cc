@@ -72,11 +72,12 @@ std::string Mirrors::TakeFailedLegsOut(const std::string& device) {
   if (recipes_.operations.ReservedBy(device).has_value()) return "";
   const absl::StatusOr<TableSpec> spec = TableSpec::Parse(table->TableText());
   if (!spec.ok()) return "";
+  const std::vector<TableRow> rows = spec->Rows();
   for (const MirrorStatus& status : all) {
     const std::set<size_t> failed = FailedLegs(status);
     if (failed.empty()) continue;
-    const auto row = std::ranges::find(spec->rows(), status.start, &TableRow::start);
-    if (row == spec->rows().end()) continue;
+    const auto row = std::ranges::find(rows, status.start, &TableRow::start);
+    if (row == rows.end()) continue;
     const std::optional<MirrorRow> mirror = MirrorRow::Parse(*row);
     if (!mirror.has_value() || !mirror->HasFeature("handle_errors") ||
         mirror->HasFeature("keep_log")) {

@@ -78,9 +78,7 @@ absl::StatusOr<Mirrors::Target> Mirrors::FindTarget(const VolumeTree& tree,
                                                     const std::string& device) const {
   ASSIGN_OR_RETURN(Volume volume, tree.Find(device));
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(volume.body_table));
-  Target target{.volume = std::move(volume),
-                .rows = {spec.rows().begin(), spec.rows().end()},
-                .mirror = std::nullopt};
+  Target target{.volume = std::move(volume), .rows = spec.Rows(), .mirror = std::nullopt};
   if (target.rows.size() == 1) target.mirror = MirrorRow::Parse(target.rows.front());
   return target;
 }
@@ -292,14 +290,14 @@ absl::StatusOr<TogetherRequest> Mirrors::PlanWithout(const std::string& body, co
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(text));
   Restack changes;
   const std::string image = ImageOf(body);
-  if (rest.legs.size() == 1 && spec.rows().size() == 1 && rest.legs[0].start == 0 &&
+  if (rest.legs.size() == 1 && spec.lines().size() == 1 && rest.legs[0].start == 0 &&
       MappedDeviceName(rest.legs[0].device) == image) {
     ASSIGN_OR_RETURN(std::string table, registry.Table(image, TableSlot::kLive));
     changes.Replace(body, std::move(table));
     changes.Remove(image);
     return changes.Take();
   }
-  std::vector<TableRow> rows(spec.rows().begin(), spec.rows().end());
+  std::vector<TableRow> rows = spec.Rows();
   for (TableRow& one : rows) {
     if (one.start != row.start) continue;
     if (rest.legs.size() == 1) {
@@ -310,7 +308,7 @@ absl::StatusOr<TogetherRequest> Mirrors::PlanWithout(const std::string& body, co
   }
   changes.Replace(body, TableText(rows));
   // A first leg of our making that has failed is of no use to anybody.
-  if (spec.rows().size() == 1 && MappedDeviceName(mirror.legs[0].device) == image &&
+  if (spec.lines().size() == 1 && MappedDeviceName(mirror.legs[0].device) == image &&
       legs.contains(0)) {
     changes.Remove(image);
   }

@@ -197,7 +197,7 @@ absl::StatusOr<MovePlan> Moves::Prepare(const MoveRequest& request) {
   ASSIGN_OR_RETURN(const std::shared_ptr<BlockDevice> from, recipes_.Open(request.from));
   ASSIGN_OR_RETURN(const auto below, registry.Dependencies(volume.body, TableSlot::kLive));
   std::map<std::string, const BlockDevice*> devices;
-  for (const DeviceRef& ref : below) devices[ref.name] = ref.device.get();
+  for (const DeviceRef& ref : below) devices[ref.name()] = ref.device.get();
   const auto is_from = [&](const std::string& word) {
     const auto known = devices.find(word);
     return known != devices.end() ? known->second == from.get() : word == request.from;
@@ -205,8 +205,9 @@ absl::StatusOr<MovePlan> Moves::Prepare(const MoveRequest& request) {
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(volume.body_table));
   MovePlan plan{
       .body = volume.body, .from = request.from, .to = request.to, .pieces = {}, .others = {}};
+  const std::vector<TableRow> rows = spec.Rows();
   uint64_t moved = 0;
-  for (const TableRow& row : spec.rows()) {
+  for (const TableRow& row : rows) {
     const bool linear = row.type == "linear" && row.args.size() == 2;
     if (linear && is_from(row.args[0])) moved += row.length.value();
   }
@@ -214,7 +215,7 @@ absl::StatusOr<MovePlan> Moves::Prepare(const MoveRequest& request) {
                              ? std::max(request.piece_sectors, kMoveRegionSectors)
                              : std::max(kPieceSectors, moved / kPiecesWanted);
   uint64_t to_at = request.to_start;
-  for (const TableRow& row : spec.rows()) {
+  for (const TableRow& row : rows) {
     uint64_t from_at = 0;
     if (row.type == "linear" && row.args.size() == 2 && is_from(row.args[0]) &&
         absl::SimpleAtoi(row.args[1], &from_at)) {
@@ -277,7 +278,7 @@ absl::Status Moves::CheckTableIs(const MovePlan& plan) const {
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(text));
   const std::vector<TableRow> expected = plan.Rows();
   const bool same =
-      std::ranges::equal(spec.rows(), expected, [](const TableRow& a, const TableRow& b) {
+      std::ranges::equal(spec.Rows(), expected, [](const TableRow& a, const TableRow& b) {
         return a.start == b.start && a.length == b.length && a.type == b.type &&
                (a.type != "linear" || a.args.back() == b.args.back());
       });

@@ -111,7 +111,7 @@ class VolumeCatalog::Together {
     const auto below = registry_.Dependencies(name, TableSlot::kLive);
     if (!below.ok()) return true;
     return std::ranges::any_of(*below, [this](const DeviceRef& lower) {
-      return lower.mapped && MeetsSuspended(std::string(MappedDeviceName(lower.name)));
+      return lower.mapped() && MeetsSuspended(std::string(MappedDeviceName(lower.name())));
     });
   }
 

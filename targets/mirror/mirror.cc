@@ -27,14 +27,14 @@ absl::Status LogError(std::string_view why,
 }
 
 absl::StatusOr<SectorCount> ReadRegionSize(TargetArgs& args) {
-  ASSIGN_OR_RETURN(const std::string word, args.Word("Insufficient mirror log arguments"));
+  ASSIGN_OR_RETURN(const std::string_view word, args.Word("Insufficient mirror log arguments"));
   const uint64_t length = args.length().value();
   uint64_t size = 0;
   const char* end = word.data() + word.size();
   const auto [rest, problem] = std::from_chars(word.data(), end, size);
   const bool number = problem == std::errc() && rest == end;
   if (!number || size < 2 || size > length || !std::has_single_bit(size) || size > UINT32_MAX) {
-    return LogError(absl::StrCat("invalid region size ", word,
+    return LogError(absl::StrCat("invalid region size ", Absl(word),
                                  "; it is a power of two from 2 to the row's length"));
   }
   if (length / size >= kRegionsMax) {
@@ -54,19 +54,19 @@ absl::Status CheckLogFits(const DeviceRef& log, uint64_t regions) {
   const ByteCount need = LogImage::SizeFor(regions, log.device->limits().logical_block_bytes);
   if (WholeSectors(need) <= log.device->size()) return absl::OkStatus();
   return LogError(
-      absl::StrCat("log device ", log.name, " too small: need ", need.value(), " bytes"));
+      absl::StrCat("log device ", log.name(), " too small: need ", need.value(), " bytes"));
 }
 
 // The words up to the number of legs.
 absl::Status ReadLog(TargetArgs& args, MirrorOptions& options) {
   constexpr std::string_view kFewWords = "Insufficient mirror log arguments";
   if (args.left() < 2) return absl::InvalidArgumentError(Absl(kFewWords));
-  ASSIGN_OR_RETURN(const std::string type, args.Word(kFewWords));
+  ASSIGN_OR_RETURN(const std::string_view type, args.Word(kFewWords));
   ASSIGN_OR_RETURN(const uint64_t words, args.Number("Invalid mirror log argument count"));
   if (words > args.left()) return absl::InvalidArgumentError(Absl(kFewWords));
   const bool disk = type == "disk";
   if (!disk && type != "core") {
-    return LogError(absl::StrCat("Module for logging type \"", type, "\" not found"));
+    return LogError(absl::StrCat("Module for logging type \"", Absl(type), "\" not found"));
   }
   const uint64_t least = disk ? 2 : 1;
   if (words < least || words > least + 1) {
@@ -78,9 +78,9 @@ absl::Status ReadLog(TargetArgs& args, MirrorOptions& options) {
   }
   ASSIGN_OR_RETURN(options.region_size, ReadRegionSize(args));
   if (words > least) {
-    ASSIGN_OR_RETURN(const std::string word, args.Word(kFewWords));
+    ASSIGN_OR_RETURN(const std::string_view word, args.Word(kFewWords));
     if (word != "sync" && word != "nosync") {
-      return LogError(absl::StrCat("unrecognised sync argument to dirty region log: ", word));
+      return LogError(absl::StrCat("unrecognised sync argument to dirty region log: ", Absl(word)));
     }
     options.sync = word == "sync" ? MirrorOptions::Sync::kSync : MirrorOptions::Sync::kNoSync;
   }
@@ -111,7 +111,7 @@ absl::Status ReadFeatures(TargetArgs& args, MirrorOptions& options) {
     return absl::InvalidArgumentError("Not enough arguments to support feature count");
   }
   for (uint64_t i = 0; i < count; ++i) {
-    ASSIGN_OR_RETURN(const std::string word, args.Word("Unrecognised feature requested"));
+    ASSIGN_OR_RETURN(const std::string_view word, args.Word("Unrecognised feature requested"));
     if (word == "handle_errors") {
       options.handle_errors = true;
     } else if (word == "keep_log") {

@@ -330,11 +330,11 @@ std::string MirrorTarget::TableWords(MirrorOptions::Sync sync) const {
                                                                        : "";
   const int words = (log_ != nullptr ? 2 : 1) + (word.empty() ? 0 : 1);
   std::string text = log_ != nullptr
-                         ? absl::StrCat("disk ", words, " ", QuoteWord(log_->device().name), " ")
+                         ? absl::StrCat("disk ", words, " ", QuoteWord(log_->device().name()), " ")
                          : absl::StrCat("core ", words, " ");
   absl::StrAppend(&text, options_.region_size.value(), Absl(word), " ", legs_.size());
   for (size_t leg = 0; leg < legs_.size(); ++leg) {
-    absl::StrAppend(&text, " ", QuoteWord(legs_[leg].device.name), " ", legs_[leg].start.value());
+    absl::StrAppend(&text, " ", QuoteWord(legs_[leg].device.name()), " ", legs_[leg].start.value());
   }
   if (options_.handle_errors) {
     absl::StrAppend(&text, options_.keep_log ? " 2 handle_errors keep_log" : " 1 handle_errors");
@@ -345,12 +345,12 @@ std::string MirrorTarget::TableWords(MirrorOptions::Sync sync) const {
 std::string MirrorTarget::StatusArgs() const {
   std::string text = absl::StrCat(legs_.size());
   for (size_t leg = 0; leg < legs_.size(); ++leg) {
-    absl::StrAppend(&text, " ", QuoteWord(legs_[leg].device.name));
+    absl::StrAppend(&text, " ", QuoteWord(legs_[leg].device.name()));
   }
   absl::StrAppend(&text, " ", regions_.in_sync_count(), "/", regions_.count(), " 1 ",
                   legs_.Health());
   if (log_ == nullptr) return absl::StrCat(text, " 1 core");
-  return absl::StrCat(text, " 3 disk ", QuoteWord(log_->device().name), " ",
+  return absl::StrCat(text, " 3 disk ", QuoteWord(log_->device().name()), " ",
                       std::string(1, log_->health()));
 }
 

@@ -32,7 +32,7 @@ absl::Status ReadKind(std::string_view word, SnapshotArgs& row) {
       absl::StrCat("Unsupported persistent store option: ", std::string(word.substr(1))));
 }
 
-absl::StatusOr<uint64_t> ReadChunk(const std::string& word, const SnapshotArgs& row) {
+absl::StatusOr<uint64_t> ReadChunk(std::string_view word, const SnapshotArgs& row) {
   uint32_t chunk = 0;
   const char* end = word.data() + word.size();
   const auto [rest, problem] = std::from_chars(word.data(), end, chunk);
@@ -55,7 +55,7 @@ absl::Status ReadFeatures(TargetArgs& args, SnapshotArgs& row) {
   ASSIGN_OR_RETURN(const uint64_t count, args.Number(kWrongNumber));
   if (count > 2 || count != args.left()) return TableError(0, "", kWrongNumber);
   while (args.left() > 0) {
-    ASSIGN_OR_RETURN(const std::string word, args.Word(kWrongNumber));
+    ASSIGN_OR_RETURN(const std::string_view word, args.Word(kWrongNumber));
     if (word == "discard_zeroes_cow") {
       row.discard_zeroes_cow = true;
     } else if (word == "discard_passdown_origin") {
@@ -80,8 +80,8 @@ absl::StatusOr<SnapshotArgs> SnapshotArgs::Read(TargetArgs& args, bool merging) 
   if (row.cow.device == row.origin.device) {
     return TableError(0, "", "COW device cannot be the same as origin device");
   }
-  ASSIGN_OR_RETURN(const std::string kind, args.Word("requires 4 or more arguments"));
-  ASSIGN_OR_RETURN(const std::string chunk, args.Word("requires 4 or more arguments"));
+  ASSIGN_OR_RETURN(const std::string_view kind, args.Word("requires 4 or more arguments"));
+  ASSIGN_OR_RETURN(const std::string_view chunk, args.Word("requires 4 or more arguments"));
   RETURN_IF_ERROR(ReadKind(kind, row));
   ASSIGN_OR_RETURN(const uint64_t chunk_sectors, ReadChunk(chunk, row));
   RETURN_IF_ERROR(ReadFeatures(args, row));
@@ -100,7 +100,7 @@ absl::StatusOr<SnapshotArgs> SnapshotArgs::Read(TargetArgs& args, bool merging) 
 
 std::string SnapshotArgs::TableArgs() const {
   std::string text =
-      absl::StrCat(QuoteWord(origin.name), " ", QuoteWord(cow.name), " ",
+      absl::StrCat(QuoteWord(origin.name()), " ", QuoteWord(cow.name()), " ",
                    kind == StoreKind::kTransient ? "N" : (overflow_allowed ? "PO" : "P"), " ",
                    snapshot->chunk_sectors());
   const int features = discard_zeroes_cow + discard_passdown_origin;

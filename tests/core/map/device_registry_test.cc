@@ -146,7 +146,7 @@ TEST_F(DeviceRegistryTest, DependenciesAreEachOnce) {
   std::vector<std::string> names;
   const std::vector<DeviceRef> refs = *registry().Dependencies("x", TableSlot::kLive);
   for (const DeviceRef& ref : refs) {
-    names.push_back(ref.name + (ref.mapped ? " mapped" : ""));
+    names.push_back(ref.name() + (ref.mapped() ? " mapped" : ""));
   }
   EXPECT_THAT(names, ElementsAre("/dev/a", "low mapped"));
   EXPECT_THAT(*registry().Dependencies("x", TableSlot::kInactive), IsEmpty());

@@ -194,7 +194,7 @@ TEST_F(MappingTableTest, FlushSetHasEachBackingOnceThenTargetsThatFlushThemselve
 TEST_F(MappingTableTest, DependenciesAreEachOnceInTheOrderOfFirstUse) {
   const auto table = Good("0 8 linear /dev/b 0\n8 8 linear /dev/a 0\n16 8 linear /dev/b 8\n");
   std::vector<std::string> names;
-  for (const DeviceRef& device : table->Dependencies()) names.push_back(device.name);
+  for (const DeviceRef& device : table->Dependencies()) names.push_back(device.name());
   EXPECT_THAT(names, ElementsAre("/dev/b", "/dev/a"));
 }
 

@@ -4,6 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
+#include <string>
+#include <vector>
+
 #include "core/map/table_error.h"
 
 namespace sectormap {
@@ -25,19 +29,77 @@ TEST(TableSpecTest, ReadsRowsCommentsAndBlankLines) {
       "  0 8192 linear /dev/vdd 0  \n"
       "8192 4096\tlinear /dev/vde 100 # the rest\r\n"
       "12288 8 error");
-  ASSERT_EQ(spec.rows().size(), 3u);
-  EXPECT_EQ(spec.rows()[0].line, 3);
-  EXPECT_EQ(spec.rows()[1].start, Sector(8192));
-  EXPECT_EQ(spec.rows()[1].length, SectorCount(4096));
-  EXPECT_EQ(spec.rows()[1].type, "linear");
-  EXPECT_THAT(spec.rows()[1].args, ElementsAre("/dev/vde", "100"));
-  EXPECT_THAT(spec.rows()[2].args, ElementsAre());
+  const std::vector<TableRow> rows = spec.Rows();
+  ASSERT_EQ(rows.size(), 3u);
+  EXPECT_EQ(rows[0].line, 3);
+  EXPECT_EQ(rows[1].start, Sector(8192));
+  EXPECT_EQ(rows[1].length, SectorCount(4096));
+  EXPECT_EQ(rows[1].type, "linear");
+  EXPECT_THAT(rows[1].args, ElementsAre("/dev/vde", "100"));
+  EXPECT_THAT(rows[2].args, ElementsAre());
   EXPECT_EQ(spec.size(), SectorCount(12296));
 }
 
 TEST(TableSpecTest, BackslashQuotesTheNextCharacter) {
   const TableSpec spec = MustParse("0 8 linear /dev/a\\ b\\#c\\\\d 0");
-  EXPECT_THAT(spec.rows()[0].args, ElementsAre("/dev/a b#c\\d", "0"));
+  EXPECT_THAT(spec.Rows()[0].args, ElementsAre("/dev/a b#c\\d", "0"));
+}
+
+TEST(TableSpecTest, QuotedWordsStandBesidePlainOnesInAnyLine) {
+  const std::vector<TableRow> rows = MustParse(
+                                         "0 8 linear /plain a\\ b c\\#d /end # \\x\n"
+                                         "8 8 \\lin\\ear /plain\n"
+                                         "16 8 linear \\ \\  x#no\n")
+                                         .Rows();
+  ASSERT_EQ(rows.size(), 3u);
+  EXPECT_THAT(rows[0].args, ElementsAre("/plain", "a b", "c#d", "/end"));
+  EXPECT_EQ(rows[1].type, "linear");
+  EXPECT_THAT(rows[1].args, ElementsAre("/plain"));
+  EXPECT_THAT(rows[2].args, ElementsAre("  ", "x"));
+}
+
+TEST(TableSpecTest, NumbersMayBeQuoted) {
+  EXPECT_EQ(MustParse("\\0 1\\6 error").size(), SectorCount(16));
+}
+
+TEST(TableSpecTest, LinesLiveAsLongAsACopyOfTheSpec) {
+  std::optional<TableSpec> first = MustParse("0 8 a b");
+  const TableSpec copy = *first;
+  const TableSpec moved = *std::move(first);
+  first.reset();
+  EXPECT_EQ(copy.ToText(), "0 8 a b\n");
+  EXPECT_EQ(moved.ToText(), "0 8 a b\n");
+}
+
+TEST(TableSpecTest, KeepsNothingOfTheTextItWasGiven) {
+  std::string text = "0 8 linear /dev/a 0\n";
+  const TableSpec spec = MustParse(text);
+  text.assign(text.size(), '#');
+  EXPECT_EQ(spec.ToText(), "0 8 linear /dev/a 0\n");
+}
+
+TEST(WordSplitterTest, EachCallGivesItsOwnWords) {
+  WordSplitter splitter;
+  const auto words = [&](std::string_view text, Comments comments) {
+    const auto split = splitter.Split(text, comments);
+    return split.has_value() ? std::vector<std::string>(split->begin(), split->end())
+                             : std::vector<std::string>{"refused"};
+  };
+  EXPECT_THAT(words("one t\\ wo", Comments::kNone), ElementsAre("one", "t wo"));
+  EXPECT_THAT(words("a#b #c", Comments::kNone), ElementsAre("a#b", "#c"));
+  EXPECT_THAT(words("a#b #c", Comments::kHash), ElementsAre("a"));
+  EXPECT_THAT(words("  ", Comments::kNone), ElementsAre());
+  EXPECT_THAT(words(std::string_view("a\0b", 3), Comments::kNone), ElementsAre("refused"));
+  EXPECT_THAT(words(std::string_view("a\\\0b", 4), Comments::kNone), ElementsAre("refused"));
+  EXPECT_THAT(words("a\\", Comments::kNone), ElementsAre("refused"));
+  // Many quoted words, in memory that was made for a shorter text.
+  std::string text;
+  std::vector<std::string> expected;
+  for (int i = 0; i < 1000; ++i) {
+    text += "w\\ " + std::to_string(i) + " ";
+    expected.push_back("w " + std::to_string(i));
+  }
+  EXPECT_EQ(words(text, Comments::kNone), expected);
 }
 
 TEST(TableSpecTest, TextReadsBackAsTheSameRows) {
@@ -91,6 +153,9 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"OnlyAStart", "0", 1, "Invalid format on line 1"},
         Refusal{"NoType", "0 8", 1, "Invalid format on line 1"},
         Refusal{"CommentCutsTheType", "0 8 # linear", 1, "Invalid format on line 1"},
+        Refusal{"BackslashBeforeTheGap", "0 8 error\n16 8 linear /d\\\n24 8 error", 2,
+                "couldn't split parameters"},
+        Refusal{"BackslashInAComment", "0 8 error # \\\n16 8 error", 2, "Gap in table"},
         Refusal{"BackslashAtTheEnd", "0 8 linear /d\\", 1, "couldn't split parameters"}),
     [](const auto& info) { return info.param.name; });
 

@@ -24,13 +24,13 @@ class OneDisk final : public DeviceResolver {
 
 class TargetArgsTest : public testing::Test {
  protected:
-  TargetArgs Args(std::vector<std::string> words, bool read_only = false) {
+  TargetArgs Args(std::vector<std::string_view> words, bool read_only = false) {
     words_ = std::move(words);
     return TargetArgs(words_, SectorCount(8), read_only, devices_, host_);
   }
   OneDisk devices_;
   TestTargetHost host_;
-  std::vector<std::string> words_;
+  std::vector<std::string_view> words_;
 };
 
 TEST_F(TargetArgsTest, TakesWordsFromLeftToRight) {

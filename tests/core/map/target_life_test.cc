@@ -161,6 +161,22 @@ TEST_F(TargetLifeTest, ARefusedResumeLeavesTheDeviceSuspendedWithTheNewTable) {
   EXPECT_FALSE(InfoOf("x").suspended);
 }
 
+TEST_F(TargetLifeTest, ARefusedFirstResumeLeavesTheDeviceSuspendedToo) {
+  ASSERT_TRUE(registry().Create("x", {}).ok());
+  ASSERT_EQ(Load("x", "0 16 lively\n"), absl::OkStatus());
+  diary_.refuse_resume = true;
+  EXPECT_EQ(Message(registry().Resume("x")), "the store is damaged");
+  EXPECT_TRUE(InfoOf("x").suspended);
+  EXPECT_EQ(InfoOf("x").size, SectorCount(16));
+  std::vector<std::byte> data(Bytes(SectorCount(8)).value());
+  Pending read(*reactors_, 0, *registry().Find("x"), IoRequest::Read(Sector(0), data));
+  EXPECT_FALSE(read.done());
+  diary_.refuse_resume = false;
+  EXPECT_EQ(registry().Resume("x"), absl::OkStatus());
+  EXPECT_EQ(read.Wait(), IoStatus::kOk);
+  EXPECT_EQ(diary_.TakeAll(), "preresume preresume resume");
+}
+
 // The log of a mirror is cleaned after a flush of its legs: a leg that had gone before it, by the
 // order of their names, made all of an orderly end dirty.
 TEST_F(TargetLifeTest, AtTheEndADeviceGoesBeforeThoseBelowIt) {
