@@ -43,7 +43,7 @@ class SnapshotTarget final : public Target {
   Task<IoStatus> Submit(IoRequest request) override {
     switch (request.op) {
       case IoOp::kRead:
-        return snapshot_.Read(request);
+        return snapshot_.Read(*row_.origin.device, request);
       case IoOp::kWrite:
         return snapshot_.Write(request);
       case IoOp::kFlush:

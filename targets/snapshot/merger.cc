@@ -261,7 +261,7 @@ void Merger::Release(const std::vector<ExceptionRun>& batch, bool merged) {
     absl::MutexLock lock(&snapshot_.mutex_);
     if (merged) {
       snapshot_.store_->Forget(batch.size());
-      for (const ExceptionRun& run : batch) snapshot_.exceptions_.Remove(run.old_chunk);
+      for (const ExceptionRun& run : batch) snapshot_.RemoveException(run.old_chunk);
     }
     snapshot_.merging_chunks_.clear();
     wake.Take(snapshot_.merged_waiters_);

@@ -13,12 +13,22 @@
 namespace sectormap::targets {
 
 Snapshot::Snapshot(std::shared_ptr<BlockDevice> cow, std::unique_ptr<ExceptionStore> store,
-                   ExceptionTable exceptions, bool valid)
+                   ExceptionTable exceptions, SectorCount origin_size, bool valid)
     : cow_(std::move(cow)),
       store_(std::move(store)),
       chunk_shift_(std::countr_zero(store_->chunk_sectors())),
       state_(valid ? State::kValid : State::kInvalid),
-      exceptions_(std::move(exceptions)) {}
+      touched_((origin_size.value() + chunk_sectors() - 1) >> chunk_shift_),
+      settled_(touched_.capacity()),
+      exceptions_(std::move(exceptions)) {
+  absl::MutexLock lock(&mutex_);
+  uint64_t next = 0;
+  while (const std::optional<ExceptionRun> run = exceptions_.NextFrom(next)) {
+    touched_.Add(run->old_chunk, run->count);
+    settled_.Add(run->old_chunk, run->count);
+    next = run->old_chunk + run->count;
+  }
+}
 
 Snapshot::~Snapshot() {
   absl::MutexLock lock(&mutex_);

@@ -9,11 +9,27 @@
 // the chunk through the snapshot that went to the origin have ended; then the origin's write goes
 // on.
 //
-// Memory on top of the ExceptionTable: kCopyBytesMax for copies, about 200 bytes for each copy
-// under way, 16 for each read of the origin in flight.
+// Two sets answer most requests without the lock. Proof that they may:
+// - A chunk is *touched* from before its copy begins, as long as it has an exception. A read of
+//   chunks that are not goes to the origin; it says which they are (Reading) before it asks, and
+//   says so until it has ended or is tracked. A commit looks at Reading after the chunk was
+//   touched. In the one order of these four one sees the other: the read does what the lock says,
+//   or the commit waits for the end of the reactor's turn, and so of the read.
+// - A chunk is *settled* once its exception is in the table and durable, and all reads that went to
+//   the origin have ended: a write to the origin need not wait, also if the snapshot is becoming
+//   invalid. That stays so until the exception is removed, by a merge, while no origin asks and
+//   nobody reads (Merger has a way of its own, under the lock).
+// Both change under the lock. What they do not know of (an origin that has grown since) is asked
+// under it.
+//
+// Memory on top of the ExceptionTable: two bits for each chunk of the origin, taken page by page
+// (at most 16 MiB for 1 TiB in chunks of 16 KiB); 4 KiB of Reading; kCopyBytesMax for copies, about
+// 200 bytes for each copy under way, 16 for each tracked read of the origin in flight.
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -26,8 +42,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "core/async/reactor.h"
 #include "core/block/block_device.h"
 #include "core/map/target_host.h"
+#include "targets/snapshot/chunk_set.h"
 #include "targets/snapshot/exception_store.h"
 #include "targets/snapshot/exception_table.h"
 #include "targets/snapshot/waiter_list.h"
@@ -65,8 +83,9 @@ class Snapshot {
     bool merging = false;
   };
 
+  // `origin_size` is as it is now.
   Snapshot(std::shared_ptr<BlockDevice> cow, std::unique_ptr<ExceptionStore> store,
-           ExceptionTable exceptions, bool valid);
+           ExceptionTable exceptions, SectorCount origin_size, bool valid);
   // REQUIRES: nobody owns it.
   ~Snapshot();
 
@@ -85,8 +104,8 @@ class Snapshot {
 
   // --- I/O of the owner's device: on a reactor. ---
 
-  // kIoError once the snapshot is invalid.
-  Task<IoStatus> Read(IoRequest request);
+  // `origin` is the owner's. kIoError once the snapshot is invalid.
+  Task<IoStatus> Read(BlockDevice& origin, IoRequest request);
   // kIoError also after an overflow.
   Task<IoStatus> Write(IoRequest request);
   // Zeroes what has an exception; nothing happens to the rest, which goes on to read as the origin.
@@ -96,7 +115,10 @@ class Snapshot {
   // --- For a write to the origin: on a reactor. ---
 
   // True if the write need not wait: every chunk of the range has been copied.
-  bool IsCopied(Sector first, SectorCount count);
+  bool IsCopied(Sector first, SectorCount count) {
+    return settled_.HasAll(ChunkOf(first), ChunkCount(first, count)) ||
+           IsCopiedInTable(first, count);
+  }
   // Begins to copy what is missing, as far as buffers go.
   void StartCopies(Sector first, SectorCount count);
   // Ends when the snapshot no longer needs the origin's range: copied and durable, or invalid.
@@ -137,6 +159,7 @@ class Snapshot {
   struct Pending {
     ExceptionRun run;
     bool copied = false;
+    uint64_t readers = 0;       // a bit for each reactor whose turn has to end
     uint64_t buffer_bytes = 0;  // of kCopyBytesMax
     WaiterList waiters;
 
@@ -147,6 +170,7 @@ class Snapshot {
   struct After {
     absl::InlinedVector<Pending*, 4> copies;
     WaiterList wake;
+    uint64_t readers = 0;  // reactors that have to say that their turn has ended
     bool commit = false;
     bool invalidate = false;
     bool event = false;
@@ -167,7 +191,10 @@ class Snapshot {
     return SectorCount(sector.value() & (chunk_sectors() - 1));
   }
   uint64_t ChunkBytes() const { return chunk_sectors() * kSectorBytes; }
-  Segment SegmentAt(Sector first, SectorCount count) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint64_t ChunkCount(Sector first, SectorCount count) const {
+    return ChunkOf(first + count - SectorCount(1)) - ChunkOf(first) + 1;
+  }
+  Segment SegmentAt(Sector first, SectorCount count) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Chunks of the range that the snapshot has at all: [first, end).
   struct Chunks {
     uint64_t first;
@@ -176,13 +203,16 @@ class Snapshot {
   Chunks ChunksOf(Sector first, SectorCount count) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // --- snapshot_io.cc ---
-  Task<IoStatus> ReadPieces(IoRequest request);
+  Task<IoStatus> ReadAsTableSays(BlockDevice& origin, IoRequest request);
+  Task<IoStatus> ReadTracked(BlockDevice& origin, IoRequest request);
+  Task<IoStatus> ReadPieces(BlockDevice& origin, IoRequest request);
   Task<IoStatus> EndTracked(Task<IoStatus> read, size_t slot);
   Task<IoStatus> WriteSlowly(IoRequest request);
   Task<IoStatus> WriteWholeChunks(IoRequest request, Pending& pending);
   void StartEnds(const IoRequest& request);
 
   // --- snapshot_copy.cc ---
+  bool IsCopiedInTable(Sector first, SectorCount count);
   Pending* PendingAt(uint64_t chunk) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The first chunk of [chunk, end) that is neither copied nor free of what waits for it, or end.
   uint64_t FirstUnsettled(uint64_t chunk, uint64_t end) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -194,6 +224,11 @@ class Snapshot {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Settle(Pending* pending, After& after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AddExceptions(Pending* pending, After& after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RemoveException(uint64_t chunk) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SettleDrained(After& after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Reactors that are reading one of these chunks from the origin, one bit each.
+  uint64_t ReadersOf(const ExceptionRun& run) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TurnEnded(int reactor);
   void BecomeInvalid(After& after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsTracked(uint64_t first, uint64_t last) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   size_t Track(uint64_t first, uint64_t last) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -217,20 +252,41 @@ class Snapshot {
   void EndBatch(std::span<Pending* const> members, IoStatus status);
   Task<void> RunInvalidate();
 
-  const std::shared_ptr<BlockDevice> cow_;
+  // Chunks that a reactor reads from the origin in this turn, as they have not been touched.
+  struct alignas(64) Reading {
+    static constexpr int kCountBits = 16;
+    static_assert(kChunksAskedMax < 1 << kCountBits && kChunkSetMax <= uint64_t{1} << 48);
+
+    void Begin(uint64_t first, uint64_t count) { range.store(first << kCountBits | count); }
+    void End() { range.store(0, std::memory_order_release); }
+    bool Meets(const ExceptionRun& run) const {
+      const uint64_t now = range.load();
+      const uint64_t first = now >> kCountBits;
+      const uint64_t end = first + (now & ((1 << kCountBits) - 1));
+      return first < run.old_chunk + run.count && run.old_chunk < end;
+    }
+
+    std::atomic<uint64_t> range{0};  // the first chunk, and how many; 0: none
+  };
+
+  // One cache line: what a request needs that takes no lock.
+  alignas(64) const std::shared_ptr<BlockDevice> cow_;
   const std::unique_ptr<ExceptionStore> store_;
-  const int chunk_shift_;  // of sectors
+  const int chunk_shift_;     // of sectors
+  std::atomic<State> state_;  // changes under the lock
+  ChunkSet touched_;
+  ChunkSet settled_;
 
-  absl::Mutex life_mutex_;  // one TakeOver or LetGo at a time
-
-  // Held for look-ups, never across I/O.
+  // Another: what a look-up needs. Held for look-ups, never across I/O.
   mutable absl::Mutex mutex_ ABSL_ACQUIRED_AFTER(life_mutex_);
-  Owner owner_ ABSL_GUARDED_BY(mutex_);
-  bool owner_suspended_ ABSL_GUARDED_BY(mutex_) = false;
-  State state_ ABSL_GUARDED_BY(mutex_);
+  ExceptionTable exceptions_ ABSL_GUARDED_BY(mutex_);
   bool overflowed_ ABSL_GUARDED_BY(mutex_) = false;
   bool merge_failed_ ABSL_GUARDED_BY(mutex_) = false;
-  ExceptionTable exceptions_ ABSL_GUARDED_BY(mutex_);
+  bool owner_suspended_ ABSL_GUARDED_BY(mutex_) = false;
+  Owner owner_ ABSL_GUARDED_BY(mutex_);
+
+  std::array<Reading, kMaxReactors> readings_;
+  absl::Mutex life_mutex_;  // one TakeOver or LetGo at a time
 
   absl::btree_map<uint64_t, std::unique_ptr<Pending>> pending_ ABSL_GUARDED_BY(mutex_);
   std::deque<Pending*> commit_order_ ABSL_GUARDED_BY(mutex_);  // as allocated
@@ -248,7 +304,8 @@ class Snapshot {
   std::vector<Tracked> tracked_ ABSL_GUARDED_BY(mutex_);
   std::vector<size_t> free_slots_ ABSL_GUARDED_BY(mutex_);
 
-  // Coroutines of our own, and origins' writes inside: what has to end before an owner lets go.
+  // Coroutines of our own; origins' writes inside, and reactors that were asked for TurnEnded. What
+  // has to end before an owner lets go.
   uint64_t background_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t visitors_ ABSL_GUARDED_BY(mutex_) = 0;
 

@@ -2,6 +2,8 @@
 // Copy-on-write: who needs a chunk copied, the copies, the commits that many share, and what
 // becomes of a snapshot whose store is full or broken (drivers/md/dm-snap.c, __origin_write,
 // pending_complete).
+#include <bit>
+
 #include "absl/strings/str_cat.h"
 #include "core/async/next_turn.h"
 #include "core/base/check.h"
@@ -13,7 +15,8 @@ namespace sectormap::targets {
 
 // --- For origins ---
 
-bool Snapshot::IsCopied(Sector first, SectorCount count) {
+bool Snapshot::IsCopiedInTable(Sector first, SectorCount count) {
+  if (state_ == State::kInvalid) return true;
   absl::MutexLock lock(&mutex_);
   if (state_ == State::kInvalid) return true;
   if (state_ == State::kInvalidating) return false;
@@ -139,6 +142,7 @@ Snapshot::Pending* Snapshot::NewPending(uint64_t chunk, uint64_t wanted, Reason 
   auto pending = std::make_unique<Pending>();
   pending->run = {chunk, allocation.new_chunk, allocation.count};
   Pending* result = pending.get();
+  touched_.Add(chunk, allocation.count);
   pending_.emplace(chunk, std::move(pending));
   commit_order_.push_back(result);
   return result;
@@ -175,11 +179,48 @@ void Snapshot::Settle(Pending* pending, After& after) {
 
 void Snapshot::AddExceptions(Pending* pending, After& after) {
   CHECK(exceptions_.Insert(pending->run));
-  if (IsTracked(pending->run.old_chunk, pending->end() - 1)) {
-    draining_.push_back(pending);
-  } else {
+  pending->readers = ReadersOf(pending->run);
+  after.readers |= pending->readers;
+  draining_.push_back(pending);
+}
+
+void Snapshot::RemoveException(uint64_t chunk) {
+  settled_.Remove(chunk);
+  exceptions_.Remove(chunk);
+  touched_.Remove(chunk);
+}
+
+void Snapshot::SettleDrained(After& after) {
+  std::erase_if(draining_, [this, &after](Pending* pending) {
+    mutex_.AssertHeld();
+    if (pending->readers != 0) return false;
+    if (IsTracked(pending->run.old_chunk, pending->end() - 1)) return false;
+    settled_.Add(pending->run.old_chunk, pending->run.count);
     Settle(pending, after);
+    return true;
+  });
+}
+
+uint64_t Snapshot::ReadersOf(const ExceptionRun& run) const {
+  uint64_t readers = 0;
+  static_assert(kMaxReactors <= 64);
+  for (int i = 0; i < owner_.host->reactors().size(); ++i) {
+    if (readings_[i].Meets(run)) readers |= uint64_t{1} << i;
   }
+  return readers;
+}
+
+// On the reactor, which reads nothing now: what it read before has ended or is tracked, whichever
+// commit it was that asked. So another one's answer may settle all that waits: each is a visitor.
+void Snapshot::TurnEnded(int reactor) {
+  After after;
+  {
+    absl::MutexLock lock(&mutex_);
+    --visitors_;
+    for (Pending* pending : draining_) pending->readers &= ~(uint64_t{1} << reactor);
+    SettleDrained(after);
+  }
+  Run(after);
 }
 
 void Snapshot::BecomeInvalid(After& after) {
@@ -214,12 +255,7 @@ void Snapshot::Untrack(size_t slot) {
     free_slots_.push_back(slot);
     if (draining_.empty() && untracked_waiters_.empty()) return;
     after.wake.Take(untracked_waiters_);
-    std::erase_if(draining_, [this, &after](Pending* pending) {
-      mutex_.AssertHeld();
-      if (IsTracked(pending->run.old_chunk, pending->end() - 1)) return false;
-      Settle(pending, after);
-      return true;
-    });
+    SettleDrained(after);
   }
   Run(after);
 }
@@ -227,13 +263,17 @@ void Snapshot::Untrack(size_t slot) {
 // Without the lock. What it begins keeps this snapshot from becoming quiet.
 void Snapshot::Run(After& after) {
   after.wake.WakeAll();
-  if (after.event) {
+  if (after.event || after.readers != 0) {
     TargetHost* host = nullptr;
     {
       absl::MutexLock lock(&mutex_);
       host = owner_.host;
     }
-    if (host != nullptr) host->RaiseEvent();
+    if (host != nullptr && after.event) host->RaiseEvent();
+    for (uint64_t left = after.readers; left != 0; left &= left - 1) {
+      const int reactor = std::countr_zero(left);
+      host->reactors()[reactor].Post([this, reactor] { TurnEnded(reactor); });
+    }
   }
   for (Pending* pending : after.copies) Detach(RunCopy(*pending));
   if (after.invalidate) Detach(RunInvalidate());
@@ -350,6 +390,8 @@ void Snapshot::EndBatch(std::span<Pending* const> members, IoStatus status) {
         Settle(pending, after);
       }
     }
+    SettleDrained(after);
+    visitors_ += static_cast<uint64_t>(std::popcount(after.readers));
   }
   Run(after);
 }

@@ -32,25 +32,57 @@ Snapshot::Chunks Snapshot::ChunksOf(Sector first, SectorCount count) const {
   return {std::min(ChunkOf(first), length), std::min(end, length)};
 }
 
-Task<IoStatus> Snapshot::Read(IoRequest request) {
-  Segment segment;
+Task<IoStatus> Snapshot::Read(BlockDevice& origin, IoRequest request) {
+  const uint64_t chunk = ChunkOf(request.first);
+  const uint64_t count = ChunkCount(request.first, request.count);
+  if (!touched_.HasNone(chunk, count)) return ReadAsTableSays(origin, request);
+  Reading& reading = readings_[Reactor::Current().index()];
+  reading.Begin(chunk, count);
+  // Asked again, as a copy may have begun (and ended) before we said what we read.
+  if (!touched_.HasNone(chunk, count) || state_ != State::kValid) [[unlikely]] {
+    reading.End();
+    return ReadAsTableSays(origin, request);
+  }
+  Task<IoStatus> read = origin.Submit(request);
+  if (read.immediate()) {
+    reading.End();
+    return read;
+  }
   size_t slot = 0;
-  BlockDevice* origin = nullptr;
   {
     absl::MutexLock lock(&mutex_);
+    slot = Track(chunk, chunk + count - 1);
+  }
+  reading.End();
+  return EndTracked(std::move(read), slot);
+}
+
+Task<IoStatus> Snapshot::ReadAsTableSays(BlockDevice& origin, IoRequest request) {
+  Segment segment;
+  {
+    absl::ReaderMutexLock lock(&mutex_);
     if (state_ != State::kValid) return IoStatus::kIoError;
     segment = SegmentAt(request.first, request.count);
-    if (segment.count == request.count && !segment.in_store) {
-      origin = owner_.origin.get();
+  }
+  if (segment.count < request.count) return ReadPieces(origin, request);
+  if (!segment.in_store) return ReadTracked(origin, request);
+  request.first = segment.place;
+  return cow_->Submit(request);
+}
+
+Task<IoStatus> Snapshot::ReadTracked(BlockDevice& origin, IoRequest request) {
+  size_t slot = 0;
+  bool shared = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    const Segment segment = SegmentAt(request.first, request.count);
+    shared = state_ == State::kValid && !segment.in_store && segment.count == request.count;
+    if (shared) {
       slot = Track(ChunkOf(request.first), ChunkOf(request.first + request.count - SectorCount(1)));
     }
   }
-  if (segment.count < request.count) return ReadPieces(request);
-  if (segment.in_store) {
-    request.first = segment.place;
-    return cow_->Submit(request);
-  }
-  Task<IoStatus> read = origin->Submit(request);
+  if (!shared) return ReadAsTableSays(origin, request);  // it has changed in between
+  Task<IoStatus> read = origin.Submit(request);
   if (!read.immediate()) return EndTracked(std::move(read), slot);
   Untrack(slot);
   return read;
@@ -62,17 +94,17 @@ Task<IoStatus> Snapshot::EndTracked(Task<IoStatus> read, size_t slot) {
   co_return status;
 }
 
-Task<IoStatus> Snapshot::ReadPieces(IoRequest request) {
+Task<IoStatus> Snapshot::ReadPieces(BlockDevice& origin, IoRequest request) {
   IoStatus result = IoStatus::kOk;
   std::vector<Task<IoStatus>> pieces;
   for (SectorCount done; done < request.count;) {
     const IoRequest rest = request.Part(done, request.count - done);
     SectorCount count;
     {
-      absl::MutexLock lock(&mutex_);
+      absl::ReaderMutexLock lock(&mutex_);
       count = SegmentAt(rest.first, rest.count).count;
     }
-    pieces.push_back(Read(rest.Part(SectorCount(0), count)));
+    pieces.push_back(Read(origin, rest.Part(SectorCount(0), count)));
     done += count;
     if (pieces.size() < kPiecesAtOnceMax && done < request.count) continue;
     const IoStatus status = co_await WhenAll(std::exchange(pieces, {}));
@@ -84,7 +116,7 @@ Task<IoStatus> Snapshot::ReadPieces(IoRequest request) {
 Task<IoStatus> Snapshot::Write(IoRequest request) {
   Segment segment;
   {
-    absl::MutexLock lock(&mutex_);
+    absl::ReaderMutexLock lock(&mutex_);
     if (state_ != State::kValid || overflowed_) return IoStatus::kIoError;
     segment = SegmentAt(request.first, request.count);
   }

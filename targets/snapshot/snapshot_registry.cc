@@ -39,8 +39,9 @@ std::shared_ptr<Slot> SlotOf(const BlockDevice* cow) {
 absl::StatusOr<std::shared_ptr<Snapshot>> Read(const StoreArgs& args, ReactorPool& reactors) {
   const std::shared_ptr<BlockDevice>& cow = args.cow.device;
   if (args.kind == StoreKind::kTransient) {
-    return std::make_shared<Snapshot>(
-        cow, std::make_unique<TransientStore>(cow, args.chunk_sectors), ExceptionTable(), true);
+    return std::make_shared<Snapshot>(cow,
+                                      std::make_unique<TransientStore>(cow, args.chunk_sectors),
+                                      ExceptionTable(), args.origin.device->size(), true);
   }
   absl::StatusOr<PersistentStore::Opened> opened = reactors.RunOn(0, [&args, &cow] {
     return PersistentStore::Open(cow, args.origin.device->limits(), args.origin.device->size(),
@@ -51,7 +52,7 @@ absl::StatusOr<std::shared_ptr<Snapshot>> Read(const StoreArgs& args, ReactorPoo
                       std::string(opened.status().message()));
   }
   return std::make_shared<Snapshot>(cow, std::move(opened->store), std::move(opened->exceptions),
-                                    opened->valid);
+                                    args.origin.device->size(), opened->valid);
 }
 
 }  // namespace

@@ -155,6 +155,21 @@ TEST_F(SnapshotMergeTest, ASnapshotThatIsInUseIsHandedOverWhenItIsSuspended) {
   EXPECT_FALSE(host_.registry().Resume("s").ok());
 }
 
+// What was brought back has no copy any more: the next write has to make one.
+TEST_F(SnapshotMergeTest, AMergedSnapshotThatIsASnapshotAgainIsCopiedTo) {
+  Diverge(40, 3);
+  host_.Make("s", kMergeRow);
+  while (host_.Status("s") != kDone) host_.Settle();
+  host_.Reload("s", "0 8192 snapshot /o /c P 8");  // the same store, which is not read again
+  host_.Make("o", "0 8192 snapshot-origin /o");
+  EXPECT_TRUE(host_.ReadAll("s") == view_);
+  for (uint64_t chunk = 0; chunk < 120; chunk += 3) {
+    ASSERT_EQ(host_.WritePattern("o", "NEW", chunk * 8 + 2, 1), IoStatus::kOk);
+  }
+  EXPECT_TRUE(host_.ReadAll("s") == view_);
+  EXPECT_EQ(host_.Read("o", 2, 1), Pattern("NEW", Sector(2), SectorCount(1)));
+}
+
 // s1 stands on the device that is merged: its view stays, too.
 TEST_F(SnapshotMergeTest, AnOlderSnapshotOfAChainStandsOnTheMergedDevice) {
   host_.AddMemory("/c1", kStore);

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "core/async/gate.h"
+#include "core/async/next_turn.h"
 #include "tests/support/crash_disk.h"
 #include "tests/support/random.h"
 #include "tests/support/slow_build.h"
@@ -286,6 +287,98 @@ TEST_F(SnapshotConcurrencyTest, SnapshotsInAChain) {
   for (int i = 0; i < 4; ++i) {
     model.TakeChained();
     Work(model, kSteps / 60);
+  }
+}
+
+// What somebody expects to read of a snapshot, whatever happens to its origin.
+struct Watched {
+  BlockDevice* device;
+  const std::vector<std::byte>* image;
+};
+
+Task<void> Watch(std::vector<Watched> snapshots, int requests, uint64_t seed, Gate& gate) {
+  Random random(seed);
+  for (int i = 0; i < requests; ++i) {
+    const auto& [device, image] = snapshots[random.Below(snapshots.size())];
+    const uint64_t first = random.Below(kOrigin);
+    const uint64_t longest = random.OneIn(20) ? kOrigin : random.OneIn(2) ? 8 : 100;
+    const uint64_t count = random.Between(1, std::min(longest, kOrigin - first));
+    std::vector<std::byte> found(count * kSectorBytes);
+    EXPECT_EQ(co_await device->Submit(IoRequest::Read(Sector(first), found)), IoStatus::kOk);
+    const auto expected = image->begin() + static_cast<ptrdiff_t>(first * kSectorBytes);
+    EXPECT_TRUE(std::equal(found.begin(), found.end(), expected))
+        << count << " sectors at " << first;
+    co_await NextTurn();
+  }
+  gate.Leave();
+}
+
+// Origins that answer at once, as files do: reads and writes of both reactors meet commits, and a
+// merge. The bits of what was merged are used again, since the store is open all the time.
+class SnapshotMergeConcurrencyTest : public SnapshotConcurrencyTest {
+ protected:
+  Task<void> UseAll(int reactor, DeviceInUse origin, std::vector<Watched> snapshots,
+                    uint64_t seed) {
+    constexpr int kRequests = kSteps / 20;
+    Gate watchers;
+    for (uint64_t i = 0; i < 4; ++i) {
+      CHECK(watchers.TryEnter());
+      Detach(Watch(snapshots, kRequests, seed + 8 * i + static_cast<uint64_t>(reactor), watchers));
+    }
+    const auto first = static_cast<uint64_t>(reactor);
+    co_await UseLanes({origin}, first, 2, 24, kRequests, seed);
+    watchers.Close();
+    co_await watchers.Drained();
+  }
+
+  void UseOnBoth(std::vector<std::string> names) {
+    WriteHistory history(clock_, host_.ReadAll("o"));
+    std::vector<std::vector<std::byte>> images(names.size());
+    std::vector<Watched> watched;
+    for (size_t i = 0; i < names.size(); ++i) {
+      images[i] = host_.ReadAll(names[i]);
+      watched.push_back({host_.registry().Find(names[i]).get(), &images[i]});
+    }
+    const DeviceInUse origin{host_.registry().Find("o").get(), &history};
+    const uint64_t seed = random_.generator()();
+    auto run = [&](int reactor) {
+      host_.reactors().RunOn(reactor, UseAll(reactor, origin, watched, seed));
+    };
+    std::thread other(run, 1);
+    run(0);
+    other.join();
+    EXPECT_TRUE(host_.ReadAll("o") == history.live());
+    for (size_t i = 0; i < names.size(); ++i) EXPECT_TRUE(host_.ReadAll(names[i]) == images[i]);
+  }
+};
+
+TEST_F(SnapshotMergeConcurrencyTest, ReadsAndRewritesMeetCommitsAndMerges) {
+  std::vector<std::byte> bytes(kOrigin * kSectorBytes);
+  random_.Fill(bytes);
+  host_.AddMemory("/o", bytes);
+  host_.AddMemory("/a", kStore);
+  host_.AddMemory("/b", kStore);
+  const std::string origin_row = Model::Row("snapshot-origin /o");
+  host_.Make("o", origin_row);
+  host_.Make("a", Model::Row("snapshot /o /a P 8"));
+  for (int round = 0; round < 3 && !HasFailure(); ++round) {
+    host_.Suspend("o");
+    host_.Make("b", Model::Row("snapshot /o /b P 1"));
+    host_.Resume("o");
+    UseOnBoth({"a", "b"});
+    const std::vector<std::byte> before = host_.ReadAll("a");
+    host_.Suspend("o");
+    host_.Suspend("a");
+    host_.Reload("o", Model::Row("snapshot-merge /o /a P 8"));
+    EXPECT_TRUE(host_.ReadAll("o") == before);
+    UseOnBoth({"b"});
+    while (host_.Status("o") != "snapshot-merge 16/16384 16") host_.Settle();
+    // a is what o has become: the snapshot of a new instant, in the same store.
+    host_.Suspend("o");
+    host_.Reload("a", Model::Row("snapshot /o /a P 8"));
+    host_.Reload("o", origin_row);
+    host_.Remove("b");
+    host_.AddMemory("/b", kStore);
   }
 }
 

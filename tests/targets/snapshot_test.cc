@@ -353,6 +353,100 @@ TEST_F(SnapshotTest, TheOriginsWriteWaitsForReadsOfTheSnapshotThatNeedTheOldData
   EXPECT_EQ(host_.Read("s", 0, 8), Original(0, 8));
 }
 
+TEST_F(SnapshotTest, AWriteThatFindsTheExceptionWaitsForTheReadsThatTheFirstWaitsFor) {
+  std::vector<std::byte> found(8 * kSectorBytes);
+  auto origin = std::make_shared<OneSlowRequest>(origin_, found.data());
+  host_.Add("/o", origin);
+  MakePair();
+  SnapshotHost::UnderWay read(host_, "s", IoRequest::Read(Sector(0), found));
+  origin->slow().WaitUntilHeld(1);
+  ASSERT_EQ(*host_.Message("s", "keep 8 1"), "");  // of another chunk: it does not wait
+  std::vector<std::byte> data = Pattern("NEW", Sector(4), SectorCount(1));
+  SnapshotHost::UnderWay first(host_, "o", IoRequest::Write(Sector(4), data), 1);
+  while (*host_.Message("s", "exceptions 0") == "8 - 8+1") host_.Settle();
+  for (const int reactor : {0, 1}) {
+    SnapshotHost::UnderWay copied(host_, "o", IoRequest::Write(Sector(64), data), reactor);
+    EXPECT_EQ(copied.Wait(), IoStatus::kOk);
+  }
+  SnapshotHost::UnderWay second(host_, "o", IoRequest::Write(Sector(4), data), 0);
+  SnapshotHost::UnderWay third(host_, "o", IoRequest::Write(Sector(4), data), 1);
+  host_.Settle();
+  EXPECT_FALSE(first.done() || second.done() || third.done());
+  EXPECT_TRUE(std::ranges::equal(origin_->bytes().first(8 * kSectorBytes), Original(0, 8)));
+  origin->slow().Release();
+  EXPECT_EQ(read.Wait(), IoStatus::kOk);
+  EXPECT_EQ(found, Original(0, 8));
+  EXPECT_EQ(first.Wait(), IoStatus::kOk);
+  EXPECT_EQ(second.Wait(), IoStatus::kOk);
+  EXPECT_EQ(third.Wait(), IoStatus::kOk);
+}
+
+// Answers at once, as a file does, but one request holds up the reactor that it is read on.
+class OneBlockingRequest final : public BlockDevice {
+ public:
+  OneBlockingRequest(std::shared_ptr<BlockDevice> lower, const std::byte* bytes)
+      : lower_(std::move(lower)), bytes_(bytes) {}
+  SectorCount size() const override { return lower_->size(); }
+  BlockLimits limits() const override { return lower_->limits(); }
+  Task<IoStatus> Submit(IoRequest request) override {
+    if (request.data.data() == bytes_) {
+      entered.Notify();
+      leave.WaitForNotification();
+    }
+    return lower_->Submit(request);
+  }
+
+  absl::Notification entered, leave;
+
+ private:
+  const std::shared_ptr<BlockDevice> lower_;
+  const std::byte* const bytes_;
+};
+
+TEST_F(SnapshotTest, TheOriginsWriteWaitsForAReadThatAnotherReactorIsInTheMiddleOf) {
+  for (const uint64_t sectors : {8, 8 * 40, 8 * 100}) {
+    std::vector<std::byte> found(sectors * kSectorBytes);
+    auto origin = std::make_shared<OneBlockingRequest>(origin_, found.data());
+    host_.Add("/o", origin);
+    MakePair();
+    SnapshotHost::UnderWay read(host_, "s", IoRequest::Read(Sector(800), found), 1);
+    origin->entered.WaitForNotification();
+    // The chunk before and the one behind do not wait; those that are read do.
+    EXPECT_EQ(host_.WritePattern("o", "NEW", 799, 1), IoStatus::kOk);
+    EXPECT_EQ(host_.WritePattern("o", "NEW", 800 + sectors, 1), IoStatus::kOk);
+    std::vector<std::byte> data = Pattern("NEW", Sector(0), SectorCount(1));
+    SnapshotHost::UnderWay first(host_, "o", IoRequest::Write(Sector(800), data));
+    SnapshotHost::UnderWay last(host_, "o", IoRequest::Write(Sector(799 + sectors), data));
+    // Reactor 1 does nothing else.
+    const auto settle = [this] {
+      for (int i = 0; i < 8; ++i) host_.reactors().RunOn(0, []() -> Task<void> { co_return; }());
+    };
+    const auto is_copied = [this](uint64_t chunk) {
+      return host_.Message("s", absl::StrCat("exceptions ", chunk))
+                 ->find(absl::StrCat(" ", chunk, "+")) != std::string::npos;
+    };
+    while (!is_copied(100) || !is_copied(99 + sectors / 8)) settle();
+    settle();
+    EXPECT_FALSE(first.done() || last.done());
+    // Nor may one go on that comes now, when the exceptions are there.
+    SnapshotHost::UnderWay again(host_, "o", IoRequest::Write(Sector(801), data));
+    settle();
+    EXPECT_FALSE(again.done());
+    EXPECT_TRUE(std::ranges::equal(origin_->bytes().subspan(800 * kSectorBytes, found.size()),
+                                   Original(800, sectors)));
+    origin->leave.Notify();
+    EXPECT_EQ(read.Wait(), IoStatus::kOk);
+    EXPECT_EQ(found, Original(800, sectors));
+    EXPECT_EQ(first.Wait(), IoStatus::kOk);
+    EXPECT_EQ(last.Wait(), IoStatus::kOk);
+    EXPECT_EQ(again.Wait(), IoStatus::kOk);
+    EXPECT_EQ(host_.Read("s", 800, sectors), Original(800, sectors));
+    host_.Remove("o");
+    host_.Remove("s");
+    SetUp();
+  }
+}
+
 TEST_F(SnapshotTest, TheOriginsWriteWaitsForTheCopyAndTheExceptionToBeDurable) {
   auto slow = std::make_shared<SlowDevice>(store_);
   slow->Release();

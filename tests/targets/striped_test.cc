@@ -24,7 +24,8 @@ TEST_F(StripedTest, PrintsTableAndStatusAsTheKernel) {
 TEST_F(StripedTest, LaysChunksRoundRobin) {
   Target& target = TargetOf("0 12288 striped 3 8 /dev/vdd 0 /dev/vde 16 /dev/vdf 0");
   std::vector<std::byte> data(512);
-  for (uint64_t sector : {uint64_t{0}, uint64_t{7}, uint64_t{8}, uint64_t{16}, uint64_t{24}, uint64_t{37}, uint64_t{12287}}) {
+  for (uint64_t sector : {uint64_t{0}, uint64_t{7}, uint64_t{8}, uint64_t{16}, uint64_t{24},
+                          uint64_t{37}, uint64_t{12287}}) {
     const uint64_t chunk = sector / 8;
     const char* names[] = {"/dev/vdd", "/dev/vde", "/dev/vdf"};
     const uint64_t starts[] = {0, 16, 0};
@@ -64,7 +65,8 @@ TEST_F(StripedTest, ZeroesExactlyTheRangeAsked) {
     }
     for (uint64_t i = 0; i < stripes; ++i) {
       EXPECT_EQ(disk(names[i]).bytes()[4 * 512], std::byte{0xee}) << "before the stripe";
-      EXPECT_EQ(disk(names[i]).bytes()[(5 + length / stripes) * 512], std::byte{0xee}) << "after it";
+      EXPECT_EQ(disk(names[i]).bytes()[(5 + length / stripes) * 512], std::byte{0xee})
+          << "after it";
     }
   }
 }
@@ -72,8 +74,10 @@ TEST_F(StripedTest, ZeroesExactlyTheRangeAsked) {
 TEST_F(StripedTest, RefusesBadArgumentsInTheKernelsWords) {
   EXPECT_THAT(Refusal("0 16384 striped"), HasSubstr("line 1: striped: Not enough arguments"));
   EXPECT_THAT(Refusal("0 16384 striped 0 16 /dev/vdd 0"), HasSubstr("Invalid stripe count"));
-  EXPECT_THAT(Refusal("0 16384 striped 2 0 /dev/vdd 0 /dev/vde 0"), HasSubstr("Invalid chunk_size"));
-  EXPECT_THAT(Refusal("0 16384 striped 2 x /dev/vdd 0 /dev/vde 0"), HasSubstr("Invalid chunk_size"));
+  EXPECT_THAT(Refusal("0 16384 striped 2 0 /dev/vdd 0 /dev/vde 0"),
+              HasSubstr("Invalid chunk_size"));
+  EXPECT_THAT(Refusal("0 16384 striped 2 x /dev/vdd 0 /dev/vde 0"),
+              HasSubstr("Invalid chunk_size"));
   EXPECT_THAT(Refusal("0 16384 striped 2 16 /dev/vdd 0"),
               HasSubstr("Not enough destinations specified"));
   EXPECT_THAT(Refusal("0 16384 striped 2 16 /dev/vdd 0 /dev/vde 0 9"),
