@@ -368,8 +368,8 @@ TEST_F(SnapshotTest, AWriteThatFindsTheExceptionWaitsForTheReadsThatTheFirstWait
     SnapshotHost::UnderWay copied(host_, "o", IoRequest::Write(Sector(64), data), reactor);
     EXPECT_EQ(copied.Wait(), IoStatus::kOk);
   }
-  SnapshotHost::UnderWay second(host_, "o", IoRequest::Write(Sector(4), data), 0);
-  SnapshotHost::UnderWay third(host_, "o", IoRequest::Write(Sector(4), data), 1);
+  SnapshotHost::UnderWay second(host_, "o", IoRequest::Write(Sector(5), data), 0);
+  SnapshotHost::UnderWay third(host_, "o", IoRequest::Write(Sector(6), data), 1);
   host_.Settle();
   EXPECT_FALSE(first.done() || second.done() || third.done());
   EXPECT_TRUE(std::ranges::equal(origin_->bytes().first(8 * kSectorBytes), Original(0, 8)));
