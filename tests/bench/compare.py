@@ -30,8 +30,10 @@ DISK_CASES = {
     "disk-r4k-q32": (Case("randread", 4096, 32), None),
     "disk-w4k-q32": (Case("randwrite", 4096, 32), None),
 }
-# The server's CPU time per I/O, microseconds, that it is to stay below.
-CPU_GOALS = {"r4k-q32": 4.6, "mem-r4k-q32": 2.3}
+# The server's CPU time per I/O that it is to stay below: microseconds, and in units of the peer's.
+# Both are what SPDK took on one morning, when tgt took 20.3 and 17.1 us. The machine's speed has
+# changed by half since, from hour to hour: that is why the second is here.
+CPU_GOALS = {"r4k-q32": (4.6, 4.6 / 20.3), "mem-r4k-q32": (2.3, 2.3 / 17.1)}
 
 
 def compare(bench, cases, ours, peers):
@@ -42,9 +44,11 @@ def compare(bench, cases, ours, peers):
         best = max(peers, key=lambda name, group=group: bench.median(group, name, "iops") or 0)
         bench.judge(f"{group} over {best}", bench.ratio(group, "sectormapd", best), goal)
         if group in CPU_GOALS:
-            bench.judge(f"{group} server CPU per I/O",
-                        bench.median(group, "sectormapd", "server_us_per_io"), CPU_GOALS[group],
-                        "us", at_least=False)
+            key, (most_us, most_ratio) = "server_us_per_io", CPU_GOALS[group]
+            bench.judge(f"{group} server CPU per I/O", bench.median(group, "sectormapd", key),
+                        most_us, "us", at_least=False)
+            bench.judge(f"{group} server CPU per I/O over {best}",
+                        bench.ratio(group, "sectormapd", best, key), most_ratio, at_least=False)
 
 
 def run(bench, directory, disk_directory):
