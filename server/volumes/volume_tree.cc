@@ -50,8 +50,8 @@ std::optional<DeviceTable> ReadDevice(const DeviceRegistry& registry, const Devi
                      .layer_below = "",
                      .snapshot = std::nullopt,
                      .merge = std::nullopt};
-  const TableRow row = spec->Rows()[0];
   if (spec->lines().size() != 1) return device;
+  const TableRow row = spec->Rows().front();
   if (row.type == "snapshot") device.snapshot = ReadSnapshotRow(row);
   if (row.type == "snapshot-merge") device.merge = ReadSnapshotRow(row);
   if (row.type == "snapshot-origin" && !row.args.empty()) {
