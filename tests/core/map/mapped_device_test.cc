@@ -43,9 +43,10 @@ TEST_F(MappedDeviceTest, LendsWhatIsOnePieceOfOneBacking) {
   const auto device = Make("x", "0 8 linear /dev/a 100\n8 32 striped 2 8 /dev/a 0 /dev/b 0\n");
   ASSERT_EQ(Fill(*device, 0, 40, 7), IoStatus::kOk);
   const auto lend = [&](uint64_t first, uint64_t count) {
-    Loan loan;
-    reactors_->OnEach([&](Reactor&) { loan = device->Lend(Sector(first), SectorCount(count)); });
-    return loan;
+    return reactors_->RunOn(0,
+                            [](MappedDevice& from, Sector at, SectorCount sectors) -> Task<Loan> {
+                              co_return from.Lend(at, sectors);
+                            }(*device, Sector(first), SectorCount(count)));
   };
   const Loan linear = lend(6, 2);
   ASSERT_EQ(linear.bytes.size(), Bytes(SectorCount(2)).value());
