@@ -137,9 +137,7 @@ std::string MappingTable::Text(void (*append_words)(const Target& target,
   // A million rows are tens of megabytes: not copied each time they have doubled.
   text.reserve(rows_.size() * kUsualRowBytes);
   for (const Row& row : rows_) {
-    // As FormatRow, without a string for each row.
-    absl::StrAppend(&text, row.start.value(), " ", row.length.value(), " ", Absl(row.type->name),
-                    " ");
+    AppendRowHead(row.start, row.length, row.type->name, text);
     append_words(*row.target, text);
     text += '\n';
   }

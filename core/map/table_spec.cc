@@ -190,7 +190,13 @@ std::string TableSpec::ToText() const {
 
 std::string FormatRow(Sector start, SectorCount length, std::string_view type,
                       std::string_view args) {
-  return absl::StrCat(start.value(), " ", length.value(), " ", Absl(type), " ", Absl(args));
+  std::string text;
+  AppendRowHead(start, length, type, text);
+  return text.append(args);
+}
+
+void AppendRowHead(Sector start, SectorCount length, std::string_view type, std::string& text) {
+  absl::StrAppend(&text, start.value(), " ", length.value(), " ", Absl(type), " ");
 }
 
 std::optional<std::vector<std::string>> SplitWords(std::string_view text, Comments comments) {
