@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // linear: one contiguous range of one device (drivers/md/dm-linear.c).
 //   <device> <first sector>
-#include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "core/map/table_spec.h"
 #include "core/map/target.h"
@@ -37,7 +36,8 @@ class LinearTarget final : public Target {
   }
   void AppendTableArgs(std::string& text) const override {
     AppendQuoted(device_.name(), text);
-    absl::StrAppend(&text, " ", start_.value());
+    text += ' ';
+    AppendNumber(start_.value(), text);
   }
 
   std::span<const DeviceRef> backings() const override { return {&device_, 1}; }

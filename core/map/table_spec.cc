@@ -3,7 +3,10 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <charconv>
+#include <cstring>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -23,10 +26,35 @@ constexpr std::array<bool, 256> kSpecial = [] {
   for (const unsigned char c : {' ', '\t', '\r', '\f', '\v', '\\', '#', '\0'}) special[c] = true;
   return special;
 }();
+
+constexpr uint64_t InEachByte(unsigned char byte) { return byte * 0x0101'0101'0101'0101u; }
+
+// How many of the first eight bytes are surely not special: those before the first that is `#`, `\`
+// or not above the blank. In each byte the top bit tells; what a borrow sets wrongly is behind the
+// first that is right.
+size_t PlainOfEight(const char* text) {
+  uint64_t bytes;
+  std::memcpy(&bytes, text, sizeof(bytes));
+  if constexpr (std::endian::native == std::endian::big) bytes = __builtin_bswap64(bytes);
+  const uint64_t hash = bytes ^ InEachByte('#');
+  const uint64_t backslash = bytes ^ InEachByte('\\');
+  const uint64_t found = ((bytes - InEachByte(' ' + 1)) & ~bytes) |
+                         ((hash - InEachByte(1)) & ~hash) |
+                         ((backslash - InEachByte(1)) & ~backslash);
+  return static_cast<size_t>(std::countr_zero(found & InEachByte(0x80))) / 8;
+}
+
 size_t PlainLength(std::string_view text) {
-  const auto* end =
-      std::ranges::find_if(text, [](char c) { return kSpecial[static_cast<unsigned char>(c)]; });
-  return static_cast<size_t>(end - text.begin());
+  size_t length = 0;
+  while (text.size() - length >= sizeof(uint64_t)) {
+    const size_t plain = PlainOfEight(text.data() + length);
+    length += plain;
+    if (plain == sizeof(uint64_t)) continue;
+    if (kSpecial[static_cast<unsigned char>(text[length])]) return length;
+    ++length;  // a control character that a word may hold
+  }
+  while (length < text.size() && !kSpecial[static_cast<unsigned char>(text[length])]) ++length;
+  return length;
 }
 
 // Of a row: start, length, type.
@@ -196,7 +224,18 @@ std::string FormatRow(Sector start, SectorCount length, std::string_view type,
 }
 
 void AppendRowHead(Sector start, SectorCount length, std::string_view type, std::string& text) {
-  absl::StrAppend(&text, start.value(), " ", length.value(), " ", Absl(type), " ");
+  AppendNumber(start.value(), text);
+  text += ' ';
+  AppendNumber(length.value(), text);
+  text += ' ';
+  text += type;
+  text += ' ';
+}
+
+void AppendNumber(uint64_t value, std::string& text) {
+  std::array<char, std::numeric_limits<uint64_t>::digits10 + 1> digits;
+  char* const end = std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr;
+  text.append(digits.data(), end);
 }
 
 std::optional<std::vector<std::string>> SplitWords(std::string_view text, Comments comments) {

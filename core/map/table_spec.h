@@ -91,6 +91,7 @@ std::string FormatRow(Sector start, SectorCount length, std::string_view type,
                       std::string_view args);
 // The same up to the arguments, at the end of `text`: a table has a million rows.
 void AppendRowHead(Sector start, SectorCount length, std::string_view type, std::string& text);
+void AppendNumber(uint64_t value, std::string& text);
 
 // WordSplitter's words as copies.
 std::optional<std::vector<std::string>> SplitWords(std::string_view text, Comments comments);

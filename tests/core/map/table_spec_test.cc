@@ -102,6 +102,37 @@ TEST(WordSplitterTest, EachCallGivesItsOwnWords) {
   EXPECT_EQ(words(text, Comments::kNone), expected);
 }
 
+// Words are looked through eight bytes at a time: what a byte is may depend neither on its place
+// nor on its neighbours.
+TEST(WordSplitterTest, EveryByteIsItselfWhereverItStands) {
+  constexpr std::string_view kQuoted(" \t\r\f\v\\#\0", 8);
+  std::string all_bytes;
+  for (int byte = 0; byte < 256; ++byte) all_bytes += static_cast<char>(byte);
+  const std::string neighbours("a!\"$\x1f\n \\#\x5b\x5d\x01\x7f\x80\xa0\xa3\xdc\xff");
+  WordSplitter splitter;
+  for (const char byte : all_bytes) {
+    for (const char neighbour : neighbours) {
+      for (size_t place = 0; place <= 9; ++place) {
+        const std::string word = std::string(place, 'x') + byte + neighbour + "after";
+        std::string quoted;
+        for (const char c : word) {
+          if (kQuoted.find(c) != kQuoted.npos) quoted += '\\';
+          quoted += c;
+        }
+        ASSERT_EQ(QuoteWord(word), quoted);
+        const auto words = splitter.Split(quoted, Comments::kHash);
+        ASSERT_EQ(words.has_value(), byte != '\0') << place;
+        if (words.has_value()) ASSERT_THAT(*words, ElementsAre(word));
+      }
+    }
+  }
+}
+
+TEST(FormatRowTest, NumbersAreWrittenWhole) {
+  EXPECT_EQ(FormatRow(Sector(UINT64_MAX), SectorCount(0), "zero", "x"),
+            "18446744073709551615 0 zero x");
+}
+
 TEST(TableSpecTest, TextReadsBackAsTheSameRows) {
   const TableSpec spec = MustParse("0 8 linear /x\\ y\\#\\\\ 0\n8 8 error\n");
   EXPECT_EQ(spec.ToText(), "0 8 linear /x\\ y\\#\\\\ 0\n8 8 error \n");
