@@ -49,7 +49,26 @@ uint64_t BlockSectors(const BlockLimits& limits) {
   return std::max<uint64_t>(WholeSectors(ByteCount(limits.logical_block_bytes)).value(), 1);
 }
 
+// Tells the first time that it is given a device.
+class DistinctDevices {
+ public:
+  bool Add(const BlockDevice* device) {
+    // Most rows lie on the device of the row before them.
+    return std::exchange(last_, device) != device && seen_.insert(device).second;
+  }
+
+ private:
+  std::unordered_set<const BlockDevice*> seen_;
+  const BlockDevice* last_ = nullptr;
+};
+
 }  // namespace
+
+struct MappingTable::Seen {
+  DistinctDevices used;
+  DistinctDevices flushed;  // as backings
+  std::vector<BlockDevice*> flush_themselves;
+};
 
 absl::StatusOr<std::shared_ptr<const MappingTable>> MappingTable::Build(const TableSpec& spec,
                                                                         bool read_only,
@@ -64,32 +83,42 @@ absl::StatusOr<std::shared_ptr<const MappingTable>> MappingTable::Build(const Ta
   table->rows_.reserve(spec.lines().size());
   std::vector<uint64_t> ends;
   ends.reserve(spec.lines().size());
+  Seen seen;
   WordSplitter splitter;
   for (const TableSpec::Line& line : spec.lines()) {
     ASSIGN_OR_RETURN(Row built,
                      BuildRow(line, line.Split(splitter), read_only, types, devices, host));
     ends.push_back(built.end().value());
-    table->rows_.push_back(std::move(built));
+    table->Add(std::move(built), seen);
   }
+  table->flush_set_.insert(table->flush_set_.end(), seen.flush_themselves.begin(),
+                           seen.flush_themselves.end());
   table->index_ = BtreeIndex(ends);
   table->size_ = table->rows_.back().end().offset();
-  table->StackLimits();
   RETURN_IF_ERROR(table->CheckRowsKeepBlocksWhole(spec));
-  table->CollectDevices();
   return table;
 }
 
-void MappingTable::StackLimits() {
-  limits_ = rows_.front().target->limits();
-  for (const Row& row : std::span(rows_).subspan(1)) {
-    limits_ = StackedLimits(limits_, row.target->limits());
+// All that is asked of a row when it is new, as long as it is in the cache.
+void MappingTable::Add(Row row, Seen& seen) {
+  const Target& target = *row.target;
+  const BlockLimits limits = target.limits();
+  limits_ = rows_.empty() ? limits : StackedLimits(limits_, limits);
+  const bool flush_backings = target.flush_is_for_backings();
+  for (const DeviceRef& backing : target.backings()) {
+    BlockDevice* device = backing.device.get();
+    if (seen.used.Add(device)) sizes_at_build_.push_back({device, device->size()});
+    if (flush_backings && seen.flushed.Add(device)) flush_set_.push_back(device);
   }
+  if (!flush_backings) seen.flush_themselves.push_back(row.target.get());
+  rows_.push_back(std::move(row));
 }
 
 // A request aligned to the table's logical block must never be cut by a row's end into a piece that
 // the next row's medium cannot address (dm-table.c, validate_hardware_logical_block_alignment).
 absl::Status MappingTable::CheckRowsKeepBlocksWhole(const TableSpec& spec) const {
   const uint64_t table_block = BlockSectors(limits_);
+  if (table_block == 1) return absl::OkStatus();
   uint64_t remaining = 0;  // sectors of a table block that the rows so far leave to the next one
   size_t last = 0;
   for (size_t i = 0; i < rows_.size(); ++i) {
@@ -106,24 +135,6 @@ absl::Status MappingTable::CheckRowsKeepBlocksWhole(const TableSpec& spec) const
                                  row.length.value(), ") not aligned to h/w logical block size ",
                                  limits_.logical_block_bytes),
                     absl::StrCat("let every row end at a multiple of ", table_block, " sectors"));
-}
-
-void MappingTable::CollectDevices() {
-  std::unordered_set<const BlockDevice*> flushed;
-  const BlockDevice* last = nullptr;
-  for (const DeviceRef& device : Dependencies()) {
-    sizes_at_build_.push_back({device.device.get(), device.device->size()});
-  }
-  for (const Row& row : rows_) {
-    if (!row.target->flush_is_for_backings()) continue;
-    for (const DeviceRef& backing : row.target->backings()) {
-      if (std::exchange(last, backing.device.get()) == backing.device.get()) continue;
-      if (flushed.insert(backing.device.get()).second) flush_set_.push_back(backing.device.get());
-    }
-  }
-  for (const Row& row : rows_) {
-    if (!row.target->flush_is_for_backings()) flush_set_.push_back(row.target.get());
-  }
 }
 
 bool MappingTable::BackingShrank() const {
@@ -158,13 +169,10 @@ std::string MappingTable::StatusText() const {
 
 std::vector<DeviceRef> MappingTable::Dependencies() const {
   std::vector<DeviceRef> devices;
-  std::unordered_set<const BlockDevice*> seen;
-  const BlockDevice* last = nullptr;
+  DistinctDevices seen;
   for (const Row& row : rows_) {
     for (const DeviceRef& backing : row.target->backings()) {
-      // Most rows lie on the device of the row before them.
-      if (std::exchange(last, backing.device.get()) == backing.device.get()) continue;
-      if (seen.insert(backing.device.get()).second) devices.push_back(backing);
+      if (seen.Add(backing.device.get())) devices.push_back(backing);
     }
   }
   return devices;

@@ -77,9 +77,9 @@ class MappingTable {
  private:
   MappingTable() = default;
 
-  void StackLimits();
+  struct Seen;  // of the rows so far
+  void Add(Row row, Seen& seen);
   absl::Status CheckRowsKeepBlocksWhole(const TableSpec& spec) const;
-  void CollectDevices();
   std::string Text(void (*append_words)(const Target& target, std::string& text)) const;
 
   struct SeenSize {
