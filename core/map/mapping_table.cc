@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
+#include "core/base/huge_pages.h"
 #include "core/base/status_macros.h"
 #include "core/base/text.h"
 #include "core/map/table_error.h"
@@ -81,6 +82,7 @@ absl::StatusOr<std::shared_ptr<const MappingTable>> MappingTable::Build(const Ta
   std::shared_ptr<MappingTable> table(new MappingTable());
   table->read_only_ = read_only;
   table->rows_.reserve(spec.lines().size());
+  PreferHugePages(table->rows_);
   std::vector<uint64_t> ends;
   ends.reserve(spec.lines().size());
   Seen seen;
@@ -147,6 +149,7 @@ std::string MappingTable::Text(void (*append_words)(const Target& target,
   std::string text;
   // A million rows are tens of megabytes: not copied each time they have doubled.
   text.reserve(rows_.size() * kUsualRowBytes);
+  PreferHugePages(text);
   for (const Row& row : rows_) {
     AppendRowHead(row.start, row.length, row.type->name, text);
     append_words(*row.target, text);

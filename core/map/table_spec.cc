@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "core/base/huge_pages.h"
 #include "core/base/status_macros.h"
 #include "core/base/text.h"
 #include "core/map/table_error.h"
@@ -150,6 +151,7 @@ absl::StatusOr<TableSpec> TableSpec::Parse(std::string_view text) {
   std::string_view rest = *spec.text_;
   const auto lines = static_cast<size_t>(std::ranges::count(rest, '\n')) + 1;
   spec.lines_.reserve(std::min(lines, kRowsMax));
+  PreferHugePages(spec.lines_);
   // Nothing can be wrong with how a row splits in a text without these.
   const bool all_split = rest.find('\\') == rest.npos && rest.find('\0') == rest.npos;
   const size_t words_max = all_split ? kFirstWords : SIZE_MAX;
