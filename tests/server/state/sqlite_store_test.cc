@@ -304,6 +304,24 @@ TEST_F(SqliteStoreTest, SecondOpenerIsToldWhoHoldsTheDirectory) {
                     HasSubstr("--state-dir")));
 }
 
+// Those that were made by earlier versions.
+TEST_F(SqliteStoreTest, DatabaseOfAnotherPageSizeIsUsedAsItIs) {
+  const auto page_bytes = [this] {
+    std::ifstream file(database(), std::ios::binary);
+    char header[18] = {};  // SQLite's file format, 1.3: bytes 16 and 17
+    file.read(header, sizeof(header));
+    return static_cast<unsigned char>(header[16]) << 8 | static_cast<unsigned char>(header[17]);
+  };
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  store_.reset();
+  EXPECT_EQ(page_bytes(), 16 * 1024);
+  RunSql("PRAGMA journal_mode=DELETE; PRAGMA page_size=4096; VACUUM");
+  Open();
+  EXPECT_EQ(page_bytes(), 4096);
+  EXPECT_THAT(Load().devices, ::testing::ElementsAre(Device("d")));
+  EXPECT_TRUE(store_->PutDevice(Device("e")).ok());
+}
+
 TEST_F(SqliteStoreTest, FullStoreRefusesWithAdviceAndLosesNothing) {
   ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
   Open({.bytes_max = 256 * 1024});
