@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
@@ -44,6 +45,17 @@ class Arm:
     url: str
     pid: int
     core: int | None = CLIENT_CORE  # None: the client may run anywhere
+    polls: bool = False  # the server takes a core for itself: it is stopped while others are measured
+
+    @contextlib.contextmanager
+    def awake(self):
+        if self.polls:
+            os.kill(self.pid, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            if self.polls:
+                os.kill(self.pid, signal.SIGSTOP)
 
 
 def pin(pid, core):
@@ -81,9 +93,10 @@ def one_volume(bench, directory):
 class Bench:
     """Runs the load generator and keeps what came of it."""
 
-    def __init__(self, build_dir, rounds, seconds, deadline):
+    def __init__(self, build_dir, rounds, seconds, deadline, spdk=None):
         self.build_dir = pathlib.Path(build_dir)
         self.rounds, self.seconds, self.deadline = rounds, seconds, deadline
+        self.spdk = spdk  # SPDK's iscsi_tgt, if it is to be compared with
         self.repeats_left = REPEATS
         self.runs = {}   # group -> arm -> [result]
         self.lines = []  # verdicts
@@ -108,7 +121,8 @@ class Bench:
 
     def measure(self, arm, seconds=None):
         while True:
-            result = self.finish(self.start(arm, seconds or self.seconds))
+            with arm.awake():
+                result = self.finish(self.start(arm, seconds or self.seconds))
             if result.get("foreign_cores", 0) <= FOREIGN_CORES_MAX or self.repeats_left == 0:
                 return result
             self.repeats_left -= 1
