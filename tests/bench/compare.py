@@ -61,21 +61,20 @@ P99, CPU = "p99_us", "server_us_per_io"
 def judge_tgt(bench, group, stores, goal):
     best = max(stores, key=lambda name: bench.median(group, name, "iops") or 0)
     bench.judge(f"{group} over {best}", bench.ratio(group, "sectormapd", best), goal)
+    base = stores[0]  # the one that the next goals were measured beside
     if group in P99_GOALS:
-        base = stores[0]  # the one that the goal was measured beside
         bench.judge(f"{group} p99 over {base}", bench.ratio(group, "sectormapd", base, P99),
                     P99_GOALS[group], at_least=False)
     if group in CPU_GOALS:
         most_us, most_ratio = CPU_GOALS[group]
         bench.judge(f"{group} server CPU per I/O", bench.median(group, "sectormapd", CPU), most_us,
                     "us", at_least=False)
-        bench.judge(f"{group} server CPU per I/O over {best}",
-                    bench.ratio(group, "sectormapd", best, CPU), most_ratio, at_least=False)
+        bench.judge(f"{group} server CPU per I/O over {base}",
+                    bench.ratio(group, "sectormapd", base, CPU), most_ratio, at_least=False)
 
 
-def judge_spdk(bench, group, with_goals):
-    """The goals are issue 3's: on a core that SPDK has all to itself, to be better than it."""
-    goal = 1.0 if with_goals else None
+def judge_spdk(bench, group, goal):
+    """SPDK has its core all to itself; where there is a goal, it is to be better than that."""
     bench.judge(f"{group} over spdk", bench.ratio(group, "sectormapd", "spdk"), goal)
     for what, key in (("p99", P99), ("server CPU per I/O", CPU)):
         bench.judge(f"{group} {what} over spdk", bench.ratio(group, "sectormapd", "spdk", key), goal,
@@ -90,7 +89,7 @@ def compare(bench, cases, servers, rounds=None, seconds=None):
                                  for name, (url, pid) in servers.items()}, rounds, seconds)
         judge_tgt(bench, group, stores, goal)
         if "spdk" in servers:
-            judge_spdk(bench, group, with_goals=cases in (FILE_CASES, MEMORY_CASES))
+            judge_spdk(bench, group, goal and 1.0)
 
 
 def run(bench, directory, disk_directory):

@@ -185,5 +185,5 @@ class Bench:
         for line in self.lines:
             value = "-" if line["value"] is None else f"{line['value']:.3g}"
             sign = ">= " if line["goal_is"] == "at least" else "< "
-            goal = "" if line["goal"] is None else f"{sign}{line['goal']:g}"
+            goal = "" if line["goal"] is None else f"{sign}{line['goal']:.4g}"
             print(f"{line['what']:{width}}{value:>10} {line['unit']:8}{goal:>10}  {line['verdict']}")

@@ -63,7 +63,8 @@ class Spdk:
         config = directory / "iscsi_tgt.json"
         config.write_text(json.dumps(configuration(self.port, stores)))
         huge = free_huge_mib() >= MEMORY_MIB
-        print(f"# SPDK has {MEMORY_MIB} MiB of {'huge' if huge else 'common'} pages", file=sys.stderr)
+        if not huge:
+            print(f"# SPDK is without {MEMORY_MIB} MiB of huge pages: it is slower", file=sys.stderr)
         self._log = open(self._log_path, "w", encoding="utf-8")
         self.process = subprocess.Popen(
             [program, "-c", config, "-m", hex(1 << SERVER_CORE), "-s", str(MEMORY_MIB), "--no-pci", "--iova-mode", "va",
