@@ -64,11 +64,11 @@ class Spdk:
         config.write_text(json.dumps(configuration(self.port, stores)))
         huge = free_huge_mib() >= MEMORY_MIB
         if not huge:
-            print(f"# SPDK is without {MEMORY_MIB} MiB of huge pages: it is slower", file=sys.stderr)
+            print(f"# SPDK finds no {MEMORY_MIB} MiB of huge pages", file=sys.stderr)
         self._log = open(self._log_path, "w", encoding="utf-8")
         self.process = subprocess.Popen(
-            [program, "-c", config, "-m", hex(1 << SERVER_CORE), "-s", str(MEMORY_MIB), "--no-pci", "--iova-mode", "va",
-             "-r", self._socket, *([] if huge else ["--no-huge"])],
+            [program, "-c", config, "-m", hex(1 << SERVER_CORE), "-s", str(MEMORY_MIB), "--no-pci",
+             "--iova-mode", "va", "-r", self._socket, *([] if huge else ["--no-huge"])],
             stdout=self._log, stderr=subprocess.STDOUT)
         try:
             self._wait()
