@@ -56,20 +56,12 @@ class Pieces {
   IoStatus result_ = IoStatus::kOk;
 };
 
-// How much from `offset` on is one piece for the row's target, at most `count`.
-SectorCount PieceLength(const MappingTable::Row& row, SectorCount offset, SectorCount count,
-                        bool has_data) {
-  const SectorCount length = std::min(count, row.length - offset);
-  const uint64_t boundary = row.target->io_boundary().value();
-  if (boundary == 0 || !has_data) return length;
-  return std::min(length, SectorCount(boundary - offset.value() % boundary));
-}
-
 // The first piece of `request`: what of it lies in `row`, relative to the row, not crossing the
 // target's boundary. Discards and write-zeroes are cut at row ends only (target.h).
-IoRequest FirstPiece(const MappingTable::Row& row, const IoRequest& request) {
+IoRequest FirstPiece(const MappingTable& table, const MappingTable::Row& row,
+                     const IoRequest& request) {
   const SectorCount offset = request.first - row.start;
-  const SectorCount length = PieceLength(row, offset, request.count, request.has_data());
+  const SectorCount length = table.PieceLength(row, offset, request.count, request.has_data());
   IoRequest piece = request.Part(SectorCount(0), length);
   piece.first = Sector(offset.value());
   return piece;
@@ -81,7 +73,7 @@ Task<IoStatus> SubmitPieces(const MappingTable& table, IoRequest request) {
   while (done < request.count) {
     const IoRequest rest = request.Part(done, request.count - done);
     const MappingTable::Row& row = table.Find(rest.first);
-    const IoRequest piece = FirstPiece(row, rest);
+    const IoRequest piece = FirstPiece(table, row, rest);
     done += piece.count;
     if (pieces.Add(row.target->Submit(piece))) {
       co_await pieces.Join();
@@ -195,7 +187,7 @@ Task<IoStatus> MappedDevice::Submit(IoRequest request) {
   }
   if (request.op == IoOp::kFlush) return SubmitFlush(shard, request);
   const MappingTable::Row& row = shard.table->Find(request.first);
-  const IoRequest piece = FirstPiece(row, request);
+  const IoRequest piece = FirstPiece(*shard.table, row, request);
   if (piece.count == request.count) return SubmitTo(*row.target, shard, request, piece);
   Pass pass(shard);
   return Finish(std::move(pass), request, SubmitPieces(*shard.table, request));
@@ -210,7 +202,7 @@ Loan MappedDevice::Lend(Sector first, SectorCount count) {
   }
   const MappingTable::Row& row = table->Find(first);
   const SectorCount offset = first - row.start;
-  if (PieceLength(row, offset, count, true) < count) return {};
+  if (table->PieceLength(row, offset, count, true) < count) return {};
   Loan loan = row.target->Lend(Sector(offset.value()), count);
   if (loan) counters_.Count(IoOp::kRead, count, IoStatus::kOk);
   return loan;

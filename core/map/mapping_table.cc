@@ -106,6 +106,7 @@ void MappingTable::Add(Row row, Seen& seen) {
   const Target& target = *row.target;
   const BlockLimits limits = target.limits();
   limits_ = rows_.empty() ? limits : StackedLimits(limits_, limits);
+  if (target.io_boundary() != SectorCount(0)) has_boundaries_ = true;
   const bool flush_backings = target.flush_is_for_backings();
   for (const DeviceRef& backing : target.backings()) {
     BlockDevice* device = backing.device.get();

@@ -3,6 +3,7 @@
 // that finds them. Immutable once built; a change is always a whole new table.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <span>
 #include <string>
@@ -39,7 +40,19 @@ class MappingTable {
                                                                    TargetHost& host);
 
   // REQUIRES: sector < size(). Any thread.
-  const Row& Find(Sector sector) const { return rows_[index_.Find(sector)]; }
+  const Row& Find(Sector sector) const {
+    return rows_.size() == 1 ? rows_.front() : rows_[index_.Find(sector)];
+  }
+
+  // How much from `offset` into the row on is one piece for its target, at most `count`: up to the
+  // row's end, and if it moves data, to the target's next boundary.
+  SectorCount PieceLength(const Row& row, SectorCount offset, SectorCount count,
+                          bool has_data) const {
+    const SectorCount length = std::min(count, row.length - offset);
+    const uint64_t boundary = has_boundaries_ && has_data ? row.target->io_boundary().value() : 0;
+    if (boundary == 0) return length;
+    return std::min(length, SectorCount(boundary - offset.value() % boundary));
+  }
 
   SectorCount size() const { return size_; }
   bool read_only() const { return read_only_; }
@@ -91,6 +104,7 @@ class MappingTable {
   BtreeIndex index_;
   SectorCount size_;
   bool read_only_ = false;
+  bool has_boundaries_ = false;  // some target has one
   BlockLimits limits_;
   std::vector<BlockDevice*> flush_set_;
   std::vector<SeenSize> sizes_at_build_;
