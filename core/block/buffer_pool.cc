@@ -129,16 +129,10 @@ std::optional<IoBuffer> BufferPool::TryTake(size_t bytes) {
 IoBuffer BufferPool::TakeBlock(size_t bytes) {
   CHECK(bytes > 0 && bytes <= largest());
   const uint8_t wanted = ClassFor(bytes);
-  int found = wanted;
-  while (found < class_count_ && free_[found] == kNone) ++found;
-  if (found == class_count_) return {};
-
-  const Unit unit = free_[found];
-  Unlink(unit);
-  while (found > wanted) {
-    --found;
-    Link(unit + BlockUnits(found), found);
-  }
+  Spares& spares = spares_[wanted];
+  Unit unit = spares.count > 0 ? spares.units[--spares.count] : TakeFree(wanted);
+  if (unit == kNone && GiveUpSpares()) unit = TakeFree(wanted);
+  if (unit == kNone) return {};
   SetUsed(used() + BlockBytes(wanted));
 
   IoBuffer buffer;
@@ -149,10 +143,45 @@ IoBuffer BufferPool::TakeBlock(size_t bytes) {
   return buffer;
 }
 
+BufferPool::Unit BufferPool::TakeFree(int size_class) {
+  int found = size_class;
+  while (found < class_count_ && free_[found] == kNone) ++found;
+  if (found == class_count_) return kNone;
+  const Unit unit = free_[found];
+  Unlink(unit);
+  while (found > size_class) {
+    --found;
+    Link(unit + BlockUnits(found), found);
+  }
+  return unit;
+}
+
 void BufferPool::Give(std::span<std::byte> bytes, uint8_t size_class) {
   SECTORMAP_POISON(bytes.data(), BlockBytes(size_class));
   SetUsed(used() - BlockBytes(size_class));
-  Unit unit = static_cast<Unit>(static_cast<size_t>(bytes.data() - region_) / kBufferAlignment);
+  const auto unit =
+      static_cast<Unit>(static_cast<size_t>(bytes.data() - region_) / kBufferAlignment);
+  Spares& spares = spares_[size_class];
+  if (spares.count < kSparesMax) {
+    spares.units[spares.count++] = unit;
+  } else {
+    GiveFree(unit, size_class);
+  }
+  ServeWaiters();
+}
+
+// True if there were any.
+bool BufferPool::GiveUpSpares() {
+  bool any = false;
+  for (int size_class = 0; size_class < class_count_; ++size_class) {
+    for (Spares& spares = spares_[size_class]; spares.count > 0; any = true) {
+      GiveFree(spares.units[--spares.count], size_class);
+    }
+  }
+  return any;
+}
+
+void BufferPool::GiveFree(Unit unit, int size_class) {
   int joined = size_class;
   for (; joined < class_count_ - 1; ++joined) {
     const Unit buddy = unit ^ BlockUnits(joined);
@@ -161,7 +190,6 @@ void BufferPool::Give(std::span<std::byte> bytes, uint8_t size_class) {
     unit &= ~BlockUnits(joined);
   }
   Link(unit, joined);
-  ServeWaiters();
 }
 
 void BufferPool::ServeWaiters() {

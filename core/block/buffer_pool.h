@@ -43,7 +43,8 @@ class IoBuffer {
 //
 // A buddy allocator: a block is a power of two of kBufferAlignment, aligned to its own size within
 // the region; a free block joins its free neighbour. So any mix of sizes that came back leaves
-// whole largest blocks again.
+// whole largest blocks again. The last few blocks of each size that came back are spare: they are
+// taken first, as they are in the caches, and join only when room is missing.
 class BufferPool {
  public:
   // `capacity` is rounded up to whole largest buffers of `largest` bytes (a power of two, at least
@@ -70,6 +71,12 @@ class BufferPool {
   static constexpr Unit kNone = ~Unit{0};
   static constexpr uint8_t kNotFree = 0xff;
   static constexpr int kClassesMax = 20;  // largest blocks up to 2 GiB
+  static constexpr int kSparesMax = 16;   // of a size: what one gathered send gives back
+
+  struct Spares {
+    int count = 0;
+    std::array<Unit, kSparesMax> units;
+  };
 
   // Where a free block begins; kept outside the region, whose pages stay untouched.
   struct Head {
@@ -81,6 +88,9 @@ class BufferPool {
 
   Task<IoBuffer> WaitFor(size_t bytes);
   IoBuffer TakeBlock(size_t bytes);
+  Unit TakeFree(int size_class);
+  void GiveFree(Unit unit, int size_class);
+  bool GiveUpSpares();
   void Give(std::span<std::byte> bytes, uint8_t size_class);
   void ServeWaiters();
   void SetUsed(size_t bytes) { used_.store(bytes, std::memory_order_relaxed); }
@@ -92,6 +102,7 @@ class BufferPool {
   std::byte* const region_;
   std::vector<Head> heads_;
   std::array<Unit, kClassesMax> free_;
+  std::array<Spares, kClassesMax> spares_;
   std::atomic<size_t> used_{0};  // written on the reactor only: a plain store
   Waiter* first_waiter_ = nullptr;
   Waiter** last_waiter_ = &first_waiter_;
