@@ -8,6 +8,7 @@
 
 #include <sys/uio.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <span>
 #include <string>
@@ -20,8 +21,15 @@ class ByteStream {
  public:
   virtual ~ByteStream() = default;
 
-  // At least one byte, as many as are there. 0: the peer closed, or Shutdown() was called.
-  virtual Task<int> ReadSome(std::span<std::byte> buffer) = 0;
+  // What is there now, at least one byte. 0: the peer closed, or Shutdown() was called. -EAGAIN:
+  // nothing yet, or others are to have their turn first.
+  virtual int ReadNow(std::span<std::byte> buffer) = 0;
+
+  // Until ReadNow() may give more than -EAGAIN. Nobody needs a buffer meanwhile.
+  virtual Task<void> Readable() = 0;
+
+  // Waits for what ReadNow() gives.
+  Task<int> ReadSome(std::span<std::byte> buffer);
 
   // All of it: returns 0, or a negative errno. The pieces and the bytes they name stay until the
   // task ends; the array of pieces is consumed (its entries may be changed).
@@ -34,5 +42,13 @@ class ByteStream {
   virtual std::string local_address() const = 0;
   virtual std::string peer_address() const = 0;
 };
+
+inline Task<int> ByteStream::ReadSome(std::span<std::byte> buffer) {
+  for (;;) {
+    const int result = ReadNow(buffer);
+    if (result != -EAGAIN) co_return result;
+    co_await Readable();
+  }
+}
 
 }  // namespace sectormap

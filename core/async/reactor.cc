@@ -91,8 +91,9 @@ void Reactor::Run() {
     RunTimers();
     RunReady();
     RunTurnEnds();
+    RunYielded();
     RunDepartures();
-    const bool may_sleep = ready_.empty() && turn_ends_.empty() && !stopped_;
+    const bool may_sleep = ready_.empty() && yielded_.empty() && turn_ends_.empty() && !stopped_;
     const auto busy = clock_.Now() - turn_start;
     busy_ns_.store(busy_ns_.load(std::memory_order_relaxed) + static_cast<uint64_t>(busy.count()),
                    std::memory_order_relaxed);
@@ -129,7 +130,8 @@ void Reactor::Spawn(Task<void> task) {
   Post([owned = std::move(task)]() mutable { Detach(std::move(owned)); });
 }
 
-void Reactor::AtTurnEnd(TurnEnd& call) {
+void Reactor::AtTurnEnd(TurnEnd& call, size_t bytes) {
+  turn_end_bytes_ += bytes;
   if (call.asked_) return;
   call.asked_ = true;
   turn_ends_.push_back(&call);
@@ -209,7 +211,17 @@ void Reactor::RunTimers() {
   }
 }
 
+void Reactor::RunYielded() {
+  if (!yielded_.empty()) {
+    for (std::coroutine_handle<> handle : yielded_) handle.resume();
+    yielded_.clear();
+    RunTurnEnds();
+  }
+  yielded_.swap(yielding_);
+}
+
 void Reactor::RunTurnEnds() {
+  turn_end_bytes_ = 0;
   running_turn_ends_.swap(turn_ends_);
   // By index: a call may destroy another one, which Forget() then replaces by null.
   for (size_t i = 0; i < running_turn_ends_.size(); ++i) {

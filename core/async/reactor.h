@@ -26,6 +26,7 @@
 #include "core/async/clock.h"
 #include "core/async/poll_policy.h"
 #include "core/async/task.h"
+#include "core/async/turn_share.h"
 
 namespace sectormap {
 
@@ -87,8 +88,21 @@ class Reactor {
     std::function<void()> call_;
     bool asked_ = false;
   };
-  // A call that asks again while it runs has its turn in the next one.
-  void AtTurnEnd(TurnEnd& call);
+  // A call that asks again while it runs has its turn in the next one. `bytes`: about how much
+  // memory waits for the call, beyond what was told before.
+  void AtTurnEnd(TurnEnd& call, size_t bytes = 0);
+
+  // On the reactor: runs what was asked for so far if much memory waits for it, as if the turn
+  // ended here. For whoever does many pieces of work in a turn, between two of them.
+  void EndTurnIfFull() {
+    if (turn_end_bytes_ >= kTurnEndBytesMax && running_turn_ends_.empty()) RunTurnEnds();
+  }
+  // What was made in a turn is to be in the processor's caches still when it is sent.
+  static constexpr size_t kTurnEndBytesMax = 512 * 1024;
+
+  // On the reactor: resumes `handle` in the next turn, when everybody else has had it and its turn
+  // ends have been run.
+  void AfterOthers(std::coroutine_handle<> handle) { yielding_.push_back(handle); }
 
   // co_await reactor.Switch(): goes on on that reactor's thread (at once, if it is this one).
   // REQUIRES: on a reactor's thread; another thread uses Spawn.
@@ -157,7 +171,11 @@ class Reactor {
     return RingAwaiter<Prepare>(*this, std::move(prepare));
   }
 
-  // On the reactor: true if this turn has one event only, so that nobody waits for the turn to end.
+  // On the reactor: what its streams may take of a turn.
+  TurnShare& share() { return share_; }
+
+  // On the reactor: true if this turn has one event only, so that nobody waits for the turn to end
+  // but who has yielded.
   bool alone() const { return completed_.size() <= 1 && running_.empty(); }
 
   // For statistics: time in which the loop had work, time in which it looked for some without
@@ -182,6 +200,7 @@ class Reactor {
   void ArmWakeup();
   void RunPosted();
   void RunReady();
+  void RunYielded();
   void RunTimers();
   void RunTurnEnds();
   void RunDepartures();
@@ -207,11 +226,15 @@ class Reactor {
   // filled again, so that a turn allocates nothing once both have grown.
   io_uring ring_{};
   PollPolicy poll_;
+  TurnShare share_;
   bool stopped_ = false;
   std::vector<std::coroutine_handle<>> ready_;
   std::vector<std::coroutine_handle<>> running_;
+  std::vector<std::coroutine_handle<>> yielding_;  // in this turn, for the next one
+  std::vector<std::coroutine_handle<>> yielded_;   // in the last one
   std::vector<TurnEnd*> turn_ends_;
   std::vector<TurnEnd*> running_turn_ends_;
+  size_t turn_end_bytes_ = 0;  // wait for turn_ends_
   std::vector<Departure> departures_;
   std::vector<Completed> completed_;
   std::vector<absl::AnyInvocable<void()>> running_posted_;

@@ -4,6 +4,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "core/async/next_turn.h"
 #include "core/async/reactor.h"
 #include "core/base/check.h"
 #include "core/base/status_macros.h"
@@ -180,40 +182,43 @@ Task<absl::StatusOr<std::unique_ptr<TcpStream>>> TcpStream::Connect(std::string 
   co_return std::make_unique<TcpStream>(fd);
 }
 
-bool TcpStream::MayReadNow() {
-  const uint64_t turn = Reactor::Current().turns();
-  if (turn != turn_) {
-    turn_ = turn;
-    reads_in_turn_ = 0;
-    bytes_in_turn_ = 0;
-  }
-  return reads_in_turn_ < kReadsPerTurnMax && bytes_in_turn_ < kBytesPerTurnMax;
+void TcpStream::StartTurn() {
+  Reactor& reactor = Reactor::Current();
+  const uint64_t turn = reactor.turns();
+  if (turn == turn_) return;
+  turn_ = turn;
+  appetite_ = (appetite_ * (kAppetiteTurns - 1) + bytes_in_turn_) / kAppetiteTurns;
+  bytes_in_turn_ = 0;
+  reactor.share().OnTurn(turn, appetite_);
 }
 
-Task<int> TcpStream::ReadSome(std::span<std::byte> buffer) {
+size_t TcpStream::LeftOfTurn() const {
+  const size_t most = Reactor::Current().share().BytesIn(turn_);
+  return most - std::min(most, bytes_in_turn_);
+}
+
+int TcpStream::ReadNow(std::span<std::byte> buffer) {
   CHECK(!reading_ && !buffer.empty());
   // The kernel would still hand out what it had received.
   if (shut_down_) return 0;
-  if (!MayReadNow()) return ReadByRing(buffer);
-  const ssize_t result = recv(fd_, buffer.data(), buffer.size(), MSG_DONTWAIT);
-  if (result < 0) {
-    if (errno == EAGAIN || errno == EINTR) return ReadByRing(buffer);
-    return -errno;
-  }
-  ++reads_in_turn_;
-  bytes_in_turn_ += static_cast<size_t>(result);
+  StartTurn();
+  const size_t most = LeftOfTurn();
+  if (most == 0) return -EAGAIN;
+  const ssize_t result = recv(fd_, buffer.data(), std::min(most, buffer.size()), MSG_DONTWAIT);
+  if (result < 0) return errno == EINTR ? -EAGAIN : -errno;
+  bytes_in_turn_ += std::max(static_cast<size_t>(result), kReadBytesMin);
   return static_cast<int>(result);
 }
 
-Task<int> TcpStream::ReadByRing(std::span<std::byte> buffer) {
+Task<void> TcpStream::Readable() {
   Busy busy(reading_);
-  for (;;) {
-    if (shut_down_) co_return 0;
-    const int result = co_await Reactor::Current().Submit([this, buffer](io_uring_sqe* sqe) {
-      io_uring_prep_recv(sqe, fd_, buffer.data(), buffer.size(), 0);
-    });
-    if (result == -EINTR || result == -EAGAIN) continue;
-    co_return shut_down_ ? 0 : result;
+  if (shut_down_) co_return;
+  if (LeftOfTurn() == 0) {
+    co_await AfterOthers();
+  } else {
+    // An error is for the next read to tell.
+    co_await Reactor::Current().Submit(
+        [this](io_uring_sqe* sqe) { io_uring_prep_poll_add(sqe, fd_, POLLIN); });
   }
 }
 

@@ -30,7 +30,8 @@ class TcpStream final : public ByteStream {
   // For clients: tests, benchmarks, the load generator. `address` as for Listener::Bind.
   static Task<absl::StatusOr<std::unique_ptr<TcpStream>>> Connect(std::string address);
 
-  Task<int> ReadSome(std::span<std::byte> buffer) override;
+  int ReadNow(std::span<std::byte> buffer) override;
+  Task<void> Readable() override;
   Task<int> WriteAll(std::span<iovec> pieces) override;
   void Shutdown() override;
 
@@ -39,14 +40,13 @@ class TcpStream final : public ByteStream {
   std::string peer_address() const override { return peer_address_; }
 
  private:
-  // A peer that sends without pause must not keep the others of its reactor from their turn: this
-  // much is read at once in one turn, the rest through the ring. Two reads of a session's receive
-  // buffer are a queue of 64 writes of 4 KiB; the bytes take about as long to copy as a turn.
-  static constexpr int kReadsPerTurnMax = 2;
-  static constexpr size_t kBytesPerTurnMax = 128 * 1024;
+  // What a read counts at least, in bytes: a system call takes the time of copying so much.
+  static constexpr size_t kReadBytesMin = 4 * 1024;
+  // How many turns its appetite is the mean of, about.
+  static constexpr size_t kAppetiteTurns = 4;
 
-  bool MayReadNow();
-  Task<int> ReadByRing(std::span<std::byte> buffer);
+  void StartTurn();
+  size_t LeftOfTurn() const;
   Task<int> WriteByRing(std::span<iovec> pieces);
 
   const int fd_;
@@ -55,9 +55,9 @@ class TcpStream final : public ByteStream {
   bool shut_down_ = false;
   bool reading_ = false;
   bool writing_ = false;
-  uint64_t turn_ = 0;  // the turn in which the two below were counted
-  int reads_in_turn_ = 0;
+  uint64_t turn_ = 0;  // of the reactor: in which the bytes were counted
   size_t bytes_in_turn_ = 0;
+  size_t appetite_ = 0;  // bytes in each of the last few turns
 };
 
 class Listener {

@@ -2,6 +2,7 @@
 #include "server/iscsi/pdu_stream.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "core/base/check.h"
@@ -67,13 +68,9 @@ bool SameDigest(const Crc32c& crc, const std::byte* on_wire) {
 
 // ---- PduReader
 
-// Not value-initialised: pages that nothing was received into stay untouched.
-PduReader::PduReader(ByteStream& stream)
-    : stream_(stream), buffer_(new std::byte[kReceiveBufferBytes]) {}
-
 size_t PduReader::HeaderPartBytes() const {
   BasicHeader header;
-  std::memcpy(&header, buffer_.get() + begin_, kHeaderBytes);
+  std::memcpy(&header, buffer_.data() + begin_, kHeaderBytes);
   return kHeaderBytes + header.ahs_bytes() + (header_digest_ ? kDigestBytes : 0);
 }
 
@@ -91,7 +88,7 @@ Task<PduError> PduReader::ReadHeaderSlowly() {
 }
 
 PduError PduReader::ParseHeader() {
-  const std::byte* start = buffer_.get() + begin_;
+  const std::byte* start = buffer_.data() + begin_;
   std::memcpy(&header_, start, kHeaderBytes);
   const size_t covered = kHeaderBytes + header_.ahs_bytes();
   ahs_ = {reinterpret_cast<const uint8_t*>(start) + kHeaderBytes, header_.ahs_bytes()};
@@ -114,7 +111,7 @@ Task<PduError> PduReader::ReadData(std::span<std::byte> into) {
 }
 
 PduError PduReader::TakeBufferedData(std::span<std::byte> into) {
-  const std::byte* start = buffer_.get() + begin_;
+  const std::byte* start = buffer_.data() + begin_;
   const size_t padded = PaddedLength(data_bytes_);
   const size_t kept = std::min<size_t>(into.size(), data_bytes_);
   if (kept != 0) std::memcpy(into.data(), start, kept);
@@ -135,6 +132,7 @@ Task<PduError> PduReader::ReadDataSlowly(std::span<std::byte> into) {
   while (left > 0) {
     if (buffered() == 0 && left >= kReceiveInPlaceBytes && !into.empty()) {
       const size_t ask = std::min(left, into.size());
+      buffer_.GiveBack();
       const int got = co_await stream_.ReadSome(into.first(ask));
       if (got <= 0) co_return PduError::kEnd;
       const auto count = static_cast<size_t>(got);
@@ -148,7 +146,7 @@ Task<PduError> PduReader::ReadDataSlowly(std::span<std::byte> into) {
       if (!filled) co_return PduError::kEnd;
     }
     const size_t count = std::min(left, buffered());
-    const std::span<const std::byte> part(buffer_.get() + begin_, count);
+    const std::span<const std::byte> part(buffer_.data() + begin_, count);
     const size_t kept = std::min(count, into.size());
     if (kept != 0) std::memcpy(into.data(), part.data(), kept);
     if (data_digest_) crc.Add(part);
@@ -161,7 +159,7 @@ Task<PduError> PduReader::ReadDataSlowly(std::span<std::byte> into) {
   if (tail == 0) co_return PduError::kNone;
   const bool filled = co_await Fill(tail);
   if (!filled) co_return PduError::kEnd;
-  const std::byte* rest = buffer_.get() + begin_;
+  const std::byte* rest = buffer_.data() + begin_;
   begin_ += tail;
   if (!data_digest_) co_return PduError::kNone;
   crc.Add(std::span(rest, padding));
@@ -169,18 +167,41 @@ Task<PduError> PduReader::ReadDataSlowly(std::span<std::byte> into) {
 }
 
 Task<bool> PduReader::Fill(size_t bytes) {
+  TakeUp();
   while (buffered() < bytes) {
     if (begin_ == end_) begin_ = end_ = 0;
     if (begin_ + bytes > kReceiveBufferBytes) {
-      std::memmove(buffer_.get(), buffer_.get() + begin_, buffered());
+      std::memmove(buffer_.data(), buffer_.data() + begin_, buffered());
       end_ = buffered();
       begin_ = 0;
     }
-    const int got = co_await stream_.ReadSome({buffer_.get() + end_, kReceiveBufferBytes - end_});
-    if (got <= 0) co_return false;
-    end_ += static_cast<size_t>(got);
+    const int got = stream_.ReadNow({buffer_.data() + end_, kReceiveBufferBytes - end_});
+    if (got == -EAGAIN) {
+      PutAside();
+      co_await stream_.Readable();
+      TakeUp();
+    } else if (got <= 0) {
+      co_return false;
+    } else {
+      end_ += static_cast<size_t>(got);
+    }
   }
   co_return true;
+}
+
+void PduReader::PutAside() {
+  if (buffered() > kPutAsideBytes) return;
+  aside_.assign(buffer_.data() + begin_, buffer_.data() + end_);
+  buffer_.GiveBack();
+}
+
+void PduReader::TakeUp() {
+  if (buffer_) return;
+  buffer_.Take();
+  std::copy(aside_.begin(), aside_.end(), buffer_.data());
+  begin_ = 0;
+  end_ = aside_.size();
+  aside_.clear();
 }
 
 // ---- PduWriter
@@ -252,7 +273,7 @@ void PduWriter::Queue(PduSource& source, size_t data_bytes) {
     tail_->next_ = &source;
     tail_ = &source;
   }
-  if (!sending_) AskToSend();
+  if (!sending_) AskToSend(data_bytes + kTaskBytes);
 }
 
 void PduWriter::QueueOwned(const BasicHeader& header, std::span<const std::byte> data) {
@@ -269,12 +290,12 @@ Task<void> PduWriter::Flushed() {
   while (sending_ || head_ != nullptr) co_await drained_.Wait();
 }
 
-void PduWriter::AskToSend() { Reactor::Current().AtTurnEnd(turn_end_); }
+void PduWriter::AskToSend(size_t bytes) { Reactor::Current().AtTurnEnd(turn_end_, bytes); }
 
 void PduWriter::Close() {
   closed_ = true;
   // What is queued is let go by the send loop if it runs, else at the end of this turn.
-  if (!sending_ && head_ != nullptr) AskToSend();
+  if (!sending_ && head_ != nullptr) AskToSend(0);
 }
 
 void PduWriter::StartSending() {

@@ -29,17 +29,17 @@
 #include "core/async/wait_queue.h"
 #include "server/iscsi/command_window.h"
 #include "server/iscsi/pdu.h"
+#include "server/iscsi/receive_buffer.h"
 
 namespace sectormap::iscsi {
-
-// What one receive asks for, in bytes: a queue of 31 writes of 4 KiB with their headers. Only the
-// pages that were received into are in memory, so a session that is idle after its login holds two
-// of them.
-inline constexpr size_t kReceiveBufferBytes = 128 * 1024;
 
 // A data segment's rest below this goes through the receive buffer, together with the PDUs behind
 // it: copying 16 KiB is cheaper than a system call of its own.
 inline constexpr size_t kReceiveInPlaceBytes = 16 * 1024;
+
+// The beginning of a PDU up to this is put aside while its rest is waited for, and the buffer given
+// to others.
+inline constexpr size_t kPutAsideBytes = 8 * 1024;
 
 enum class PduError : uint8_t {
   kNone,
@@ -53,7 +53,7 @@ enum class PduError : uint8_t {
 class PduReader {
  public:
   // `stream` outlives it.
-  explicit PduReader(ByteStream& stream);
+  explicit PduReader(ByteStream& stream) : stream_(stream) {}
 
   // From the next PDU on.
   void SetDigests(bool header, bool data) {
@@ -80,6 +80,8 @@ class PduReader {
   size_t buffered() const { return end_ - begin_; }
   // Makes at least `bytes` (<= kReceiveBufferBytes) available from begin_ on.
   Task<bool> Fill(size_t bytes);
+  void PutAside();
+  void TakeUp();
   PduError ParseHeader();
   size_t HeaderPartBytes() const;
   Task<PduError> ReadHeaderSlowly();
@@ -90,7 +92,10 @@ class PduReader {
   bool header_digest_ = false;
   bool data_digest_ = false;
   uint32_t max_data_bytes_ = kLoginMaxRecvDataSegmentBytes;
-  const std::unique_ptr<std::byte[]> buffer_;
+  // Taken to receive and given back when nothing or little is left in it: an idle session holds
+  // none, and sessions that take turns share one that is in the caches.
+  ReceiveBuffer buffer_;
+  std::vector<std::byte> aside_;
   size_t begin_ = 0;
   size_t end_ = 0;
   BasicHeader header_;
@@ -150,15 +155,20 @@ class PduWriter {
 
   // Sends now if much is queued and this connection has the reactor for itself: the initiator works
   // on the first answers while we make the next ones, instead of either waiting for the other. With
-  // more connections they overlap anyway, and fewer, larger sends cost less. Not to be called by
-  // what queues.
+  // more connections they overlap anyway, and fewer, larger sends cost less: then all of them send
+  // when the turn has made much. Not to be called by what queues.
   void SendAhead() {
     const bool much = queued_ >= kSendAheadPdus || queued_bytes_ >= kSendAheadBytes;
-    if (much && Reactor::Current().alone()) StartSending();
+    Reactor& reactor = Reactor::Current();
+    if (much && reactor.alone()) StartSending();
+    reactor.EndTurnIfFull();
   }
   // A send and the wake-up of the peer cost as much as a few commands: so many share it.
   static constexpr size_t kSendAheadPdus = 16;
   static constexpr size_t kSendAheadBytes = 512 * 1024;
+  // Memory of a command that waits for its answer to be sent, besides its data: a task and its
+  // coroutine.
+  static constexpr size_t kTaskBytes = 2 * 1024;
 
   // A PDU whose data (a copy, at most kMaxOwnedBytes in all) the writer keeps: answers that belong
   // to no command.
@@ -179,7 +189,7 @@ class PduWriter {
   struct OwnedPdu;
   struct Batch;
 
-  void AskToSend();
+  void AskToSend(size_t bytes);
   void StartSending();
   Task<void> SendLoop();
   // Takes PDUs from the queue until the batch is full or nothing is left. Sources that are done go

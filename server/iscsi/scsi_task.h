@@ -8,6 +8,7 @@
 #include <coroutine>
 #include <cstdint>
 #include <span>
+#include <utility>
 
 #include "core/async/clock.h"
 #include "core/async/wait_queue.h"
@@ -82,6 +83,10 @@ struct ScsiTask {
     if (plan.exact && expected != plan.bytes) return 0;
     return std::min(plan.bytes, expected);
   }
+  void Hold(CommandBuffer taken) {
+    buffer = std::move(taken);
+    buffered_bytes = buffer.bytes().size();
+  }
   // What a data-in command gave.
   std::span<const std::byte> data_in() const { return loan ? loan.bytes : buffer.bytes(); }
 
@@ -93,7 +98,8 @@ struct ScsiTask {
   scsi::CommandPlan plan;
   uint32_t expected = 0;  // bytes the initiator expects to move in the plan's direction
   CommandBuffer buffer;
-  Loan loan;  // in place of a buffer
+  size_t buffered_bytes = 0;  // what it took of the memory, also when it has given that back
+  Loan loan;                  // in place of a buffer
   DataOutTransfer transfer;
   scsi::ScsiResult result;
 

@@ -67,6 +67,7 @@ ScsiTask& Session::TakeTask() {
   task.unit = nullptr;
   task.plan = {};
   task.expected = 0;
+  task.buffered_bytes = 0;
   task.transfer = {};
   task.result = {};
   task.decided = task.found_no_room = task.in_table = task.executing = task.receiving =
@@ -106,7 +107,7 @@ void Session::PrepareDataOut(ScsiTask& task, uint32_t data_bytes) {
   // The bytes are on their way, so there is no waiting for memory.
   std::optional<CommandBuffer> buffer = context_.memory.TryTake(ShareOf(task), wanted);
   if (buffer) {
-    task.buffer = *std::move(buffer);
+    task.Hold(*std::move(buffer));
     return;
   }
   Decide(task, scsi::ScsiStatus::kTaskSetFull);
@@ -146,6 +147,10 @@ void Session::Discard(ScsiTask& task) {
 
 Task<void> Session::Run(ScsiTask& task) {
   co_await Perform(task);
+  // What was written is on the device, and the next command finds the buffer in the caches.
+  if (task.plan.direction == scsi::DataDirection::kOut && !task.receiving) {
+    task.buffer = CommandBuffer();
+  }
   if (!task.aborted) {
     CountTask(task);
     task.reply.Prepare(context_.parameters);
@@ -214,7 +219,7 @@ Task<void> Session::CollectData(ScsiTask& task) {
 }
 
 Task<void> Session::TakeBuffer(ScsiTask& task, uint32_t bytes) {
-  task.buffer = co_await context_.memory.Take(ShareOf(task), bytes);
+  task.Hold(co_await context_.memory.Take(ShareOf(task), bytes));
 }
 
 UnitShare& Session::ShareOf(const ScsiTask& task) {
@@ -261,7 +266,7 @@ void Session::AdjustWindow(const ScsiTask& task) {
   const UnitShare& share = ShareOf(task);
   if (context_.memory.HasRoomForMore(share)) {
     window.Widen();
-  } else if (task.buffer.bytes().size() * window.width() > context_.memory.FairPart(share)) {
+  } else if (task.buffered_bytes * window.width() > context_.memory.FairPart(share)) {
     window.Narrow(window.width() - 1);
   }
 }

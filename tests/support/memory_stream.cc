@@ -35,19 +35,18 @@ MemoryStream::~MemoryStream() {
   Shutdown();
 }
 
-Task<int> MemoryStream::ReadSome(std::span<std::byte> buffer) {
+int MemoryStream::ReadNow(std::span<std::byte> buffer) {
   CHECK(!reading_ && !buffer.empty());
   if (shut_down_) return 0;
-  if (!in_->bytes.empty() || in_->closed) return TakeFrom(buffer);
-  return WaitAndRead(buffer);
+  if (in_->bytes.empty() && !in_->closed) return -EAGAIN;
+  return TakeFrom(buffer);
 }
 
-Task<int> MemoryStream::WaitAndRead(std::span<std::byte> buffer) {
+Task<void> MemoryStream::Readable() {
   CHECK(!reading_);
   reading_ = true;
   while (in_->bytes.empty() && !in_->closed) co_await in_->readable.Wait();
   reading_ = false;
-  co_return shut_down_ ? 0 : TakeFrom(buffer);
 }
 
 int MemoryStream::TakeFrom(std::span<std::byte> buffer) {

@@ -31,7 +31,8 @@ class MemoryStream final : public ByteStream {
   // REQUIRES: nobody reads or writes here. The other end may go first or last.
   ~MemoryStream() override;
 
-  Task<int> ReadSome(std::span<std::byte> buffer) override;
+  int ReadNow(std::span<std::byte> buffer) override;
+  Task<void> Readable() override;
   Task<int> WriteAll(std::span<iovec> pieces) override;
   void Shutdown() override;
   std::string local_address() const override { return local_; }
@@ -51,7 +52,6 @@ class MemoryStream final : public ByteStream {
   MemoryStream(std::shared_ptr<Pipe> in, std::shared_ptr<Pipe> out, size_t capacity,
                size_t read_max, std::string local, std::string peer);
 
-  Task<int> WaitAndRead(std::span<std::byte> buffer);
   int TakeFrom(std::span<std::byte> buffer);
   static void Close(Pipe& pipe);
 

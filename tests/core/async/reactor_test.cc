@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "core/async/gate.h"
+#include "core/async/next_turn.h"
 #include "core/async/reactor_pool.h"
 #include "core/async/when_all.h"
 #include "tests/support/manual_clock.h"
@@ -136,7 +138,7 @@ TEST_F(ReactorTest, WhenAllGoesOnAtHomeWhereverItsChildrenEnd) {
 }
 
 // Goes on after this turn and all that is ready in it, whatever the time.
-Task<void> NextTurn() {
+Task<void> NextEvent() {
   const int result =
       co_await Reactor::Current().Submit([](io_uring_sqe* sqe) { io_uring_prep_nop(sqe); });
   EXPECT_EQ(result, 0);
@@ -160,7 +162,7 @@ Task<int> AskAtTurnEnd() {
   reactor.AtTurnEnd(*forever);
   forgotten.reset();
   EXPECT_EQ(calls, 0);
-  for (int i = 0; i < 3; ++i) co_await NextTurn();
+  for (int i = 0; i < 3; ++i) co_await NextEvent();
   EXPECT_GT(again, 1);
   forever.reset();
   co_return calls;
@@ -168,6 +170,56 @@ Task<int> AskAtTurnEnd() {
 
 TEST_F(ReactorTest, ATurnEndRunsOnceForManyWhoAsk) {
   EXPECT_EQ(pool_->RunOn(0, AskAtTurnEnd()), 1);
+}
+
+Task<std::vector<int>> AskMuchAtTurnEnd() {
+  std::vector<int> left;
+  Reactor& reactor = Reactor::Current();
+  Reactor::TurnEnd first([&] { left.push_back(1); });
+  Reactor::TurnEnd second([&] {
+    left.push_back(2);
+    reactor.EndTurnIfFull();  // does nothing: the turn is being ended
+  });
+  reactor.AtTurnEnd(first, Reactor::kTurnEndBytesMax - 1);
+  reactor.EndTurnIfFull();
+  EXPECT_TRUE(left.empty());
+  reactor.AtTurnEnd(second, 1);
+  reactor.EndTurnIfFull();
+  EXPECT_EQ(left.size(), 2u) << "before the turn's end";
+  reactor.AtTurnEnd(first, 1);
+  reactor.EndTurnIfFull();
+  EXPECT_EQ(left.size(), 2u) << "what has left counts no more";
+  co_await NextEvent();
+  co_return left;
+}
+
+TEST_F(ReactorTest, ATurnThatHasMadeMuchSendsItBeforeItsEnd) {
+  EXPECT_EQ(pool_->RunOn(0, AskMuchAtTurnEnd()), (std::vector<int>{1, 2, 1}));
+}
+
+Task<void> AnswerAnEvent(std::vector<std::string>& order, Reactor::TurnEnd& answer, Gate& gate) {
+  co_await NextEvent();
+  order.push_back("event");
+  Reactor::Current().AtTurnEnd(answer);
+  gate.Leave();
+}
+
+Task<std::vector<std::string>> LetOthersGoFirst() {
+  std::vector<std::string> order;
+  Gate gate;
+  CHECK(gate.TryEnter());
+  Reactor::TurnEnd answer([&] { order.push_back("answer"); });
+  Detach(AnswerAnEvent(order, answer, gate));
+  co_await AfterOthers();
+  order.push_back("yielded");
+  gate.Close();
+  co_await gate.Drained();
+  co_return order;
+}
+
+TEST_F(ReactorTest, WhoYieldsGoesOnWhenTheNextTurnsAnswersHaveLeft) {
+  EXPECT_EQ(pool_->RunOn(0, LetOthersGoFirst()),
+            (std::vector<std::string>{"event", "answer", "yielded"}));
 }
 
 Task<int> ReadFromRing(int count) {
@@ -212,11 +264,11 @@ Task<std::vector<int>> WakeInTwoSteps() {
   queue.WakeOne();
   queue.WakeOne();
   EXPECT_TRUE(order.empty());
-  co_await NextTurn();
+  co_await NextEvent();
   EXPECT_EQ(order.size(), 2u);
   queue.WakeAll();
   queue.WakeOne();
-  co_await NextTurn();
+  co_await NextEvent();
   co_return order;
 }
 

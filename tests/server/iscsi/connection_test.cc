@@ -387,6 +387,27 @@ class ConnectionTest : public IscsiTest {
     EXPECT_THAT(initiator.violations(), testing::IsEmpty());
   }
 
+  // What was written needs no memory of ours while the peer is slow to read the answer.
+  static Task<void> WrittenAndUnread(ConnectionTest& test) {
+    FakeInitiator& initiator = test.Connect({.capacity = 1500});
+    const std::optional<LoginStatus> status = co_await initiator.Login({});
+    EXPECT_EQ(status, LoginStatus::kSuccess);
+    co_await initiator.Run(FakeInitiator::TestUnitReady());
+    // Fills the stream, so that the write's answer stays behind it.
+    const uint32_t read = co_await initiator.Start(FakeInitiator::Read10(0, 512));
+    const std::vector<std::byte> data(4096, std::byte{7});
+    const uint32_t write = co_await initiator.Start(FakeInitiator::Write10(1000, data));
+    for (int i = 0; i < 100 && test.disk_->bytes()[1000 * kSectorBytes] != data[0]; ++i) {
+      co_await Yield();
+    }
+    EXPECT_EQ(test.disk_->bytes()[1000 * kSectorBytes], data[0]);
+    EXPECT_FALSE(initiator.Answered(write));
+    EXPECT_EQ(test.memory_.used(), 0u);
+    const Outcome read_outcome = co_await initiator.Finish(read);
+    const Outcome write_outcome = co_await initiator.Finish(write);
+    EXPECT_TRUE(read_outcome.good() && write_outcome.good());
+  }
+
   static Task<void> ImmediateBound(ConnectionTest& test, SlowDevice& slow) {
     slow.Release();
     FakeInitiator* initiator = co_await Session(test);
@@ -536,6 +557,7 @@ TEST_F(ConnectionTest, WithoutMemoryDataOnItsWayIsRefusedAndTheRestWaits) {
 
 TEST_F(ConnectionTest, WhatADeviceLendsTakesNoMemory) { pool_->RunOn(0, Lent(*this, false)); }
 TEST_F(ConnectionTest, WhatHasADigestIsCopied) { pool_->RunOn(0, Lent(*this, true)); }
+TEST_F(ConnectionTest, WhatIsWrittenNeedsNoMemory) { pool_->RunOn(0, WrittenAndUnread(*this)); }
 
 class SlowUnitTest : public ConnectionTest {
  protected:

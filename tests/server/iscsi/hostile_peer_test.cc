@@ -18,7 +18,8 @@ class CutStream final : public ByteStream {
  public:
   CutStream(std::unique_ptr<ByteStream> lower, size_t bytes)
       : lower_(std::move(lower)), left_(bytes) {}
-  Task<int> ReadSome(std::span<std::byte> buffer) override { return lower_->ReadSome(buffer); }
+  int ReadNow(std::span<std::byte> buffer) override { return lower_->ReadNow(buffer); }
+  Task<void> Readable() override { return lower_->Readable(); }
   Task<int> WriteAll(std::span<iovec> pieces) override {
     for (iovec& piece : pieces) {
       piece.iov_len = std::min(piece.iov_len, left_);
