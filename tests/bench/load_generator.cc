@@ -8,7 +8,7 @@
 //
 //   load_generator --url iscsi://HOST:PORT/IQN/LUN --rw randread --bs 4096 --qd 32 --sessions 1
 //       [--threads 1] [--secs 5] [--warmup 0.5] [--pid PID-of-the-server] [--span BYTES]
-//       [--once BYTES] [--digests] [--idle] [--gaps MICROSECONDS]
+//       [--once BYTES] [--digests] [--idle] [--gaps MICROSECONDS] [--send-max BYTES]
 //
 // --rw randread | randwrite | read | write. With --pid, also the server's CPU time and memory, and
 // how many cores others took meanwhile (foreign_cores): noise, if it is not near zero.
@@ -17,7 +17,8 @@
 // count.
 // --digests: CRC32C of headers and data, computed on what it sends. --idle: the sessions log in and
 // only answer pings. --gaps: lists the times without any answer that were at least so long, as
-// [start on CLOCK_MONOTONIC in seconds, length in microseconds]; with one thread.
+// [start on CLOCK_MONOTONIC in seconds, length in microseconds]; with one thread. --send-max: no
+// sendmsg() takes more, so that the kernel may give the core to another client between two.
 #include <getopt.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -118,11 +119,12 @@ void ParsePattern(std::string_view word, Options* options) {
 
 Options ParseOptions(int argc, char** argv) {
   const option known[] = {
-      {"url", 1, nullptr, 'u'},     {"rw", 1, nullptr, 'r'},       {"bs", 1, nullptr, 'b'},
-      {"qd", 1, nullptr, 'q'},      {"sessions", 1, nullptr, 's'}, {"secs", 1, nullptr, 't'},
-      {"warmup", 1, nullptr, 'w'},  {"pid", 1, nullptr, 'p'},      {"span", 1, nullptr, 'n'},
-      {"threads", 1, nullptr, 'm'}, {"digests", 0, nullptr, 'd'},  {"idle", 0, nullptr, 'i'},
-      {"gaps", 1, nullptr, 'g'},    {"once", 1, nullptr, 'o'},     {nullptr, 0, nullptr, 0}};
+      {"url", 1, nullptr, 'u'},      {"rw", 1, nullptr, 'r'},       {"bs", 1, nullptr, 'b'},
+      {"qd", 1, nullptr, 'q'},       {"sessions", 1, nullptr, 's'}, {"secs", 1, nullptr, 't'},
+      {"warmup", 1, nullptr, 'w'},   {"pid", 1, nullptr, 'p'},      {"span", 1, nullptr, 'n'},
+      {"send-max", 1, nullptr, 'x'}, {"threads", 1, nullptr, 'm'},  {"digests", 0, nullptr, 'd'},
+      {"idle", 0, nullptr, 'i'},     {"gaps", 1, nullptr, 'g'},     {"once", 1, nullptr, 'o'},
+      {nullptr, 0, nullptr, 0}};
   Options options;
   for (int name; (name = getopt_long(argc, argv, "", known, nullptr)) != -1;) {
     const auto number = [] { return static_cast<uint32_t>(std::strtoul(optarg, nullptr, 0)); };
@@ -150,6 +152,9 @@ Options ParseOptions(int argc, char** argv) {
         break;
       case 'p':
         options.server_pid = std::atoi(optarg);
+        break;
+      case 'x':
+        options.send_max_bytes = std::strtoull(optarg, nullptr, 0);
         break;
       case 'n':
         options.span_bytes = std::strtoull(optarg, nullptr, 0);

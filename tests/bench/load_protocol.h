@@ -88,6 +88,7 @@ struct Options {
   uint32_t block_bytes = 4096, queue_depth = 32, sessions = 1, threads = 1;
   double seconds = 5, warmup_seconds = 0.5;
   uint64_t span_bytes = 0;  // 0: the whole LUN
+  size_t send_max_bytes = SIZE_MAX;
   uint64_t once_bytes = 0;  // not 0: one request in each such part, then the end
   uint64_t gap_ns = 0;      // longer times without an answer are listed; 0: none
   int server_pid = 0;

@@ -85,6 +85,12 @@ class LoadSession {
       msghdr message{};
       message.msg_iov = &pieces_[next_piece_];
       message.msg_iovlen = std::min(pieces_.size() - next_piece_, kSendPiecesMax);
+      iovec part = pieces_[next_piece_];
+      if (options_.send_max_bytes != SIZE_MAX) {
+        part.iov_len = std::min(part.iov_len, options_.send_max_bytes);
+        message.msg_iov = &part;
+        message.msg_iovlen = 1;
+      }
       const ssize_t sent = sendmsg(fd_, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
       if (sent < 0 && errno == EINTR) continue;
       if (sent < 0 && errno == EAGAIN) return;

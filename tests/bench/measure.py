@@ -45,7 +45,16 @@ class Arm:
     url: str
     pid: int
     core: int | None = CLIENT_CORE  # None: the client may run anywhere
+    first: bool = False  # its client goes before others on the core, if we may say so
     polls: bool = False  # the server takes a core for itself: it is stopped while others are measured
+
+    def place(self):
+        """Run by the client before it starts."""
+        if self.core is not None:
+            pin(os.getpid(), self.core)
+        if self.first:
+            with contextlib.suppress(PermissionError):
+                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 
     @contextlib.contextmanager
     def awake(self):
@@ -112,7 +121,7 @@ class Bench:
         """The load, which goes on beside what the caller does; for finish()."""
         return subprocess.Popen(
             self.command(arm, seconds), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            preexec_fn=None if arm.core is None else lambda: pin(os.getpid(), arm.core))
+            preexec_fn=arm.place)
 
     @staticmethod
     def finish(load):
