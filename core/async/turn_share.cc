@@ -9,8 +9,8 @@ namespace {
 constexpr size_t kBesideHeavy = 256 * 1024;
 // 10 to 20 us of copying, as much as a 4 KiB read takes in all.
 constexpr size_t kBesideLight = 32 * 1024;
-// A queue of reads that came in three receives (each counts as 4 KiB), or three writes of 4 KiB. Half
-// of what a heavy stream reads beside a light one.
+// A queue of reads that came in three receives (each counts as 4 KiB), or three writes of 4 KiB.
+// Half of what a heavy stream reads beside a light one.
 constexpr size_t kLightBytes = 16 * 1024;
 // How many turns a light stream counts after its last. Beside a heavy one they take some 20 us: so
 // this is longer than between two commands of a session that has one at work.
