@@ -28,9 +28,6 @@ absl::StatusOr<std::unique_ptr<MemoryDevice>> MemoryDevice::Create(SectorCount s
     return absl::ResourceExhaustedError(
         absl::StrCat("no memory for a device of ", Bytes(size).value(), " bytes"));
   }
-  // Requests at random places pay for the walk through the page tables as much as for the copy. A
-  // device that is written here and there takes 2 MiB for each place then, never more than its size.
-  static_cast<void>(madvise(bytes, Bytes(size).value(), MADV_HUGEPAGE));
   std::shared_ptr<std::byte> owned(
       static_cast<std::byte*>(bytes),
       [length = Bytes(size).value()](std::byte* region) { munmap(region, length); });
