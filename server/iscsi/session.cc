@@ -210,7 +210,9 @@ Task<void> Session::CollectData(ScsiTask& task) {
       task.transfer.fault() == DataFault::kNone) {
     co_await TakeBuffer(task, task.wanted());
   }
-  while (!task.aborted && !task.transfer.done()) {
+  // The transfer is done when the last header has been accepted. Its data may still be arriving
+  // when an R2T of ours that has left wakes this.
+  while (!task.aborted && (task.receiving || !task.transfer.done())) {
     if (task.transfer.MayRequest()) task.requests.Queue();
     co_await task.changed.Wait();
   }
