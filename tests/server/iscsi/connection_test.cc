@@ -387,6 +387,39 @@ class ConnectionTest : public IscsiTest {
     EXPECT_THAT(initiator.violations(), testing::IsEmpty());
   }
 
+  // An R2T that has left wakes the write while the answer to it is half there (its tag is guessed:
+  // the R2T waits in a stream that holds half of it). The write waits for the rest.
+  static Task<void> HalfOfTheLastDataOut(ConnectionTest& test) {
+    InitiatorOptions options;
+    options.initial_r2t = true;
+    options.immediate_data = false;
+    FakeInitiator& initiator = test.Connect({.capacity = 24});
+    const std::optional<LoginStatus> status = co_await initiator.Login(options);
+    EXPECT_EQ(status, LoginStatus::kSuccess);
+    co_await initiator.Run(FakeInitiator::TestUnitReady());
+    initiator.hold_requests = true;
+    const std::vector<std::byte> data(8192, std::byte{0xee});
+    const uint32_t tag = co_await initiator.Start(FakeInitiator::Write10(0, data));
+    for (int i = 0; i < 10; ++i) co_await Yield();
+    DataOutHeader header;
+    header.flags = kFinalBit;
+    header.initiator_task_tag = tag;
+    header.target_transfer_tag = 1;
+    header.data_segment_length = static_cast<uint32_t>(data.size());
+    co_await initiator.SendBytes(std::as_bytes(header.bytes()));
+    co_await initiator.SendBytes(std::span(data).first(4096));
+    for (int i = 0; i < 10; ++i) co_await Yield();
+    EXPECT_TRUE(initiator.held_requests.empty());
+    while (initiator.held_requests.empty()) co_await initiator.Step();
+    EXPECT_EQ(initiator.held_requests.front().target_transfer_tag, 1u);
+    for (int i = 0; i < 10; ++i) co_await Yield();
+    EXPECT_EQ(test.disk_->bytes()[0], std::byte{0}) << "half of it was written";
+    co_await initiator.SendBytes(std::span(data).subspan(4096));
+    const Outcome outcome = co_await initiator.Finish(tag);
+    EXPECT_TRUE(outcome.good());
+    EXPECT_TRUE(std::ranges::equal(test.disk_->bytes().first(data.size()), data));
+  }
+
   // What was written needs no memory of ours while the peer is slow to read the answer.
   static Task<void> WrittenAndUnread(ConnectionTest& test) {
     FakeInitiator& initiator = test.Connect({.capacity = 1500});
@@ -557,6 +590,9 @@ TEST_F(ConnectionTest, WithoutMemoryDataOnItsWayIsRefusedAndTheRestWaits) {
 
 TEST_F(ConnectionTest, WhatADeviceLendsTakesNoMemory) { pool_->RunOn(0, Lent(*this, false)); }
 TEST_F(ConnectionTest, WhatHasADigestIsCopied) { pool_->RunOn(0, Lent(*this, true)); }
+TEST_F(ConnectionTest, AWriteWaitsForAllBytesOfItsLastDataOut) {
+  pool_->RunOn(0, HalfOfTheLastDataOut(*this));
+}
 TEST_F(ConnectionTest, WhatIsWrittenNeedsNoMemory) { pool_->RunOn(0, WrittenAndUnread(*this)); }
 
 class SlowUnitTest : public ConnectionTest {
