@@ -34,13 +34,20 @@ class WordSplitter {
  public:
   // Blanks part the words, `\` takes the next character as it is (dm-table.c, dm_split_args).
   // Nothing if the text ends in a backslash or holds a NUL. The words are there until the next call
-  // and as long as `text`. What follows the first `words_max` is not looked at.
-  std::optional<std::span<const std::string_view>> Split(std::string_view text, Comments comments,
-                                                         size_t words_max = SIZE_MAX);
+  // and as long as `text`.
+  std::optional<std::span<const std::string_view>> Split(std::string_view text, Comments comments);
+
+  // The same word by word: after Begin() each Next() gives one, an empty one when there is none
+  // left, and rest() what follows it.
+  void Begin(std::string_view text, Comments comments);
+  std::optional<std::string_view> Next();
+  std::string_view rest() const { return rest_; }
 
  private:
-  std::optional<std::string_view> TakeWord(std::string_view& text, Comments comments);
+  std::optional<std::string_view> TakeQuoted();
 
+  std::string_view rest_;
+  Comments comments_ = Comments::kNone;
   std::vector<std::string_view> words_;
   std::string unquoted_;  // the words that do not stand in the text as they are
 };
@@ -54,8 +61,8 @@ class TableSpec {
   struct Line {
     Sector start;
     SectorCount length;
-    std::string_view text;
-    int number = 0;  // in the spec's text, from 1
+    std::string_view text;  // from the type on
+    int number = 0;         // in the spec's text, from 1
 
     // Until the splitter's next call.
     struct Words {

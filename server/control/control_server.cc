@@ -49,6 +49,7 @@ void Configure(grpc::ServerBuilder& builder) {
   quota.SetMaxThreads(kControlThreadsMax);
   builder.SetResourceQuota(quota);
   builder.SetMaxReceiveMessageSize(kRequestBytesMax);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kRequestWindowBytes);
   builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
   // Without this a second daemon binds the same port and takes every other call.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
