@@ -25,6 +25,10 @@ class LinearTarget final : public Target {
     return device_.device->Lend(first + start_.offset(), count);
   }
 
+  bool WriteAtOnce(Sector first, std::span<const std::byte> bytes) override {
+    return device_.device->WriteAtOnce(first + start_.offset(), bytes);
+  }
+
   Task<Extent> ExtentAt(Sector first) override {
     return device_.device->ExtentAt(first + start_.offset());
   }

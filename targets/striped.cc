@@ -56,6 +56,11 @@ class StripedTarget final : public Target {
     return devices_[stripe].device->Lend(PlaceOn(stripe, first), count);
   }
 
+  bool WriteAtOnce(Sector first, std::span<const std::byte> bytes) override {
+    const size_t stripe = StripeOf(first);
+    return devices_[stripe].device->WriteAtOnce(PlaceOn(stripe, first), bytes);
+  }
+
   Task<Extent> ExtentAt(Sector first) override {
     const size_t stripe = StripeOf(first);
     Extent extent = co_await devices_[stripe].device->ExtentAt(PlaceOn(stripe, first));

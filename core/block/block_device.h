@@ -78,6 +78,15 @@ class BlockDevice {
     return {};
   }
 
+  // A write that ends in the call, of bytes that need not stay. False: it would have to wait, or
+  // the device has more to do for a write than to pass its bytes on; some of them may have been
+  // written. That is no failure: Submit the write.
+  // REQUIRES: on a reactor's thread; the range inside [0, size()), whole sectors, not empty.
+  virtual bool WriteAtOnce(Sector first, std::span<const std::byte> bytes) {
+    static_cast<void>(first), static_cast<void>(bytes);
+    return false;
+  }
+
   // The run of equal sectors that begins at `first`, as far as is cheap to know.
   // REQUIRES: on a reactor's thread; first < size().
   virtual Task<Extent> ExtentAt(Sector first) {

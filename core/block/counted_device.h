@@ -18,6 +18,11 @@ class CountedDevice : public BlockDevice {
     counters_.Count(request, status);
     return status;
   }
+  // And every write at once that succeeded.
+  bool WroteAtOnce(size_t bytes) {
+    counters_.Count(IoOp::kWrite, WholeSectors(ByteCount(bytes)), IoStatus::kOk);
+    return true;
+  }
   // And every loan.
   Loan Lent(Loan loan, SectorCount count) {
     counters_.Count(IoOp::kRead, count, IoStatus::kOk);

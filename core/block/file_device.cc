@@ -205,11 +205,20 @@ ssize_t FileDevice::ReadNow(std::span<std::byte> bytes, uint64_t offset) const {
   return preadv2(fd_, &piece, 1, place, RWF_NOWAIT);
 }
 
-ssize_t FileDevice::WriteNow(std::span<std::byte> bytes, uint64_t offset) const {
+ssize_t FileDevice::WriteNow(std::span<const std::byte> bytes, uint64_t offset) {
+  if (!can_write_now_.load(std::memory_order_relaxed)) return 0;
   const auto place = static_cast<off_t>(offset);
   if (in_memory_) return pwrite(fd_, bytes.data(), bytes.size(), place);
-  const iovec piece{bytes.data(), bytes.size()};
-  return pwritev2(fd_, &piece, 1, place, RWF_NOWAIT);
+  const iovec piece{const_cast<std::byte*>(bytes.data()), bytes.size()};
+  const ssize_t done = pwritev2(fd_, &piece, 1, place, RWF_NOWAIT);
+  if (done < 0 && errno == EOPNOTSUPP) can_write_now_.store(false, std::memory_order_relaxed);
+  return done;
+}
+
+bool FileDevice::WriteAtOnce(Sector first, std::span<const std::byte> bytes) {
+  if (mode_ == Mode::kDirect || read_only()) return false;
+  const ssize_t done = WriteNow(bytes, ByteOffset(first).value());
+  return done == static_cast<ssize_t>(bytes.size()) && WroteAtOnce(bytes.size());
 }
 
 Task<IoStatus> FileDevice::Read(const IoRequest& request) {
@@ -238,11 +247,10 @@ Task<IoStatus> FileDevice::Write(const IoRequest& request) {
   }
   uint64_t skip = 0;
   // Synchronous writes wait for the medium: not here.
-  if (flags == 0 && can_write_now_.load(std::memory_order_relaxed)) {
+  if (flags == 0) {
     const ssize_t done = WriteNow(request.data, offset);
     if (done == static_cast<ssize_t>(length)) return Finish(request, IoStatus::kOk);
     if (done > 0) skip = static_cast<uint64_t>(done);
-    if (done < 0 && errno == EOPNOTSUPP) can_write_now_.store(false, std::memory_order_relaxed);
   }
   return Counted(request, WriteFully(bytes + skip, offset + skip, length - skip, flags));
 }

@@ -56,6 +56,7 @@ class FileDevice final : public CountedDevice {
   SectorCount size() const override { return SectorCount(size_.load(std::memory_order_relaxed)); }
   BlockLimits limits() const override;
   Task<IoStatus> Submit(IoRequest request) override;
+  bool WriteAtOnce(Sector first, std::span<const std::byte> bytes) override;
   Task<Extent> ExtentAt(Sector first) override;
 
   // Any thread.
@@ -88,7 +89,7 @@ class FileDevice final : public CountedDevice {
 
   // What moves without waiting: a count, or -1 and errno.
   ssize_t ReadNow(std::span<std::byte> bytes, uint64_t offset) const;
-  ssize_t WriteNow(std::span<std::byte> bytes, uint64_t offset) const;
+  ssize_t WriteNow(std::span<const std::byte> bytes, uint64_t offset);
 
   bool IsAligned(const void* bytes, uint64_t offset, uint64_t length) const;
   // By the ring, until all is done. `flags` are RWF_*.

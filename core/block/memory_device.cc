@@ -64,6 +64,12 @@ Loan MemoryDevice::Lend(Sector first, SectorCount count) {
   return Lent({all.subspan(ByteOffset(first).value(), Bytes(count).value()), bytes_}, count);
 }
 
+bool MemoryDevice::WriteAtOnce(Sector first, std::span<const std::byte> bytes) {
+  CHECK(RangeFits(first, WholeSectors(ByteCount(bytes.size())), size_));
+  std::memcpy(bytes_.get() + ByteOffset(first).value(), bytes.data(), bytes.size());
+  return WroteAtOnce(bytes.size());
+}
+
 Task<IoStatus> MemoryDevice::Submit(IoRequest request) {
   if (request.op == IoOp::kFlush) return Finish(request, IoStatus::kOk);
   CHECK(RangeFits(request.first, request.count, size_));

@@ -22,6 +22,7 @@ class MemoryDevice final : public CountedDevice {
   BlockLimits limits() const override;
   Task<IoStatus> Submit(IoRequest request) override;
   Loan Lend(Sector first, SectorCount count) override;
+  bool WriteAtOnce(Sector first, std::span<const std::byte> bytes) override;
 
   // The whole disk, for tests that look underneath.
   std::span<std::byte> bytes() { return {bytes_.get(), Bytes(size_).value()}; }

@@ -193,19 +193,33 @@ Task<IoStatus> MappedDevice::Submit(IoRequest request) {
   return Finish(std::move(pass), request, SubmitPieces(*shard.table, request));
 }
 
+// For what does not wait: the row that has all of the range as one piece, while the gate is open.
+const MappingTable::Row* MappedDevice::RowOfOnePiece(const Shard& shard, Sector first,
+                                                     SectorCount count) {
+  const MappingTable* table = shard.table;
+  if (!shard.open || table == nullptr || !RangeFits(first, count, table->size())) return nullptr;
+  const MappingTable::Row& row = table->Find(first);
+  return table->PieceLength(row, first - row.start, count, true) < count ? nullptr : &row;
+}
+
 Loan MappedDevice::Lend(Sector first, SectorCount count) {
   const Shard& shard = ThisShard();
-  const MappingTable* table = shard.table;
-  if (!shard.open || table == nullptr || !table->limits().can_lend ||
-      !RangeFits(first, count, table->size())) {
-    return {};
-  }
-  const MappingTable::Row& row = table->Find(first);
-  const SectorCount offset = first - row.start;
-  if (table->PieceLength(row, offset, count, true) < count) return {};
-  Loan loan = row.target->Lend(Sector(offset.value()), count);
+  if (shard.table == nullptr || !shard.table->limits().can_lend) return {};
+  const MappingTable::Row* row = RowOfOnePiece(shard, first, count);
+  if (row == nullptr) return {};
+  Loan loan = row->target->Lend(Sector((first - row->start).value()), count);
   if (loan) counters_.Count(IoOp::kRead, count, IoStatus::kOk);
   return loan;
+}
+
+bool MappedDevice::WriteAtOnce(Sector first, std::span<const std::byte> bytes) {
+  const Shard& shard = ThisShard();
+  const SectorCount count = WholeSectors(ByteCount(bytes.size()));
+  const MappingTable::Row* row = RowOfOnePiece(shard, first, count);
+  if (row == nullptr || shard.table->read_only()) return false;
+  if (!row->target->WriteAtOnce(Sector((first - row->start).value()), bytes)) return false;
+  counters_.Count(IoOp::kWrite, count, IoStatus::kOk);
+  return true;
 }
 
 Task<IoStatus> MappedDevice::SubmitFlush(Shard& shard, IoRequest request) {

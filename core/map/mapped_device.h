@@ -74,8 +74,9 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   // an end that a swap may just have moved. If pieces fail, one of their failures is the answer and
   // the others have run.
   Task<IoStatus> Submit(IoRequest request) override;
-  // Nothing while the gate is closed, nor of a range that is cut.
+  // Both: nothing while the gate is closed, nor of a range that is cut.
   Loan Lend(Sector first, SectorCount count) override;
+  bool WriteAtOnce(Sector first, std::span<const std::byte> bytes) override;
   Task<Extent> ExtentAt(Sector first) override;
 
   bool read_only() const { return read_only_.load(std::memory_order_relaxed); }
@@ -157,6 +158,8 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   };
   class Pass;
 
+  static const MappingTable::Row* RowOfOnePiece(const Shard& shard, Sector first,
+                                                SectorCount count);
   Shard& ThisShard() { return shards_[Reactor::Current().index()]; }
   Task<IoStatus> SubmitWhenOpen(Shard& shard, IoRequest request);
   Task<IoStatus> SubmitAgain(Shard& shard, IoRequest request);

@@ -164,7 +164,14 @@ Task<bool> Connection::OnScsiCommand() {
   const Session::Received received = session_->Receive(header, *ahs, reader_.data_bytes());
   if (received.task == nullptr) co_return co_await Refuse(received.reason);
   ScsiTask& task = *received.task;
-  const PduError error = co_await reader_.ReadData(Session::ImmediateSpan(task));
+  PduError error;
+  if (turn == Turn::kNow && reader_.has_all_data()) {
+    const PduReader::Segment data = reader_.TakeData();
+    error = data.error;
+    if (error == PduError::kNone) session_->TakeImmediate(task, data.bytes);
+  } else {
+    error = co_await reader_.ReadData(session_->RoomForImmediate(task));
+  }
   if (!MayGoOn(error, HeaderAs<BasicHeader>(header))) {
     session_->Discard(task);
     co_return false;

@@ -104,24 +104,30 @@ PduError PduReader::ParseHeader() {
 }
 
 Task<PduError> PduReader::ReadData(std::span<std::byte> into) {
-  if (data_bytes_ == 0) return PduError::kNone;
-  const size_t all = PaddedLength(data_bytes_) + (data_digest_ ? kDigestBytes : 0);
-  if (buffered() >= all) return TakeBufferedData(into);
-  return ReadDataSlowly(into);
+  if (!has_all_data()) return ReadDataSlowly(into);
+  const Segment segment = TakeData();
+  const size_t kept = std::min(into.size(), segment.bytes.size());
+  if (kept != 0) std::memcpy(into.data(), segment.bytes.data(), kept);
+  return segment.error;
 }
 
-PduError PduReader::TakeBufferedData(std::span<std::byte> into) {
-  const std::byte* start = buffer_.data() + begin_;
-  const size_t padded = PaddedLength(data_bytes_);
-  const size_t kept = std::min<size_t>(into.size(), data_bytes_);
-  if (kept != 0) std::memcpy(into.data(), start, kept);
-  begin_ += padded;
+size_t PduReader::SegmentBytes() const {
+  if (data_bytes_ == 0) return 0;
+  return PaddedLength(data_bytes_) + (data_digest_ ? kDigestBytes : 0);
+}
+
+PduReader::Segment PduReader::TakeData() {
+  if (data_bytes_ == 0) return {};
+  Segment segment{PduError::kNone, {buffer_.data() + begin_, data_bytes_}};
+  if (data_digest_) {
+    const std::span padded(buffer_.data() + begin_, PaddedLength(data_bytes_));
+    Crc32c crc;
+    crc.Add(padded);
+    if (!SameDigest(crc, padded.data() + padded.size())) segment.error = PduError::kDataDigest;
+  }
+  begin_ += SegmentBytes();
   data_bytes_ = 0;
-  if (!data_digest_) return PduError::kNone;
-  begin_ += kDigestBytes;
-  Crc32c crc;
-  crc.Add(std::span(start, padded));
-  return SameDigest(crc, start + padded) ? PduError::kNone : PduError::kDataDigest;
+  return segment;
 }
 
 Task<PduError> PduReader::ReadDataSlowly(std::span<std::byte> into) {

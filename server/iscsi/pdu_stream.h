@@ -76,6 +76,16 @@ class PduReader {
   Task<PduError> ReadData(std::span<std::byte> into);
   Task<PduError> SkipData() { return ReadData({}); }
 
+  // True if the data segment has been received as a whole: then TakeData() gives it where it is,
+  // without its padding and digest, until the next ReadHeader().
+  bool has_all_data() const { return buffered() >= SegmentBytes(); }
+  struct Segment {
+    PduError error = PduError::kNone;
+    std::span<std::byte> bytes;
+  };
+  // REQUIRES: has_all_data().
+  Segment TakeData();
+
  private:
   size_t buffered() const { return end_ - begin_; }
   // Makes at least `bytes` (<= kReceiveBufferBytes) available from begin_ on.
@@ -84,9 +94,10 @@ class PduReader {
   void TakeUp();
   PduError ParseHeader();
   size_t HeaderPartBytes() const;
+  // The data segment with its padding and its digest.
+  size_t SegmentBytes() const;
   Task<PduError> ReadHeaderSlowly();
   Task<PduError> ReadDataSlowly(std::span<std::byte> into);
-  PduError TakeBufferedData(std::span<std::byte> into);
 
   ByteStream& stream_;
   bool header_digest_ = false;

@@ -103,6 +103,7 @@ struct ScsiTask {
   DataOutTransfer transfer;
   scsi::ScsiResult result;
 
+  bool unasked = false;        // data for its buffer comes without an R2T
   bool decided = false;        // the result is known without asking the unit
   bool found_no_room = false;  // for data that was on its way: TASK SET FULL
   bool numbered = false;       // it takes a place in the command window

@@ -70,8 +70,8 @@ ScsiTask& Session::TakeTask() {
   task.buffered_bytes = 0;
   task.transfer = {};
   task.result = {};
-  task.decided = task.found_no_room = task.in_table = task.executing = task.receiving =
-      task.aborted = false;
+  task.unasked = task.decided = task.found_no_room = task.in_table = task.executing =
+      task.receiving = task.aborted = false;
   task.live_index = live_.size();
   live_.push_back(&task);
   return task;
@@ -103,9 +103,12 @@ void Session::PrepareDataOut(ScsiTask& task, uint32_t data_bytes) {
   task.transfer =
       DataOutTransfer(task.expected, wanted, data_bytes, task.header.final(), context_.parameters);
   const bool comes_now = data_bytes != 0 || !task.header.final();
-  if (wanted == 0 || !comes_now || task.transfer.fault() != DataFault::kNone) return;
-  // The bytes are on their way, so there is no waiting for memory.
-  std::optional<CommandBuffer> buffer = context_.memory.TryTake(ShareOf(task), wanted);
+  task.unasked = wanted != 0 && comes_now && task.transfer.fault() == DataFault::kNone;
+}
+
+// The bytes are on their way, so there is no waiting for memory.
+void Session::MakeRoom(ScsiTask& task) {
+  std::optional<CommandBuffer> buffer = context_.memory.TryTake(ShareOf(task), task.wanted());
   if (buffer) {
     task.Hold(*std::move(buffer));
     return;
@@ -129,10 +132,27 @@ void Session::Decide(ScsiTask& task, scsi::ScsiResult result) {
   task.result = result;
 }
 
-std::span<std::byte> Session::ImmediateSpan(ScsiTask& task) {
-  if (!task.buffer || task.decided) return {};
+std::span<std::byte> Session::RoomForImmediate(ScsiTask& task) {
+  if (task.unasked) MakeRoom(task);
+  if (!task.buffer) return {};
   const DataOutTransfer::Place place = task.transfer.immediate_place();
   return task.buffer.bytes().subspan(place.offset, place.bytes);
+}
+
+void Session::TakeImmediate(ScsiTask& task, std::span<std::byte> data) {
+  if (!task.unasked || WriteAtOnce(task, data)) return;
+  const std::span<std::byte> room = RoomForImmediate(task);
+  std::copy_n(data.begin(), room.size(), room.begin());
+}
+
+bool Session::WriteAtOnce(ScsiTask& task, std::span<std::byte> data) {
+  if (task.unit == nullptr || !task.transfer.done()) return false;
+  const std::span<const uint8_t, scsi::kCdbBytes> cdb(task.header.cdb);
+  std::optional<scsi::ScsiResult> result =
+      task.unit->lun->WriteAtOnce(*task.unit->nexus, cdb, data.first(task.wanted()));
+  if (!result) return false;
+  Decide(task, *std::move(result));
+  return true;
 }
 
 void Session::Start(ScsiTask& task) {

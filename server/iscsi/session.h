@@ -77,8 +77,11 @@ class Session {
   };
   Received Receive(const ScsiCommandHeader& header, const AdditionalHeaders& ahs,
                    uint32_t data_bytes);
-  // Where its immediate data goes: shorter than the data if not all is wanted.
-  static std::span<std::byte> ImmediateSpan(ScsiTask& task);
+  // Takes its immediate data, which has all come and need not stay. A write may be done in the
+  // call. REQUIRES: its turn has come.
+  void TakeImmediate(ScsiTask& task, std::span<std::byte> data);
+  // Where its immediate data goes else: shorter than the data if not all is wanted.
+  std::span<std::byte> RoomForImmediate(ScsiTask& task);
   // Its data is there and its turn has come.
   void Start(ScsiTask& task);
   // Its turn never comes.
@@ -139,6 +142,8 @@ class Session {
   ScsiTask& TakeTask();
   void PlanTask(ScsiTask& task);
   void PrepareDataOut(ScsiTask& task, uint32_t data_bytes);
+  void MakeRoom(ScsiTask& task);
+  bool WriteAtOnce(ScsiTask& task, std::span<std::byte> data);
   static void Decide(ScsiTask& task, scsi::ScsiStatus status);
   static void Decide(ScsiTask& task, scsi::ScsiResult result);
 

@@ -34,6 +34,10 @@ WriteData WriteDataOf(const Command& command) {
   return {bytes, bytes.size() % command.unit->block_bytes() == 0};
 }
 
+bool AsksForUnitAccess(const Command& command) {
+  return command.cdb[0] != kWrite6 && command.Bits(1, kFuaBit) != 0;
+}
+
 SectorRange RangeOfData(const Command& command, std::span<const std::byte> data) {
   return {command.unit->SectorsOf(command.lba, 0).first, WholeSectors(ByteCount(data.size()))};
 }
@@ -83,13 +87,20 @@ Task<ScsiResult> Write(Command command) {
   const WriteData data = WriteDataOf(command);
   if (!data.is_whole) return command.Fail(kInvalidFieldInInformationUnit);
   if (data.bytes.empty()) return ScsiResult{};
-  const bool fua = command.cdb[0] != kWrite6 && command.Bits(1, kFuaBit) != 0;
   const SectorRange range = RangeOfData(command, data.bytes);
-  const IoRequest request = IoRequest::Write(range.first, data.bytes, fua);
+  const IoRequest request = IoRequest::Write(range.first, data.bytes, AsksForUnitAccess(command));
   if (command.unit->range_lock().MustWait(range)) return WriteAfterHold(command, range, request);
   Task<IoStatus> io = command.unit->disk().Submit(request);
   if (!io.immediate()) return FinishWrite(command, range, std::move(io));
   return command.End(io.await_resume(), IoOp::kWrite);
+}
+
+bool TryWrite(const Command& command) {
+  const WriteData data = WriteDataOf(command);
+  if (!data.is_whole || data.bytes.empty() || AsksForUnitAccess(command)) return false;
+  const SectorRange range = RangeOfData(command, data.bytes);
+  return !command.unit->range_lock().MustWait(range) &&
+         command.unit->disk().WriteAtOnce(range.first, data.bytes);
 }
 
 Task<ScsiResult> ReadCapacity10(Command command) {

@@ -31,6 +31,8 @@ Task<ScsiResult> PersistentReserveOut(Command command);
 // block_commands.cc (SBC-3)
 Task<ScsiResult> Read(Command command);
 Task<ScsiResult> Write(Command command);
+// The same in the call; false: not so, Write() it.
+bool TryWrite(const Command& command);
 Task<ScsiResult> ReadCapacity10(Command command);
 Task<ScsiResult> ReadCapacity16(Command command);
 Task<ScsiResult> SynchronizeCache(Command command);

@@ -198,6 +198,19 @@ std::optional<ScsiResult> LogicalUnit::ReadInPlace(LunNexus& nexus,
   return ScsiResult{ScsiStatus::kGood, {}, static_cast<uint32_t>(loan.bytes.size())};
 }
 
+std::optional<ScsiResult> LogicalUnit::WriteAtOnce(LunNexus& nexus,
+                                                   std::span<const uint8_t, kCdbBytes> cdb,
+                                                   std::span<std::byte> data) {
+  Command command = CommandOf(nexus, cdb, data);
+  if (command.entry == nullptr || command.entry->run != &Write) return std::nullopt;
+  if (std::optional<ScsiResult> stopped =
+          Stop(command, nexus.gates.load(std::memory_order_relaxed))) {
+    return stopped;
+  }
+  if (!TryWrite(command)) return std::nullopt;
+  return ScsiResult{};
+}
+
 std::optional<ScsiResult> LogicalUnit::Stop(Command& command, uint8_t gates) {
   const CommandEntry* entry = command.entry;
   // SAM-5 §5.14.5: a unit attention comes before all but a few commands, also before those that do

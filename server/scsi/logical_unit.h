@@ -101,6 +101,8 @@ class LogicalUnit final : public Lun,
                            std::span<std::byte> buffer) override;
   std::optional<ScsiResult> ReadInPlace(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
                                         Loan& loan) override;
+  std::optional<ScsiResult> WriteAtOnce(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
+                                        std::span<std::byte> data) override;
   Task<void> Reset(LunNexus& from) override;
   Task<void> ClearTaskSet(LunNexus& from) override;
   void TellLunsChanged(LunNexus& nexus) override;

@@ -116,6 +116,12 @@ class Lun {
                                                 std::span<const uint8_t, kCdbBytes> cdb,
                                                 Loan& loan) = 0;
 
+  // A write of the medium that ends in the call, of bytes that need not stay. Empty: Execute it
+  // from a buffer. Call as Execute, with all that the initiator sent.
+  virtual std::optional<ScsiResult> WriteAtOnce(LunNexus& nexus,
+                                                std::span<const uint8_t, kCdbBytes> cdb,
+                                                std::span<std::byte> data) = 0;
+
   // Task management, after the transport has dealt with the asking nexus's own tasks.
   // Reset: ends other nexuses' tasks, drops RESERVE(6), tells every nexus 29h/03h (bus device
   // reset).

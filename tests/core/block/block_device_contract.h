@@ -194,6 +194,30 @@ TEST_P(BlockDeviceContractTest, WhatIsLentIsWhatWasWritten) {
   pool_->RunOn(0, check(*device_));
 }
 
+// The bytes are gone after the call; what a device did not write is submitted.
+TEST_P(BlockDeviceContractTest, AWriteAtOnceIsDoneWhenItSaysSo) {
+  auto check = [](BlockDevice& device) -> Task<void> {
+    Random random;
+    contract::Shadow shadow(device);
+    co_await shadow.Start(random);
+    for (int i = 0; i < 200; ++i) {
+      const contract::Range range = contract::AnyRange(random, device.size());
+      contract::Guarded bytes(contract::Length(range.count), random.Between(0, 63));
+      random.Fill(bytes.get());
+      std::ranges::copy(bytes.get(), shadow.At(range.first, range.count).begin());
+      if (device.WriteAtOnce(range.first, bytes.get())) {
+        std::ranges::fill(bytes.get(), std::byte{0xee});
+        co_await contract::ReadAndCompare(device, shadow, range, 0);
+      } else {
+        const IoStatus status = co_await device.Submit(IoRequest::Write(range.first, bytes.get()));
+        EXPECT_EQ(status, IoStatus::kOk);
+      }
+    }
+    co_await shadow.ExpectSame();
+  };
+  pool_->RunOn(0, check(*device_));
+}
+
 TEST_P(BlockDeviceContractTest, TheFirstAndTheLastSectorStandAlone) {
   auto check = [](BlockDevice& device) -> Task<void> {
     Random random;

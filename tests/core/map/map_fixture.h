@@ -49,6 +49,9 @@ class TestDisk final : public BlockDevice {
     return memory_->Lend(first, count);
   }
   int lent() const { return lent_; }
+  bool WriteAtOnce(Sector first, std::span<const std::byte> bytes) override {
+    return memory_->WriteAtOnce(first, bytes);
+  }
 
   // Every request goes through a timer, so that it really suspends.
   void SuspendEveryRequest() { suspends_ = true; }

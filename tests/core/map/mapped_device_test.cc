@@ -86,6 +86,47 @@ TEST_F(MappedDeviceTest, ALoanCountsAsARead) {
   EXPECT_EQ(reads.bytes, Bytes(SectorCount(4)).value());
 }
 
+class WriteAtOnceTest : public MappedDeviceTest {
+ protected:
+  bool Write(const std::shared_ptr<MappedDevice>& device, uint64_t first, uint64_t count) {
+    return reactors_->RunOn(0, [](MappedDevice& to, Sector at, SectorCount sectors) -> Task<bool> {
+      const std::vector<std::byte> bytes(Bytes(sectors).value(), std::byte{0x77});
+      co_return to.WriteAtOnce(at, bytes);
+    }(*device, Sector(first), SectorCount(count)));
+  }
+};
+
+TEST_F(WriteAtOnceTest, ReachesTheOneBackingOfOnePiece) {
+  const auto device = Make("x", "0 8 linear /dev/a 100\n8 32 striped 2 8 /dev/a 0 /dev/b 0\n");
+  EXPECT_TRUE(Write(device, 6, 2));
+  EXPECT_EQ(a_->bytes()[ByteOffset(Sector(105)).value()], std::byte{0});
+  EXPECT_EQ(a_->bytes()[ByteOffset(Sector(106)).value()], std::byte{0x77});
+  EXPECT_TRUE(Write(device, 17, 7));
+  EXPECT_EQ(b_->bytes()[ByteOffset(Sector(1)).value()], std::byte{0x77});
+  EXPECT_FALSE(Write(device, 7, 2)) << "two rows";
+  EXPECT_FALSE(Write(device, 15, 2)) << "two stripes";
+  EXPECT_FALSE(Write(device, 39, 2)) << "past the end";
+  EXPECT_TRUE(a_->seen().empty());
+  const IoTotals::PerOp writes = device->counters().Sum().ops[static_cast<int>(IoOp::kWrite)];
+  EXPECT_EQ(writes.requests, 2u);
+  EXPECT_EQ(writes.bytes, Bytes(SectorCount(9)).value());
+}
+
+TEST_F(WriteAtOnceTest, IsNoneWhileSuspendedOrWhereATargetHasMoreToDo) {
+  const auto device = Make("x", "0 8 linear /dev/a 0\n");
+  ASSERT_TRUE(registry().Suspend("x", SuspendMode::kFlush).ok());
+  EXPECT_FALSE(Write(device, 0, 1));
+  ASSERT_TRUE(registry().Resume("x").ok());
+  EXPECT_TRUE(Write(device, 0, 1));
+  EXPECT_FALSE(Write(Make("flaky", "0 8 flakey /dev/a 0 1 0\n"), 0, 1));
+  EXPECT_FALSE(Write(Make("late", "0 8 delay /dev/a 0 0\n"), 0, 1));
+  EXPECT_FALSE(Write(Make("legs", "0 8 mirror core 2 8 nosync 2 /dev/a 64 /dev/b 64\n"), 0, 1));
+}
+
+TEST_F(WriteAtOnceTest, IsNoneOfAReadOnlyTable) {
+  EXPECT_FALSE(Write(Make("x", "0 8 linear /dev/a 0\n", /*read_only=*/true), 0, 1));
+}
+
 TEST_F(MappedDeviceTest, DiscardsAreCutAtRowEndsOnly) {
   const auto device = Make("x", "0 64 striped 2 8 /dev/a 0 /dev/b 0\n64 8 linear /dev/a 1000\n");
   ASSERT_EQ(Run(*device, IoRequest::Discard(Sector(0), SectorCount(72))), IoStatus::kOk);

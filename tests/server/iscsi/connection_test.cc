@@ -331,8 +331,14 @@ class ConnectionTest : public IscsiTest {
       taken.push_back(*std::move(buffer));
       share.used = 0;
     }
-    const std::vector<std::byte> data(65536, std::byte{9});
+    // What has all come and can be written at once needs none.
+    const std::vector<std::byte> little(4096, std::byte{8});
+    const Outcome written = co_await initiator->Run(FakeInitiator::Write10(64, little));
+    EXPECT_TRUE(written.good());
+    EXPECT_TRUE(
+        std::ranges::equal(test.disk_->bytes().subspan(64 * kSectorBytes, little.size()), little));
     // Data that is on its way cannot wait for memory.
+    const std::vector<std::byte> data(262144, std::byte{9});
     const Outcome full = co_await initiator->Run(FakeInitiator::Write10(0, data));
     EXPECT_EQ(full.status, ScsiStatus::kTaskSetFull);
     // Once what was told is used up, one command at a time is let in.

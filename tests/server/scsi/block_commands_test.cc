@@ -63,6 +63,47 @@ TEST_F(BlockCommandsTest, OnlyReadsAreInPlace) {
   EXPECT_EQ(in_place_, 0);
 }
 
+TEST_F(BlockCommandsTest, WritesAtOnceLeaveTheSameBytes) {
+  disk_->writes_at_once = true;
+  uint8_t value = 0x11;
+  for (const CdbBytes& cdb : {Cdb({0x0a, 0, 0, 3, 2}), Cdb10(0x2a, 0, 3, 2), Cdb12(0xaa, 0, 3, 2),
+                              Cdb16(0x8a, 0, 3, 2)}) {
+    EXPECT_GOOD(Do(cdb, Fill(2, ++value)));
+    EXPECT_EQ(Do(Cdb10(0x28, 0, 3, 2)).data, Fill(2, value));
+    EXPECT_EQ(ByteOnDisk(2), 0);
+    EXPECT_EQ(ByteOnDisk(5), 0);
+  }
+  EXPECT_EQ(in_place_, 4);
+  EXPECT_EQ(disk_->submitted[static_cast<int>(IoOp::kWrite)], 0);
+}
+
+TEST_F(BlockCommandsTest, WritesAtOnceAreRefusedAsAllOthers) {
+  disk_->writes_at_once = true;
+  EXPECT_FAILS(Do(Cdb10(0x2a, 0, kBlocks, 1), Fill(1, 1)), kLbaOutOfRange);
+  EXPECT_FAILS(Do(Cdb10(0x2a, 0x01, 0, 1), Fill(1, 1)), kInvalidFieldInCdb);
+  Initiator& b = Login(2, 1, /*read_only=*/false, /*keep_attention=*/true);
+  EXPECT_FAILS(Run(b, Cdb10(0x2a, 0, 0, 1), Fill(1, 1)), kPowerOn);
+  EXPECT_GOOD(Run(b, Cdb10(0x2a, 0, 0, 1), Fill(1, 2)));
+  EXPECT_GOOD(Do(Cdb({0x16})));
+  EXPECT_CONFLICT(Run(b, Cdb10(0x2a, 0, 0, 1), Fill(1, 3)));
+  Initiator& reader = Login(3, 0, /*read_only=*/true);
+  EXPECT_GOOD(Do(Cdb({0x17})));
+  EXPECT_FAILS(Run(reader, Cdb10(0x2a, 0, 0, 1), Fill(1, 4)), kWriteProtected);
+  EXPECT_EQ(ByteOnDisk(0), 2);
+}
+
+// The medium is asked for by FUA, a part of a block cannot be written, the others do more than
+// write.
+TEST_F(BlockCommandsTest, OnlyPlainWritesAreAtOnce) {
+  disk_->writes_at_once = true;
+  EXPECT_GOOD(Do(Cdb10(0x2a, 0x08, 3, 1), Fill(1, 1)));
+  EXPECT_EQ(disk_->fua_writes, 1);
+  EXPECT_FAILS(Do(Cdb10(0x2a, 0, 3, 2), Bytes8(700, 1)), kInvalidFieldInInformationUnit);
+  EXPECT_GOOD(Do(Cdb10(0x2e, 0, 3, 1), Fill(1, 1)));
+  EXPECT_GOOD(Do(CompareAndWriteCdb(3, 1), Fill(2, 1)));
+  EXPECT_EQ(in_place_, 0);
+}
+
 TEST_F(BlockCommandsTest, SixByteLengthZeroIs256Blocks) {
   EXPECT_EQ(Do(Cdb({0x08, 0, 0, 0, 0})).data.size(), 256 * kTestBlockBytes);
 }

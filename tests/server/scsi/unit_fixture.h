@@ -51,6 +51,10 @@ class BendableDisk final : public BlockDevice {
   Loan Lend(Sector first, SectorCount count) override {
     return lends ? disk_->Lend(first, count) : Loan();
   }
+  bool WriteAtOnce(Sector first, std::span<const std::byte> bytes) override {
+    std::lock_guard lock(mutex_);
+    return writes_at_once && disk_->WriteAtOnce(first, bytes);
+  }
   Task<Extent> ExtentAt(Sector first) override {
     // Alternating runs of `extent` sectors, mapped first.
     if (extent == 0) return Extent{IoStatus::kOk, true, size_ - first.offset()};
@@ -67,6 +71,7 @@ class BendableDisk final : public BlockDevice {
   std::atomic<IoStatus> write_zeroes_status{IoStatus::kOk};
   std::atomic<bool> suspends{false};
   std::atomic<bool> lends{false};
+  std::atomic<bool> writes_at_once{false};
   std::atomic<uint64_t> extent{0};
   std::array<std::atomic<int>, kIoOpCount> submitted{};
   std::atomic<int> fua_writes{0};
@@ -265,6 +270,13 @@ class UnitTest : public testing::Test {
       const bool fits = !plan.exact || data.size() == plan.bytes;
       buffer.resize(fits ? std::min<size_t>(plan.bytes, data.size()) : 0);
       if (!buffer.empty()) std::memcpy(buffer.data(), data.data(), buffer.size());
+      if (const std::optional<ScsiResult> wrote = unit_->WriteAtOnce(nexus, cdb, buffer)) {
+        ++in_place_;
+        std::ranges::fill(buffer, std::byte{0xee});
+        answer.status = wrote->status;
+        answer.sense = wrote->sense;
+        co_return answer;
+      }
     }
     const ScsiResult result = co_await unit_->Execute(nexus, cdb, buffer);
     answer.status = result.status;
