@@ -16,21 +16,12 @@ class LinearTarget final : public Target {
 
   BlockLimits limits() const override { return device_.device->limits(); }
 
+  // It does nothing else, so I/O goes this way and never meets Submit in a table.
+  Way way() override { return {device_.device.get(), start_}; }
+
   Task<IoStatus> Submit(IoRequest request) override {
     request.first += start_.offset();
     return device_.device->Submit(request);
-  }
-
-  Loan Lend(Sector first, SectorCount count) override {
-    return device_.device->Lend(first + start_.offset(), count);
-  }
-
-  bool WriteAtOnce(Sector first, std::span<const std::byte> bytes) override {
-    return device_.device->WriteAtOnce(first + start_.offset(), bytes);
-  }
-
-  Task<Extent> ExtentAt(Sector first) override {
-    return device_.device->ExtentAt(first + start_.offset());
   }
 
   std::string TableArgs() const override {
@@ -47,7 +38,6 @@ class LinearTarget final : public Target {
   std::span<const DeviceRef> backings() const override { return {&device_, 1}; }
 
  private:
-  // What an I/O needs is at the object's begin: one cache line of each of a hundred thousand rows.
   const Sector start_;
   const DeviceRef device_;
 };

@@ -56,14 +56,14 @@ class Pieces {
   IoStatus result_ = IoStatus::kOk;
 };
 
-// The first piece of `request`: what of it lies in `row`, relative to the row, not crossing the
-// target's boundary. Discards and write-zeroes are cut at row ends only (target.h).
+// The first piece of `request`: what of it lies in `row`, where it goes, not crossing the target's
+// boundary. Discards and write-zeroes are cut at row ends only (target.h).
 IoRequest FirstPiece(const MappingTable& table, const MappingTable::Row& row,
                      const IoRequest& request) {
-  const SectorCount offset = request.first - row.start;
-  const SectorCount length = table.PieceLength(row, offset, request.count, request.has_data());
+  const SectorCount length =
+      table.PieceLength(row, request.first - row.start, request.count, request.has_data());
   IoRequest piece = request.Part(SectorCount(0), length);
-  piece.first = Sector(offset.value());
+  piece.first = row.PlaceOf(request.first);
   return piece;
 }
 
@@ -75,7 +75,7 @@ Task<IoStatus> SubmitPieces(const MappingTable& table, IoRequest request) {
     const MappingTable::Row& row = table.Find(rest.first);
     const IoRequest piece = FirstPiece(table, row, rest);
     done += piece.count;
-    if (pieces.Add(row.target->Submit(piece))) {
+    if (pieces.Add(row.way.device->Submit(piece))) {
       co_await pieces.Join();
       co_await NextTurn();
     }
@@ -188,7 +188,7 @@ Task<IoStatus> MappedDevice::Submit(IoRequest request) {
   if (request.op == IoOp::kFlush) return SubmitFlush(shard, request);
   const MappingTable::Row& row = shard.table->Find(request.first);
   const IoRequest piece = FirstPiece(*shard.table, row, request);
-  if (piece.count == request.count) return SubmitTo(*row.target, shard, request, piece);
+  if (piece.count == request.count) return SubmitTo(*row.way.device, shard, request, piece);
   Pass pass(shard);
   return Finish(std::move(pass), request, SubmitPieces(*shard.table, request));
 }
@@ -207,7 +207,7 @@ Loan MappedDevice::Lend(Sector first, SectorCount count) {
   if (shard.table == nullptr || !shard.table->limits().can_lend) return {};
   const MappingTable::Row* row = RowOfOnePiece(shard, first, count);
   if (row == nullptr) return {};
-  Loan loan = row->target->Lend(Sector((first - row->start).value()), count);
+  Loan loan = row->way.device->Lend(row->PlaceOf(first), count);
   if (loan) counters_.Count(IoOp::kRead, count, IoStatus::kOk);
   return loan;
 }
@@ -217,7 +217,7 @@ bool MappedDevice::WriteAtOnce(Sector first, std::span<const std::byte> bytes) {
   const SectorCount count = WholeSectors(ByteCount(bytes.size()));
   const MappingTable::Row* row = RowOfOnePiece(shard, first, count);
   if (row == nullptr || shard.table->read_only()) return false;
-  if (!row->target->WriteAtOnce(Sector((first - row->start).value()), bytes)) return false;
+  if (!row->way.device->WriteAtOnce(row->PlaceOf(first), bytes)) return false;
   counters_.Count(IoOp::kWrite, count, IoStatus::kOk);
   return true;
 }
@@ -281,7 +281,7 @@ Task<Extent> MappedDevice::ExtentAt(Sector first) {
   }
   Pass pass(shard);
   const MappingTable::Row& row = shard.table->Find(first);
-  Extent extent = co_await row.target->ExtentAt(Sector((first - row.start).value()));
+  Extent extent = co_await row.way.device->ExtentAt(row.PlaceOf(first));
   extent.count = std::min(extent.count, row.end() - first);
   pass.Leave();
   co_return extent;

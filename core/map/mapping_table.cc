@@ -43,7 +43,8 @@ absl::StatusOr<MappingTable::Row> BuildRow(const TableSpec::Line& line,
     return TableErrorAt(line.number, words.type, target.status(), usage);
   }
   CHECK((*target)->size() == line.length);
-  return MappingTable::Row{line.start, line.length, type, *std::move(target)};
+  const Target::Way way = (*target)->way();
+  return MappingTable::Row{line.start, line.length, way, type, *std::move(target)};
 }
 
 uint64_t BlockSectors(const BlockLimits& limits) {

@@ -24,10 +24,13 @@ class MappingTable {
   struct Row {
     Sector start;
     SectorCount length;
+    Target::Way way;  // beside the numbers, so that an I/O meets one cache line of a row
     const TargetType* type;
     std::unique_ptr<Target> target;
 
     Sector end() const { return start + length; }
+    // A sector of the row on the way's device.
+    Sector PlaceOf(Sector sector) const { return way.first + (sector - start); }
   };
 
   // Opens every device and validates everything. Fails with `line N: <type>: <reason>` and what to

@@ -54,6 +54,15 @@ class Target : public BlockDevice {
   // become thousands. 0: no boundary inside the row. (The kernel's max_io_len.)
   virtual SectorCount io_boundary() const { return SectorCount(0); }
 
+  // Where the row's I/O goes: to the target, or, if all it would do is to add to the address, past
+  // it to the device below. Then a row costs neither a step nor a cache line of the target's, and
+  // this is asked once, when the table is built.
+  struct Way {
+    BlockDevice* device;
+    Sector first;  // the row's first sector there
+  };
+  virtual Way way() { return {this, Sector(0)}; }
+
   // Every device below, in table order; a device may appear twice.
   virtual std::span<const DeviceRef> backings() const { return {}; }
 
