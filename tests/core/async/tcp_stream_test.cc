@@ -283,6 +283,38 @@ TEST_P(TcpStreamTest, APeerThatNeverPausesDoesNotStarveTheReactor) {
   pool_->RunOn(0, CheckFairness(*listener_));
 }
 
+// As much as can be had in this turn, in several reads.
+size_t DrinkATurn(ByteStream& stream, std::span<std::byte> buffer) {
+  size_t bytes = 0;
+  for (int count = 0; (count = stream.ReadNow(buffer)) > 0;) bytes += static_cast<size_t>(count);
+  return bytes;
+}
+
+Task<void> CheckShareOfATurn(Listener& listener) {
+  // Three times what a stream may read in its first turn, and less than a socket holds unread.
+  constexpr size_t kBytes = 96 * 1024;
+  Connected ends = co_await ConnectTo(listener);
+  std::vector<std::byte> sent = Pattern(kBytes, 4);
+  EXPECT_EQ(co_await WriteBytes(*ends.client, sent), 0);
+  co_await Reactor::Current().Sleep(std::chrono::milliseconds(20));
+  std::vector<std::byte> buffer(8 * 1024);
+  Reactor& reactor = Reactor::Current();
+  size_t received = 0;
+  for (;;) {
+    const uint64_t turn = reactor.turns();
+    const size_t bytes = DrinkATurn(*ends.server, buffer);
+    EXPECT_EQ(bytes, std::min(reactor.share().BytesIn(turn), kBytes - received));
+    received += bytes;
+    if (received == kBytes) break;
+    co_await ends.server->Readable();
+    EXPECT_NE(reactor.turns(), turn);
+  }
+}
+
+TEST_P(TcpStreamTest, ReadsItsShareOfATurnAndTheRestInTheNext) {
+  pool_->RunOn(0, CheckShareOfATurn(*listener_));
+}
+
 Task<void> CloseLater(Listener& listener) {
   co_await Reactor::Current().Sleep(std::chrono::milliseconds(1));
   listener.Close();
