@@ -28,6 +28,11 @@ class SnapshotOriginTarget final : public Target {
     return group_->SubmitAfterCopies(*device_.device, request);
   }
 
+  bool WriteAtOnce(Sector first, std::span<const std::byte> bytes) override {
+    return group_->NothingToCopy(first, WholeSectors(ByteCount(bytes.size()))) &&
+           device_.device->WriteAtOnce(first, bytes);
+  }
+
   Task<Extent> ExtentAt(Sector first) override { return device_.device->ExtentAt(first); }
 
   std::string TableArgs() const override { return QuoteWord(device_.name()); }

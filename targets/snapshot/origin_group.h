@@ -6,6 +6,7 @@
 // nothing where there is no snapshot and takes no lock to find those there are.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <span>
@@ -43,16 +44,20 @@ class OriginGroup {
   // Null if none.
   const Snapshot* merging() const;
 
+  // True if no snapshot but `except` needs any of the range. On a reactor, for the rest of its
+  // turn.
+  bool NothingToCopy(Sector first, SectorCount count, const Snapshot* except = nullptr) {
+    return std::ranges::all_of(Here(), [&](Snapshot* snapshot) {
+      return snapshot == except || snapshot->IsCopied(first, count);
+    });
+  }
+
   // Passes a write, discard or write-zeroes on to `device`, the origin, when no snapshot but
   // `except` needs what it changes any more. On a reactor.
   Task<IoStatus> SubmitAfterCopies(BlockDevice& device, IoRequest request,
                                    const Snapshot* except = nullptr) {
-    for (Snapshot* snapshot : Here()) {
-      if (snapshot != except && !snapshot->IsCopied(request.first, request.count)) {
-        return CopyThenSubmit(device, request, except);
-      }
-    }
-    return device.Submit(request);
+    if (NothingToCopy(request.first, request.count, except)) return device.Submit(request);
+    return CopyThenSubmit(device, request, except);
   }
 
   // Begins to copy what any snapshot but `except` lacks, as far as buffers go. On a reactor.

@@ -127,6 +127,13 @@ class SnapshotHost {
     std::vector<std::byte> copy = bytes;
     return Submit(name, IoRequest::Write(Sector(first), copy, force_unit_access));
   }
+  // As a session offers it; false: the device does not take it.
+  bool WriteAtOnce(std::string_view name, uint64_t first, const std::vector<std::byte>& bytes) {
+    return reactors_->RunOn(
+        0, [](BlockDevice& device, Sector at, std::span<const std::byte> data) -> Task<bool> {
+          co_return device.WriteAtOnce(at, data);
+        }(*registry_->Find(name), Sector(first), bytes));
+  }
   IoStatus WritePattern(std::string_view name, std::string_view tag, uint64_t first,
                         uint64_t count) {
     return Write(name, first, Pattern(tag, Sector(first), SectorCount(count)));

@@ -101,8 +101,9 @@ class Model {
       case 10: {
         std::vector<std::byte> bytes(count * kSectorBytes);
         random_.Fill(bytes);
-        ASSERT_EQ(host_.Write(name, first, bytes, random_.OneIn(10)), IoStatus::kOk) << name;
         std::ranges::copy(bytes, place);
+        if (random_.OneIn(2) && host_.WriteAtOnce(name, first, bytes)) return;
+        ASSERT_EQ(host_.Write(name, first, bytes, random_.OneIn(10)), IoStatus::kOk) << name;
         return;
       }
       default:

@@ -62,6 +62,21 @@ TEST_F(SnapshotTest, TableAndStatusAreTheKernels) {
   EXPECT_EQ(host_.Status("o"), "snapshot-origin");
 }
 
+TEST_F(SnapshotTest, TheOriginIsWrittenAtOnceWhereNothingIsToBeCopied) {
+  const auto write_at_once = [&](uint64_t first) {
+    return host_.WriteAtOnce("o", first, Pattern("NEW", Sector(first), SectorCount(8)));
+  };
+  host_.Make("o", "0 16384 snapshot-origin /o");
+  EXPECT_TRUE(write_at_once(0)) << "there is no snapshot";
+  host_.Make("s", "0 16384 snapshot /o /c P 8");
+  EXPECT_FALSE(write_at_once(8));
+  EXPECT_EQ(host_.Read("o", 8, 8), Original(8, 8));
+  ASSERT_EQ(host_.WritePattern("o", "ONE", 8, 8), IoStatus::kOk);
+  EXPECT_TRUE(write_at_once(8)) << "it is copied";
+  EXPECT_EQ(host_.Read("o", 8, 8), Pattern("NEW", Sector(8), SectorCount(8)));
+  EXPECT_EQ(host_.Read("s", 8, 8), Original(8, 8));
+}
+
 TEST_F(SnapshotTest, BadWordsAreRefusedInTheKernelsWords) {
   const std::pair<const char*, const char*> kCases[] = {
       {"snapshot", "requires 4 or more arguments"},
