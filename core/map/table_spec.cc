@@ -60,6 +60,9 @@ size_t PlainLength(std::string_view text) {
 
 constexpr size_t kDigitsMax = std::numeric_limits<uint64_t>::digits10 + 1;
 
+// Returns where it ends. REQUIRES: room for kDigitsMax.
+char* PutNumber(uint64_t value, char* to) { return std::to_chars(to, to + kDigitsMax, value).ptr; }
+
 bool ParseNumber(std::string_view word, uint64_t& value) {
   if (word.empty() || word[0] < '0' || word[0] > '9') return false;
   const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
@@ -256,9 +259,9 @@ std::string FormatRow(Sector start, SectorCount length, std::string_view type,
 void AppendRowHead(Sector start, SectorCount length, std::string_view type, std::string& text) {
   // One piece instead of four: a table has a million rows.
   std::array<char, 2 * (kDigitsMax + 1)> numbers;
-  char* end = std::to_chars(numbers.data(), numbers.data() + kDigitsMax, start.value()).ptr;
+  char* end = PutNumber(start.value(), numbers.data());
   *end++ = ' ';
-  end = std::to_chars(end, end + kDigitsMax, length.value()).ptr;
+  end = PutNumber(length.value(), end);
   *end++ = ' ';
   text.append(numbers.data(), end);
   text += type;
@@ -267,8 +270,7 @@ void AppendRowHead(Sector start, SectorCount length, std::string_view type, std:
 
 void AppendNumber(uint64_t value, std::string& text) {
   std::array<char, kDigitsMax> digits;
-  char* const end = std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr;
-  text.append(digits.data(), end);
+  text.append(digits.data(), PutNumber(value, digits.data()));
 }
 
 std::optional<std::vector<std::string>> SplitWords(std::string_view text, Comments comments) {
