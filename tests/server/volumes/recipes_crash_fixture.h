@@ -31,7 +31,7 @@ inline constexpr uint64_t kVolume = 251;  // sectors; no multiple of a chunk or 
 inline constexpr uint64_t kLanes = 6;
 inline constexpr uint64_t kBlock = 8;  // sectors; a block is written by one lane only
 inline constexpr uint64_t kTurnsMax = 3;
-inline constexpr int64_t kRequestsBefore = 30;   // the recipe begins
+inline constexpr int64_t kRequestsBefore = 30;   // the recipe begins when the lanes have taken them
 inline constexpr int64_t kRequestsPerStep = 30;  // after each change of the journal
 inline constexpr int64_t kRequestsAfter = 60;    // its end
 inline constexpr uint64_t kNear = 8;             // events
@@ -167,6 +167,7 @@ class RecipesCrashTest : public testing::Test {
       machine_.reactors()[static_cast<int>(lane % 2)].Spawn(
           RunLane(in_use_, lane, random_.generator()(), allowance, running));
     }
+    while (!allowance.used_up()) absl::SleepFor(absl::Milliseconds(1));
     recipe();
     allowance.Add(kRequestsAfter);
     while (!allowance.used_up()) absl::SleepFor(absl::Milliseconds(1));
@@ -189,12 +190,12 @@ class RecipesCrashTest : public testing::Test {
 
   // --- After the crash ---
 
-  // Half of the points near a change of the journal, the others anywhere.
+  // The first and the last moment; of the others half near a change of the journal.
   std::vector<uint64_t> CrashPoints() {
     std::vector<Journal::Entry> changes = machine_.journal().entries();
     std::erase_if(changes, [this](const Journal::Entry& entry) { return entry.end < start_; });
-    std::vector<uint64_t> points;
-    for (int i = 0; i < kStates; ++i) {
+    std::vector<uint64_t> points = {start_, end_};
+    for (int i = 2; i < kStates; ++i) {
       if (i % 2 == 0 && !changes.empty()) {
         const Journal::Entry& near = changes[random_.Below(changes.size())];
         const uint64_t point = random_.Between(near.begin, near.end + 2 * kNear);
