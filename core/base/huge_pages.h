@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Huge pages for large memory that is filled once, from its begin to its end: without them the
-// kernel stops the filling every 4 KiB, to zero a page and to map it.
+// Huge pages for large memory. What is filled once, from its begin to its end, is not stopped every
+// 4 KiB for a page to be zeroed and mapped; what is copied to and from has fewer pages to look up.
 #pragma once
 
 #include <sys/mman.h>
@@ -13,17 +13,24 @@ namespace sectormap {
 // Of x86-64, and of arm64 with pages of 4 KiB. Elsewhere the kernel rounds as it likes.
 inline constexpr size_t kHugePageBytes = size_t{2} << 20;
 
-// A wish for memory that holds nothing yet: the whole huge pages in it are to be ones. `Memory` is
-// a string or vector that has reserved its room. Nothing happens to small memory, nor where the
-// administrator has switched huge pages off.
-template <typename Memory>
-void PreferHugePages(Memory& memory) {
-  const auto begin = reinterpret_cast<uintptr_t>(memory.data());
-  const uintptr_t first = (begin + kHugePageBytes - 1) & ~(kHugePageBytes - 1);
-  const uintptr_t end =
-      (begin + memory.capacity() * sizeof(*memory.data())) & ~(kHugePageBytes - 1);
+constexpr uintptr_t UpToHugePage(uintptr_t place) {
+  return (place + kHugePageBytes - 1) & ~(kHugePageBytes - 1);
+}
+
+// A wish for memory that holds nothing yet: the whole huge pages in it are to be ones. Nothing
+// happens to small memory, nor where the administrator has switched huge pages off.
+inline void PreferHugePages(void* memory, size_t bytes) {
+  const auto begin = reinterpret_cast<uintptr_t>(memory);
+  const uintptr_t first = UpToHugePage(begin);
+  const uintptr_t end = (begin + bytes) & ~(kHugePageBytes - 1);
   if (first >= end) return;
   static_cast<void>(madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE));
+}
+
+// `Memory` is a string or vector that has reserved its room.
+template <typename Memory>
+void PreferHugePages(Memory& memory) {
+  PreferHugePages(memory.data(), memory.capacity() * sizeof(*memory.data()));
 }
 
 }  // namespace sectormap

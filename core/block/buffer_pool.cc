@@ -9,6 +9,7 @@
 
 #include "core/async/reactor.h"
 #include "core/base/check.h"
+#include "core/base/huge_pages.h"
 
 // Under AddressSanitizer, bytes that nobody holds are poisoned: use after giving back is seen.
 #if defined(__has_feature)
@@ -38,9 +39,7 @@ std::byte* MapRegion(size_t bytes) {
   void* region = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   CHECK(region != MAP_FAILED);
-  // Fewer page table walks while megabytes are copied. Refused where the kernel has no huge pages:
-  // then it is small ones.
-  static_cast<void>(madvise(region, bytes, MADV_HUGEPAGE));
+  PreferHugePages(region, bytes);
   return static_cast<std::byte*>(region);
 }
 

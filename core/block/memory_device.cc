@@ -3,10 +3,11 @@
 
 #include <sys/mman.h>
 
-#include <cerrno>
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "core/async/reactor.h"
 #include "core/base/check.h"
 
 namespace sectormap {
@@ -14,7 +15,9 @@ namespace {
 
 // Smaller than the page of some machines (arm64 has 16 or 64 KiB): there madvise() refuses what is
 // not a whole page, and the bytes are written.
-constexpr uintptr_t kPageBytes = 4096;
+constexpr size_t kPageBytes = 4096;
+
+constexpr size_t RoundUp(size_t offset, size_t unit) { return (offset + unit - 1) / unit * unit; }
 
 }  // namespace
 
@@ -22,15 +25,21 @@ absl::StatusOr<std::unique_ptr<MemoryDevice>> MemoryDevice::Create(SectorCount s
   if (size == SectorCount(0) || size > kMaxDeviceSectors) {
     return absl::InvalidArgumentError("a memory device needs a size of at least one sector");
   }
-  void* bytes = mmap(nullptr, Bytes(size).value(), PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (bytes == MAP_FAILED) {
+  const size_t length = Bytes(size).value();
+  const size_t mapped = length + (length < kHugePageBytes ? 0 : kHugePageBytes);
+  void* region = mmap(nullptr, mapped, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (region == MAP_FAILED) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("no memory for a device of ", Bytes(size).value(), " bytes"));
+        absl::StrCat("no memory for a device of ", length, " bytes"));
   }
-  std::shared_ptr<std::byte> owned(
-      static_cast<std::byte*>(bytes),
-      [length = Bytes(size).value()](std::byte* region) { munmap(region, length); });
+  PreferHugePages(region, mapped);
+  auto* bytes = static_cast<std::byte*>(region);
+  if (mapped != length) {
+    const auto begin = reinterpret_cast<uintptr_t>(region);
+    bytes += UpToHugePage(begin) - begin;
+  }
+  std::shared_ptr<std::byte> owned(bytes, [region, mapped](std::byte*) { munmap(region, mapped); });
   return std::unique_ptr<MemoryDevice>(new MemoryDevice(std::move(owned), size));
 }
 
@@ -44,18 +53,63 @@ BlockLimits MemoryDevice::limits() const {
   return limits;
 }
 
-// Whole pages go back to the system and read as zeroes again; what is left over is written.
-void MemoryDevice::Clear(std::byte* place, size_t length) {
-  const auto first = reinterpret_cast<uintptr_t>(place);
-  const uintptr_t pages = (first + kPageBytes - 1) & ~(kPageBytes - 1);
-  const uintptr_t pages_end = (first + length) & ~(kPageBytes - 1);
-  if (pages >= pages_end ||
-      madvise(reinterpret_cast<void*>(pages), pages_end - pages, MADV_DONTNEED) != 0) {
-    std::memset(place, 0, length);
-    return;
+MemoryDevice::Pages MemoryDevice::PagesOf(size_t offset, size_t length) const {
+  return {offset / kHugePageBytes,
+          std::min(backed_.size(), (offset + length - 1) / kHugePageBytes + 1)};
+}
+
+bool MemoryDevice::IsBacked(size_t offset, size_t length) const {
+  const Pages pages = PagesOf(offset, length);
+  for (size_t page = pages.first; page < pages.end; ++page) {
+    if (!backed_[page].load(std::memory_order_relaxed)) return false;
   }
-  std::memset(place, 0, pages - first);
-  std::memset(reinterpret_cast<void*>(pages_end), 0, first + length - pages_end);
+  return true;
+}
+
+// Whatever the kernel answers: a page that it did not make it will make under the write.
+Task<void> MemoryDevice::Back(size_t offset, size_t length) {
+  const Pages pages = PagesOf(offset, length);
+  for (size_t page = pages.first; page < pages.end; ++page) {
+    RangeLock::Hold alone(backing_, page, page + 1, RangeLock::Mode::kAlone);
+    co_await alone;
+    if (backed_[page].load(std::memory_order_relaxed)) continue;
+    co_await Reactor::Current().Submit([&](io_uring_sqe* sqe) {
+      io_uring_prep_madvise(sqe, bytes_.get() + page * kHugePageBytes, kHugePageBytes,
+                            MADV_POPULATE_WRITE);
+    });
+    backed_[page].store(true, std::memory_order_relaxed);
+  }
+}
+
+Task<IoStatus> MemoryDevice::BackAndWrite(IoRequest request) {
+  const size_t offset = ByteOffset(request.first).value();
+  co_await Back(offset, request.data.size());
+  std::memcpy(bytes_.get() + offset, request.data.data(), request.data.size());
+  co_return Finish(request, IoStatus::kOk);
+}
+
+Task<void> MemoryDevice::WriteZeroes(size_t offset, size_t length) {
+  if (length == 0) co_return;
+  if (!IsBacked(offset, length)) co_await Back(offset, length);
+  std::memset(bytes_.get() + offset, 0, length);
+}
+
+// Whole pages go back to the system and read as zeroes again; what is left over is written.
+Task<IoStatus> MemoryDevice::Clear(IoRequest request) {
+  const size_t offset = ByteOffset(request.first).value();
+  const size_t end = offset + Bytes(request.count).value();
+  const size_t pages = std::min(end, RoundUp(offset, kPageBytes));
+  const size_t pages_end = std::max(pages, end / kPageBytes * kPageBytes);
+  co_await WriteZeroes(offset, pages - offset);
+  for (size_t page = RoundUp(pages, kHugePageBytes) / kHugePageBytes;
+       (page + 1) * kHugePageBytes <= pages_end; ++page) {
+    backed_[page].store(false, std::memory_order_relaxed);
+  }
+  if (pages < pages_end && madvise(bytes_.get() + pages, pages_end - pages, MADV_DONTNEED) != 0) {
+    co_await WriteZeroes(pages, pages_end - pages);
+  }
+  co_await WriteZeroes(pages_end, end - pages_end);
+  co_return Finish(request, IoStatus::kOk);
 }
 
 Loan MemoryDevice::Lend(Sector first, SectorCount count) {
@@ -66,28 +120,29 @@ Loan MemoryDevice::Lend(Sector first, SectorCount count) {
 
 bool MemoryDevice::WriteAtOnce(Sector first, std::span<const std::byte> bytes) {
   CHECK(RangeFits(first, WholeSectors(ByteCount(bytes.size())), size_));
-  std::memcpy(bytes_.get() + ByteOffset(first).value(), bytes.data(), bytes.size());
+  const size_t offset = ByteOffset(first).value();
+  if (!IsBacked(offset, bytes.size())) return false;
+  std::memcpy(bytes_.get() + offset, bytes.data(), bytes.size());
   return WroteAtOnce(bytes.size());
 }
 
 Task<IoStatus> MemoryDevice::Submit(IoRequest request) {
   if (request.op == IoOp::kFlush) return Finish(request, IoStatus::kOk);
   CHECK(RangeFits(request.first, request.count, size_));
-  std::byte* place = bytes_.get() + ByteOffset(request.first).value();
+  const size_t offset = ByteOffset(request.first).value();
   const size_t length = Bytes(request.count).value();
+  CHECK(!request.has_data() || request.data.size() == length);
   switch (request.op) {
     case IoOp::kRead:
-      CHECK(request.data.size() == length);
-      std::memcpy(request.data.data(), place, length);
+      std::memcpy(request.data.data(), bytes_.get() + offset, length);
       break;
     case IoOp::kWrite:
-      CHECK(request.data.size() == length);
-      std::memcpy(place, request.data.data(), length);
+      if (!IsBacked(offset, length)) return BackAndWrite(request);
+      std::memcpy(bytes_.get() + offset, request.data.data(), length);
       break;
     case IoOp::kDiscard:
     case IoOp::kWriteZeroes:
-      Clear(place, length);
-      break;
+      return Clear(request);
     case IoOp::kFlush:
       break;
   }

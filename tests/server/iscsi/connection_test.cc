@@ -325,6 +325,10 @@ class ConnectionTest : public IscsiTest {
     options.first_burst_bytes = options.max_burst_bytes = 262144;
     options.data_digest = true;  // or a read would need no memory
     FakeInitiator* initiator = co_await Session(test, options);
+    // The device has the memory that it writes to.
+    const std::vector<std::byte> little(4096, std::byte{8});
+    const Outcome first = co_await initiator->Run(FakeInitiator::Write10(0, little));
+    EXPECT_TRUE(first.good());
     UnitShare& share = test.memory_.Join(nullptr);
     std::vector<CommandBuffer> taken;
     while (std::optional<CommandBuffer> buffer = test.memory_.TryTake(share, 1 << 20)) {
@@ -332,7 +336,6 @@ class ConnectionTest : public IscsiTest {
       share.used = 0;
     }
     // What has all come and can be written at once needs none.
-    const std::vector<std::byte> little(4096, std::byte{8});
     const Outcome written = co_await initiator->Run(FakeInitiator::Write10(64, little));
     EXPECT_TRUE(written.good());
     EXPECT_TRUE(
