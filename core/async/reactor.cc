@@ -269,6 +269,7 @@ bool Reactor::PollFor(nanoseconds window) {
   while (!found && now < end) {
     // Whoever else wants this core has it: a poll must not keep an initiator from running.
     sched_yield();
+    waited_ = true;
     found = HasEvents();
     now = clock_.Now();
   }
@@ -285,6 +286,7 @@ void Reactor::Wait() {
     poll_.Polled(found);
     if (found) return;
   }
+  waited_ = true;
   if (poll_.window() == nanoseconds::zero()) return FallAsleep();
   const MonotonicTime start = clock_.Now();
   FallAsleep();
@@ -292,6 +294,7 @@ void Reactor::Wait() {
 }
 
 void Reactor::EnterRing(bool may_sleep) {
+  waited_ = false;
   if (may_sleep && !has_posted_.load(std::memory_order_acquire)) {
     Wait();
   } else {

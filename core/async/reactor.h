@@ -178,6 +178,9 @@ class Reactor {
   // but who has yielded.
   bool alone() const { return completed_.size() <= 1 && running_.empty(); }
 
+  // On the reactor: true if this turn's events had to be waited for.
+  bool waited() const { return waited_; }
+
   // For statistics: time in which the loop had work, time in which it looked for some without
   // sleeping, and turns taken. Any thread.
   nanoseconds busy_time() const { return nanoseconds(busy_ns_.load(std::memory_order_relaxed)); }
@@ -241,6 +244,7 @@ class Reactor {
   std::map<TimerId, absl::AnyInvocable<void()>> timers_;
   uint64_t next_timer_ = 0;
   uint64_t wakeup_value_ = 0;
+  bool waited_ = false;
 
   // How other threads reach it.
   int wakeup_fd_ = -1;

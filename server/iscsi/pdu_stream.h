@@ -165,17 +165,20 @@ class PduWriter {
   void Queue(PduSource& source, size_t data_bytes = 0);
 
   // Sends now if much is queued and this connection has the reactor for itself: the initiator works
-  // on the first answers while we make the next ones, instead of either waiting for the other. With
-  // more connections they overlap anyway, and fewer, larger sends cost less: then all of them send
-  // when the turn has made much. Not to be called by what queues.
+  // on the first answers while we make the next ones, instead of either waiting for the other. If
+  // we had to wait for it in this turn, it gets them sooner. With more connections they overlap
+  // anyway, and fewer, larger sends cost less: then all of them send when the turn has made much.
+  // Not to be called by what queues.
   void SendAhead() {
-    const bool much = queued_ >= kSendAheadPdus || queued_bytes_ >= kSendAheadBytes;
     Reactor& reactor = Reactor::Current();
+    const size_t pdus = reactor.waited() ? kSendAheadPdusWaited : kSendAheadPdus;
+    const bool much = queued_ >= pdus || queued_bytes_ >= kSendAheadBytes;
     if (much && reactor.alone()) StartSending();
     reactor.EndTurnIfFull();
   }
   // A send and the wake-up of the peer cost as much as a few commands: so many share it.
   static constexpr size_t kSendAheadPdus = 16;
+  static constexpr size_t kSendAheadPdusWaited = 8;
   static constexpr size_t kSendAheadBytes = 512 * 1024;
   // Memory of a command that waits for its answer to be sent, besides its data: a task and its
   // coroutine.

@@ -435,9 +435,11 @@ class ConnectionTest : public IscsiTest {
     const std::optional<LoginStatus> status = co_await initiator.Login({});
     EXPECT_EQ(status, LoginStatus::kSuccess);
     co_await initiator.Run(FakeInitiator::TestUnitReady());
+    const std::vector<std::byte> data(4096, std::byte{7});
+    // The device has the memory that it writes to, or it would wait for it.
+    co_await initiator.Run(FakeInitiator::Write10(992, data));
     // Fills the stream, so that the write's answer stays behind it.
     const uint32_t read = co_await initiator.Start(FakeInitiator::Read10(0, 512));
-    const std::vector<std::byte> data(4096, std::byte{7});
     const uint32_t write = co_await initiator.Start(FakeInitiator::Write10(1000, data));
     for (int i = 0; i < 100 && test.disk_->bytes()[1000 * kSectorBytes] != data[0]; ++i) {
       co_await Yield();
