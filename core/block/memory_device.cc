@@ -26,21 +26,22 @@ absl::StatusOr<std::unique_ptr<MemoryDevice>> MemoryDevice::Create(SectorCount s
     return absl::InvalidArgumentError("a memory device needs a size of at least one sector");
   }
   const size_t length = Bytes(size).value();
-  const size_t mapped = length + (length < kHugePageBytes ? 0 : kHugePageBytes);
+  const size_t huge_pages = length < kHugePagesFromBytes ? 0 : length / kHugePageBytes;
+  const size_t mapped = length + (huge_pages == 0 ? 0 : kHugePageBytes);
   void* region = mmap(nullptr, mapped, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (region == MAP_FAILED) {
     return absl::ResourceExhaustedError(
         absl::StrCat("no memory for a device of ", length, " bytes"));
   }
-  PreferHugePages(region, mapped);
   auto* bytes = static_cast<std::byte*>(region);
-  if (mapped != length) {
+  if (huge_pages != 0) {
     const auto begin = reinterpret_cast<uintptr_t>(region);
     bytes += UpToHugePage(begin) - begin;
+    PreferHugePages(bytes, length);
   }
   std::shared_ptr<std::byte> owned(bytes, [region, mapped](std::byte*) { munmap(region, mapped); });
-  return std::unique_ptr<MemoryDevice>(new MemoryDevice(std::move(owned), size));
+  return std::unique_ptr<MemoryDevice>(new MemoryDevice(std::move(owned), size, huge_pages));
 }
 
 BlockLimits MemoryDevice::limits() const {
@@ -102,7 +103,7 @@ Task<IoStatus> MemoryDevice::Clear(IoRequest request) {
   const size_t pages_end = std::max(pages, end / kPageBytes * kPageBytes);
   co_await WriteZeroes(offset, pages - offset);
   for (size_t page = RoundUp(pages, kHugePageBytes) / kHugePageBytes;
-       (page + 1) * kHugePageBytes <= pages_end; ++page) {
+       page < backed_.size() && (page + 1) * kHugePageBytes <= pages_end; ++page) {
     backed_[page].store(false, std::memory_order_relaxed);
   }
   if (pages < pages_end && madvise(bytes_.get() + pages, pages_end - pages, MADV_DONTNEED) != 0) {

@@ -2,9 +2,10 @@
 // MemoryDevice: a disk of RAM, named `mem:SIZE` in tables; for tests and benchmarks. The reference
 // implementation of the BlockDevice contract. Its bytes are gone with the process.
 //
-// It lies in huge pages, where the kernel has them. To zero one takes the kernel 0.1 ms, and some
-// ms in a virtual machine whose host has yet to find the memory. So a write to one in which nothing
-// has been written yet waits until a worker of the ring has touched it; the reactor goes on.
+// A large one lies in huge pages, where the kernel has them. To zero one takes the kernel 0.1 ms,
+// and some ms in a virtual machine whose host has yet to find the memory. So a write to one in
+// which nothing has been written yet waits until a worker of the ring has touched it; the reactor
+// goes on.
 #pragma once
 
 #include <atomic>
@@ -20,9 +21,14 @@
 
 namespace sectormap {
 
+// From here on a device lies in huge pages. A smaller one gains little, and kHugePageBytes are much
+// of it.
+inline constexpr uint64_t kHugePagesFromBytes = 64 << 20;
+
 class MemoryDevice final : public CountedDevice {
  public:
-  // Zeroed; memory is used only where something was written, kHugePageBytes at a time.
+  // Zeroed; memory is used only where something was written, of a large device kHugePageBytes at a
+  // time.
   static absl::StatusOr<std::unique_ptr<MemoryDevice>> Create(SectorCount size);
   MemoryDevice(const MemoryDevice&) = delete;
   MemoryDevice& operator=(const MemoryDevice&) = delete;
@@ -37,10 +43,10 @@ class MemoryDevice final : public CountedDevice {
   std::span<std::byte> bytes() { return {bytes_.get(), Bytes(size_).value()}; }
 
  private:
-  MemoryDevice(std::shared_ptr<std::byte> bytes, SectorCount size)
-      : bytes_(std::move(bytes)), size_(size), backed_(Bytes(size).value() / kHugePageBytes) {}
+  MemoryDevice(std::shared_ptr<std::byte> bytes, SectorCount size, size_t huge_pages)
+      : bytes_(std::move(bytes)), size_(size), backed_(huge_pages) {}
 
-  // Huge pages with a part in a place; [first, end). The last bytes of the device are in none.
+  // Huge pages with a part in a place; [first, end). The last bytes of a device may be in none.
   struct Pages {
     size_t first;
     size_t end;

@@ -67,7 +67,6 @@ TEST_F(SnapshotTest, TheOriginIsWrittenAtOnceWhereNothingIsToBeCopied) {
     return host_.WriteAtOnce("o", first, Pattern("NEW", Sector(first), SectorCount(8)));
   };
   host_.Make("o", "0 16384 snapshot-origin /o");
-  ASSERT_EQ(host_.WritePattern("o", "OLD", 0, 8), IoStatus::kOk);  // it has memory from now on
   EXPECT_TRUE(write_at_once(0)) << "there is no snapshot";
   host_.Make("s", "0 16384 snapshot /o /c P 8");
   EXPECT_FALSE(write_at_once(8));

@@ -16,7 +16,7 @@ namespace sectormap {
 namespace {
 
 constexpr SectorCount kHugePage{kHugePageBytes / kSectorBytes};
-constexpr uint64_t kPages = 4;
+constexpr uint64_t kPages = kHugePagesFromBytes / kHugePageBytes;
 constexpr SectorCount kTail{24};  // in no huge page
 
 class MemoryDeviceTest : public testing::Test {
@@ -57,7 +57,7 @@ TEST_F(MemoryDeviceTest, AWriteTakesAHugePage) {
   EXPECT_EQ(Submit(IoRequest::Write(PageStart(1) + SectorCount(7), Data(SectorCount(1)))),
             IoStatus::kOk);
   EXPECT_EQ(Resident(1), kHugePageBytes);
-  for (const uint64_t page : {0, 2, 3}) EXPECT_EQ(Resident(page), 0) << page;
+  for (const uint64_t page : {0UL, 2UL, kPages - 1}) EXPECT_EQ(Resident(page), 0) << page;
 }
 
 TEST_F(MemoryDeviceTest, WrittenAtOnceIsWhereMemoryIs) {
@@ -78,15 +78,23 @@ TEST_F(MemoryDeviceTest, AWriteAcrossHugePagesTakesThemAll) {
 }
 
 TEST_F(MemoryDeviceTest, WhatIsDiscardedGoesBackToTheSystem) {
-  const SectorCount all(device_->size());
-  std::vector<std::byte> written(device_->bytes().size(), std::byte{0xc3});
+  std::vector<std::byte> written(3 * kHugePageBytes, std::byte{0xc3});
   EXPECT_EQ(Submit(IoRequest::Write(Sector(0), written)), IoStatus::kOk);
-  // All but the first and the last sector: two huge pages whole, two but for a page.
-  EXPECT_EQ(Submit(IoRequest::Discard(Sector(1), SectorCount(all.value() - 2))), IoStatus::kOk);
-  EXPECT_EQ(Resident(1) + Resident(2) + Resident(3), 0);
+  // All but the first and the last sector: a huge page whole, two but for a page.
+  const SectorCount middle(3 * kHugePage.value() - 2);
+  EXPECT_EQ(Submit(IoRequest::Discard(Sector(1), middle)), IoStatus::kOk);
+  EXPECT_EQ(Resident(1), 0);
+  EXPECT_LT(Resident(0) + Resident(2), kHugePageBytes);
+  EXPECT_TRUE(WriteAtOnce(PageStart(2), SectorCount(8)));
   EXPECT_FALSE(WriteAtOnce(PageStart(1), SectorCount(8)));
   std::fill(written.begin() + kSectorBytes, written.end() - kSectorBytes, std::byte{0});
-  EXPECT_TRUE(std::ranges::equal(device_->bytes(), written));
+  std::ranges::copy(Data(SectorCount(8)), written.begin() + 2 * kHugePageBytes);
+  EXPECT_TRUE(std::ranges::equal(device_->bytes().first(written.size()), written));
+}
+
+TEST_F(MemoryDeviceTest, ASmallOneIsWrittenAtOnceFromTheBeginning) {
+  device_ = *MemoryDevice::Create(SectorCount(kPages * kHugePage.value() - 1));
+  EXPECT_TRUE(WriteAtOnce(PageStart(2), SectorCount(8)));
 }
 
 // Each of the first 32 requests of a queue wants the same memory.

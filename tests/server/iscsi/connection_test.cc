@@ -325,10 +325,6 @@ class ConnectionTest : public IscsiTest {
     options.first_burst_bytes = options.max_burst_bytes = 262144;
     options.data_digest = true;  // or a read would need no memory
     FakeInitiator* initiator = co_await Session(test, options);
-    // The device has the memory that it writes to.
-    const std::vector<std::byte> little(4096, std::byte{8});
-    const Outcome first = co_await initiator->Run(FakeInitiator::Write10(0, little));
-    EXPECT_TRUE(first.good());
     UnitShare& share = test.memory_.Join(nullptr);
     std::vector<CommandBuffer> taken;
     while (std::optional<CommandBuffer> buffer = test.memory_.TryTake(share, 1 << 20)) {
@@ -336,6 +332,7 @@ class ConnectionTest : public IscsiTest {
       share.used = 0;
     }
     // What has all come and can be written at once needs none.
+    const std::vector<std::byte> little(4096, std::byte{8});
     const Outcome written = co_await initiator->Run(FakeInitiator::Write10(64, little));
     EXPECT_TRUE(written.good());
     EXPECT_TRUE(
@@ -435,11 +432,9 @@ class ConnectionTest : public IscsiTest {
     const std::optional<LoginStatus> status = co_await initiator.Login({});
     EXPECT_EQ(status, LoginStatus::kSuccess);
     co_await initiator.Run(FakeInitiator::TestUnitReady());
-    const std::vector<std::byte> data(4096, std::byte{7});
-    // The device has the memory that it writes to, or it would wait for it.
-    co_await initiator.Run(FakeInitiator::Write10(992, data));
     // Fills the stream, so that the write's answer stays behind it.
     const uint32_t read = co_await initiator.Start(FakeInitiator::Read10(0, 512));
+    const std::vector<std::byte> data(4096, std::byte{7});
     const uint32_t write = co_await initiator.Start(FakeInitiator::Write10(1000, data));
     for (int i = 0; i < 100 && test.disk_->bytes()[1000 * kSectorBytes] != data[0]; ++i) {
       co_await Yield();

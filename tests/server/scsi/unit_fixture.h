@@ -5,7 +5,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -53,10 +52,8 @@ class BendableDisk final : public BlockDevice {
     return lends ? disk_->Lend(first, count) : Loan();
   }
   bool WriteAtOnce(Sector first, std::span<const std::byte> bytes) override {
-    if (!writes_at_once) return false;
     std::lock_guard lock(mutex_);
-    std::ranges::copy(bytes, disk_->bytes().begin() + ByteOffset(first).value());
-    return true;
+    return writes_at_once && disk_->WriteAtOnce(first, bytes);
   }
   Task<Extent> ExtentAt(Sector first) override {
     // Alternating runs of `extent` sectors, mapped first.
@@ -86,18 +83,8 @@ class BendableDisk final : public BlockDevice {
   }
   // A read beside a write is legal for initiators, and for disks; only RAM calls it a race.
   IoStatus Touch(IoRequest request) {
-    if (request.op == IoOp::kFlush) return IoStatus::kOk;
-    const std::span<std::byte> place =
-        bytes().subspan(ByteOffset(request.first).value(), Bytes(request.count).value());
     std::lock_guard lock(mutex_);
-    if (request.op == IoOp::kRead) {
-      std::ranges::copy(place, request.data.begin());
-    } else if (request.op == IoOp::kWrite) {
-      std::ranges::copy(request.data, place.begin());
-    } else {
-      std::ranges::fill(place, std::byte{0});
-    }
-    return IoStatus::kOk;
+    return disk_->Submit(request).await_resume();
   }
 
   std::mutex mutex_;
