@@ -286,8 +286,8 @@ void Reactor::Wait() {
     poll_.Polled(found);
     if (found) return;
   }
-  waited_ = true;
   if (poll_.window() == nanoseconds::zero()) return FallAsleep();
+  waited_ = true;
   const MonotonicTime start = clock_.Now();
   FallAsleep();
   poll_.Slept(clock_.Now() - start);

@@ -178,7 +178,8 @@ class Reactor {
   // but who has yielded.
   bool alone() const { return completed_.size() <= 1 && running_.empty(); }
 
-  // On the reactor: true if this turn's events had to be waited for.
+  // On the reactor: true if this turn's events had to be waited for. False where it never polls:
+  // there it cannot tell.
   bool waited() const { return waited_; }
 
   // For statistics: time in which the loop had work, time in which it looked for some without
@@ -244,7 +245,7 @@ class Reactor {
   std::map<TimerId, absl::AnyInvocable<void()>> timers_;
   uint64_t next_timer_ = 0;
   uint64_t wakeup_value_ = 0;
-  bool waited_ = false;
+  bool waited_ = false;  // for the events of this turn
 
   // How other threads reach it.
   int wakeup_fd_ = -1;

@@ -222,6 +222,21 @@ TEST_F(ReactorTest, WhoYieldsGoesOnWhenTheNextTurnsAnswersHaveLeft) {
             (std::vector<std::string>{"event", "answer", "yielded"}));
 }
 
+Task<std::vector<bool>> WaitedForATimerAndForNothing() {
+  std::vector<bool> waited;
+  co_await Reactor::Current().Sleep(std::chrono::milliseconds(1));
+  waited.push_back(Reactor::Current().waited());
+  co_await NextTurn();  // what timers make ready still belongs to their turn
+  co_await NextTurn();
+  waited.push_back(Reactor::Current().waited());
+  co_return waited;
+}
+
+TEST_F(ReactorTest, ATurnThatHadToBeWaitedForSaysSo) {
+  pool_ = *ReactorPool::Start(1, clock_, std::chrono::microseconds(100));
+  EXPECT_EQ(pool_->RunOn(0, WaitedForATimerAndForNothing()), (std::vector<bool>{true, false}));
+}
+
 Task<int> ReadFromRing(int count) {
   int ok = 0;
   for (int i = 0; i < count; ++i) {
