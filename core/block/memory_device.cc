@@ -89,28 +89,24 @@ Task<IoStatus> MemoryDevice::BackAndWrite(IoRequest request) {
   co_return Finish(request, IoStatus::kOk);
 }
 
-Task<void> MemoryDevice::WriteZeroes(size_t offset, size_t length) {
-  if (length == 0) co_return;
-  if (!IsBacked(offset, length)) co_await Back(offset, length);
-  std::memset(bytes_.get() + offset, 0, length);
-}
-
-// Whole pages go back to the system and read as zeroes again; what is left over is written.
-Task<IoStatus> MemoryDevice::Clear(IoRequest request) {
-  const size_t offset = ByteOffset(request.first).value();
-  const size_t end = offset + Bytes(request.count).value();
-  const size_t pages = std::min(end, RoundUp(offset, kPageBytes));
-  const size_t pages_end = std::max(pages, end / kPageBytes * kPageBytes);
-  co_await WriteZeroes(offset, pages - offset);
-  for (size_t page = RoundUp(pages, kHugePageBytes) / kHugePageBytes;
-       page < backed_.size() && (page + 1) * kHugePageBytes <= pages_end; ++page) {
+// Whole pages go back to the system and read as zeroes again; what is left over is written. That
+// may make a huge page on the reactor, of a discard that ends inside a page where nothing was
+// written.
+void MemoryDevice::Clear(size_t offset, size_t length) {
+  const size_t end = offset + length;
+  const size_t pages = RoundUp(offset, kPageBytes);
+  const size_t pages_end = end / kPageBytes * kPageBytes;
+  std::byte* all = bytes_.get();
+  for (size_t page = RoundUp(offset, kHugePageBytes) / kHugePageBytes;
+       page < backed_.size() && (page + 1) * kHugePageBytes <= end; ++page) {
     backed_[page].store(false, std::memory_order_relaxed);
   }
-  if (pages < pages_end && madvise(bytes_.get() + pages, pages_end - pages, MADV_DONTNEED) != 0) {
-    co_await WriteZeroes(pages, pages_end - pages);
+  if (pages >= pages_end || madvise(all + pages, pages_end - pages, MADV_DONTNEED) != 0) {
+    std::memset(all + offset, 0, length);
+    return;
   }
-  co_await WriteZeroes(pages_end, end - pages_end);
-  co_return Finish(request, IoStatus::kOk);
+  std::memset(all + offset, 0, pages - offset);
+  std::memset(all + pages_end, 0, end - pages_end);
 }
 
 Loan MemoryDevice::Lend(Sector first, SectorCount count) {
@@ -143,7 +139,8 @@ Task<IoStatus> MemoryDevice::Submit(IoRequest request) {
       break;
     case IoOp::kDiscard:
     case IoOp::kWriteZeroes:
-      return Clear(request);
+      Clear(offset, length);
+      break;
     case IoOp::kFlush:
       break;
   }

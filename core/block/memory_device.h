@@ -55,8 +55,7 @@ class MemoryDevice final : public CountedDevice {
   bool IsBacked(size_t offset, size_t length) const;
   Task<void> Back(size_t offset, size_t length);
   Task<IoStatus> BackAndWrite(IoRequest request);
-  Task<void> WriteZeroes(size_t offset, size_t length);
-  Task<IoStatus> Clear(IoRequest request);
+  void Clear(size_t offset, size_t length);
 
   const std::shared_ptr<std::byte> bytes_;  // loans have their part in it
   const SectorCount size_;
