@@ -8,21 +8,19 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/base/rounding.h"
+
 namespace sectormap {
 
 // Of x86-64, and of arm64 with pages of 4 KiB. Elsewhere the kernel rounds as it likes.
 inline constexpr size_t kHugePageBytes = size_t{2} << 20;
 
-constexpr uintptr_t UpToHugePage(uintptr_t place) {
-  return (place + kHugePageBytes - 1) & ~(kHugePageBytes - 1);
-}
-
 // A wish for memory that holds nothing yet: the whole huge pages in it are to be ones. Nothing
 // happens to small memory, nor where the administrator has switched huge pages off.
 inline void PreferHugePages(void* memory, size_t bytes) {
   const auto begin = reinterpret_cast<uintptr_t>(memory);
-  const uintptr_t first = UpToHugePage(begin);
-  const uintptr_t end = (begin + bytes) & ~(kHugePageBytes - 1);
+  const uintptr_t first = RoundUp(begin, kHugePageBytes);
+  const uintptr_t end = RoundDown(begin + bytes, kHugePageBytes);
   if (first >= end) return;
   static_cast<void>(madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE));
 }

@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/async/reactor.h"
 #include "core/base/check.h"
+#include "core/base/rounding.h"
 #include "core/base/status_macros.h"
 #include "core/block/buffer_pool.h"
 #include "core/block/open_error.h"
@@ -44,11 +45,6 @@ alignas(kBufferAlignment) constexpr std::byte kZeroes[kZeroBytes]{};
 [[gnu::noinline]] BufferPool& BouncePool() {
   thread_local BufferPool pool(kBouncePoolBytes, kBounceBytes);
   return pool;
-}
-
-constexpr uint64_t RoundDown(uint64_t value, uint64_t unit) { return value & ~(unit - 1); }
-constexpr uint64_t RoundUp(uint64_t value, uint64_t unit) {
-  return RoundDown(value + unit - 1, unit);
 }
 
 absl::Status SetDirect(int fd, const std::string& name) {

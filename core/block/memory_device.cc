@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/async/reactor.h"
 #include "core/base/check.h"
+#include "core/base/rounding.h"
 
 namespace sectormap {
 namespace {
@@ -17,16 +18,15 @@ namespace {
 // not a whole page, and the bytes are written.
 constexpr size_t kPageBytes = 4096;
 
-constexpr size_t RoundUp(size_t offset, size_t unit) { return (offset + unit - 1) / unit * unit; }
-
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<MemoryDevice>> MemoryDevice::Create(SectorCount size) {
+absl::StatusOr<std::unique_ptr<MemoryDevice>> MemoryDevice::Create(SectorCount size,
+                                                                   uint64_t huge_pages_from_bytes) {
   if (size == SectorCount(0) || size > kMaxDeviceSectors) {
     return absl::InvalidArgumentError("a memory device needs a size of at least one sector");
   }
   const size_t length = Bytes(size).value();
-  const size_t huge_pages = length < kHugePagesFromBytes ? 0 : length / kHugePageBytes;
+  const size_t huge_pages = length < huge_pages_from_bytes ? 0 : length / kHugePageBytes;
   const size_t mapped = length + (huge_pages == 0 ? 0 : kHugePageBytes);
   void* region = mmap(nullptr, mapped, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -37,7 +37,7 @@ absl::StatusOr<std::unique_ptr<MemoryDevice>> MemoryDevice::Create(SectorCount s
   auto* bytes = static_cast<std::byte*>(region);
   if (huge_pages != 0) {
     const auto begin = reinterpret_cast<uintptr_t>(region);
-    bytes += UpToHugePage(begin) - begin;
+    bytes += RoundUp(begin, kHugePageBytes) - begin;
     PreferHugePages(bytes, length);
   }
   std::shared_ptr<std::byte> owned(bytes, [region, mapped](std::byte*) { munmap(region, mapped); });
@@ -95,7 +95,7 @@ Task<IoStatus> MemoryDevice::BackAndWrite(IoRequest request) {
 void MemoryDevice::Clear(size_t offset, size_t length) {
   const size_t end = offset + length;
   const size_t pages = RoundUp(offset, kPageBytes);
-  const size_t pages_end = end / kPageBytes * kPageBytes;
+  const size_t pages_end = RoundDown(end, kPageBytes);
   std::byte* all = bytes_.get();
   for (size_t page = RoundUp(offset, kHugePageBytes) / kHugePageBytes;
        page < backed_.size() && (page + 1) * kHugePageBytes <= end; ++page) {

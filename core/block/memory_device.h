@@ -21,15 +21,16 @@
 
 namespace sectormap {
 
-// From here on a device lies in huge pages. A smaller one gains little, and kHugePageBytes are much
-// of it.
+// From this size on a device lies in huge pages. A smaller one gains little, and kHugePageBytes are
+// much of it.
 inline constexpr uint64_t kHugePagesFromBytes = 64 << 20;
 
 class MemoryDevice final : public CountedDevice {
  public:
   // Zeroed; memory is used only where something was written, of a large device kHugePageBytes at a
   // time.
-  static absl::StatusOr<std::unique_ptr<MemoryDevice>> Create(SectorCount size);
+  static absl::StatusOr<std::unique_ptr<MemoryDevice>> Create(
+      SectorCount size, uint64_t huge_pages_from_bytes = kHugePagesFromBytes);
   MemoryDevice(const MemoryDevice&) = delete;
   MemoryDevice& operator=(const MemoryDevice&) = delete;
 

@@ -176,7 +176,8 @@ class PduWriter {
     if (much && reactor.alone()) StartSending();
     reactor.EndTurnIfFull();
   }
-  // A send and the wake-up of the peer cost as much as a few commands: so many share it.
+  // A send and the wake-up of the peer cost as much as a few commands: so many share it, fewer when
+  // that time would be spent waiting (docs/performance.md has what other numbers gave).
   static constexpr size_t kSendAheadPdus = 16;
   static constexpr size_t kSendAheadPdusWaited = 8;
   static constexpr size_t kSendAheadBytes = 512 * 1024;

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/base/check.h"
+#include "core/base/rounding.h"
 
 namespace sectormap::targets {
 namespace {
@@ -27,10 +28,6 @@ void Store(std::span<std::byte> bytes, size_t at, T value) {
   for (size_t i = 0; i < sizeof(T); ++i) {
     bytes[at + i] = static_cast<std::byte>(value >> (8 * i) & 0xff);
   }
-}
-
-uint64_t RoundUp(uint64_t value, uint64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
 }
 
 }  // namespace

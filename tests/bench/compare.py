@@ -8,6 +8,7 @@ figure over that of tgt's best store, or of SPDK.
 
 import contextlib
 import os
+import sys
 
 from daemon import Daemon
 from measure import SERVER_CORE, VOLUME_MIB, Arm, Case, linear, pin, random_file
@@ -31,7 +32,7 @@ MEMORY_CASES = {
     "mem-r128k-q8": (Case("read", 131072, 8), 2.1),
     "mem-r1m-q8": (Case("read", 1048576, 8), 2.6),
 }
-# Each MiB once: to the end, in much less than that.
+# Ends when each MiB has been written, long before the time is over.
 FILL, FILL_SECONDS = Case("write", 1 << 20, 8, options=("--once", str(1 << 20), "--warmup", "0")), 30
 DISK_CASES = {
     "disk-r4k-q32": (Case("randread", 4096, 32), None),
@@ -126,7 +127,9 @@ def run(bench, directory, disk_directory):
         memory = servers(cached, "memory", ["null"])
         # What was never written has no memory yet, and is read from one page of zeroes. (SPDK clears
         # its own when it starts.)
-        bench.measure(Arm(FILL, *memory["sectormapd"]), FILL_SECONDS)
+        filled = bench.measure(Arm(FILL, *memory["sectormapd"]), FILL_SECONDS)
+        if "error" in filled:
+            sys.exit("memory could not be written to: " + filled["error"])
         compare(bench, MEMORY_CASES, memory)
         compare(bench, DISK_CASES, servers(cached, "disk", ["disk-aio", "disk-rdwr"], with_spdk=False),
                 DISK_ROUNDS, DISK_SECONDS)

@@ -38,6 +38,12 @@ std::shared_ptr<BlockDevice> OpenOn(std::shared_ptr<Below> below, const std::str
   return {holder, holder->device.get()};
 }
 
+std::shared_ptr<BlockDevice> MakeMemoryInHugePages(ReactorPool&) {
+  auto device = MemoryDevice::Create(kSize, 0);
+  EXPECT_TRUE(device.ok()) << device.status();
+  return *std::move(device);
+}
+
 ContractDevice OnFile(const std::string& name, const std::filesystem::path& parent,
                       const FileDevice::Options& options) {
   return {name, [parent, options](ReactorPool&) {
@@ -105,7 +111,10 @@ constexpr FileDevice::Mode kWriteback = FileDevice::Mode::kWriteback;
 constexpr FileDevice::Mode kDirect = FileDevice::Mode::kDirect;
 
 INSTANTIATE_TEST_SUITE_P(Memory, BlockDeviceContractTest,
-                         testing::Values(ContractDevice{"Memory", MakeMemory}), ContractName);
+                         testing::Values(ContractDevice{"Memory", MakeMemory},
+                                         ContractDevice{"MemoryInHugePages",
+                                                        MakeMemoryInHugePages}),
+                         ContractName);
 
 INSTANTIATE_TEST_SUITE_P(
     File, BlockDeviceContractTest,

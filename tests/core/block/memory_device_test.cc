@@ -16,13 +16,14 @@ namespace sectormap {
 namespace {
 
 constexpr SectorCount kHugePage{kHugePageBytes / kSectorBytes};
-constexpr uint64_t kPages = kHugePagesFromBytes / kHugePageBytes;
+constexpr uint64_t kPages = 4;
 constexpr SectorCount kTail{24};  // in no huge page
+constexpr SectorCount kSize{kPages * kHugePage.value() + kTail.value()};
 
 class MemoryDeviceTest : public testing::Test {
  protected:
   MemoryDeviceTest() : pool_(*ReactorPool::Start(1, clock_)) {
-    device_ = *MemoryDevice::Create(SectorCount(kPages * kHugePage.value() + kTail.value()));
+    device_ = *MemoryDevice::Create(kSize, 0);
     data_.resize(kHugePageBytes, std::byte{0x5a});
   }
 
@@ -57,7 +58,7 @@ TEST_F(MemoryDeviceTest, AWriteTakesAHugePage) {
   EXPECT_EQ(Submit(IoRequest::Write(PageStart(1) + SectorCount(7), Data(SectorCount(1)))),
             IoStatus::kOk);
   EXPECT_EQ(Resident(1), kHugePageBytes);
-  for (const uint64_t page : {0UL, 2UL, kPages - 1}) EXPECT_EQ(Resident(page), 0) << page;
+  for (const uint64_t page : {0, 2, 3}) EXPECT_EQ(Resident(page), 0) << page;
 }
 
 TEST_F(MemoryDeviceTest, WrittenAtOnceIsWhereMemoryIs) {
@@ -93,7 +94,7 @@ TEST_F(MemoryDeviceTest, WhatIsDiscardedGoesBackToTheSystem) {
 }
 
 TEST_F(MemoryDeviceTest, ASmallOneIsWrittenAtOnceFromTheBeginning) {
-  device_ = *MemoryDevice::Create(SectorCount(kPages * kHugePage.value() - 1));
+  device_ = *MemoryDevice::Create(kSize);
   EXPECT_TRUE(WriteAtOnce(PageStart(2), SectorCount(8)));
 }
 
