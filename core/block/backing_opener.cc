@@ -54,9 +54,22 @@ absl::Status FileError(const char* verb, const std::string& name, int error) {
     case EDQUOT:
     case EFBIG:
       return absl::ResourceExhaustedError(reason);
+    case EINVAL:
+    case ELOOP:
+    case ENAMETOOLONG:
+      return absl::InvalidArgumentError(
+          absl::StrCat(reason, ": its file system takes no such name or size"));
     default:
       return absl::UnavailableError(reason);
   }
+}
+
+// Beyond this an off_t is negative.
+absl::Status CheckFileSize(const std::string& name, SectorCount size) {
+  if (size <= kMaxDeviceSectors) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("'", name, "' cannot have ", size.value(),
+                                                 " sectors: a file has at most ",
+                                                 kMaxDeviceSectors.value()));
 }
 
 // Empty, with errno set, if there is nothing or it may not be seen.
@@ -253,6 +266,7 @@ absl::StatusOr<BackingOpener::Place> BackingOpener::FindPlace(std::string_view n
 absl::Status BackingOpener::MakeFile(std::string_view name, SectorCount size) {
   ASSIGN_OR_RETURN(const Place place, FindPlace(name));
   const std::string text(name);
+  RETURN_IF_ERROR(CheckFileSize(text, size));
   const Descriptor fd(openat(place.directory.get(), place.file.c_str(),
                              O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kFileMode));
   if (fd.get() < 0 && errno == EEXIST) {
@@ -270,6 +284,7 @@ absl::Status BackingOpener::MakeFile(std::string_view name, SectorCount size) {
 
 absl::Status BackingOpener::GrowFile(std::string_view name, SectorCount size) {
   const std::string text(name);
+  RETURN_IF_ERROR(CheckFileSize(text, size));
   {
     ASSIGN_OR_RETURN(const Opened opened, OpenBelowRoots(text, false));
     struct stat now {};

@@ -45,7 +45,8 @@ class BackingOpener final : public BackingSource {
   // InvalidArgument: a root that is not an absolute path.
   static absl::StatusOr<std::unique_ptr<BackingOpener>> Create(Options options);
 
-  // InvalidArgument: the name's form, or not a file or block device, or too small.
+  // InvalidArgument: the name's form or length, a loop of links, not a file or block device, or too
+  // small.
   // NotFound: nothing there. PermissionDenied: outside the roots, or not for this user.
   absl::StatusOr<std::shared_ptr<BlockDevice>> Open(std::string_view name, bool read_only) override;
 

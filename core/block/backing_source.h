@@ -21,7 +21,7 @@ class BackingSource {
 
   // Files of the daemon's own, below --device-root. Each is durable when it returns.
   // A sparse file of `size`. AlreadyExists, PermissionDenied, NotFound (its directory),
-  // ResourceExhausted.
+  // InvalidArgument (a name or size that the file system does not take), ResourceExhausted.
   virtual absl::Status MakeFile(std::string_view name, SectorCount size);
   // Makes a regular file this large, if it is smaller, also for those who have it open.
   // FailedPrecondition: a block device. Else as MakeFile.

@@ -24,6 +24,11 @@ absl::Status OpenError(const std::string& name, bool read_only, int error) {
       return absl::PermissionDeniedError(
           absl::StrCat(reason, " (user id ", geteuid(), ")",
                        read_only ? "" : ": a table loaded read-only needs no writing"));
+    case EINVAL:
+    case ELOOP:
+    case ENAMETOOLONG:
+      return absl::InvalidArgumentError(
+          absl::StrCat(reason, ": no file can be reached by this name"));
     default:
       return absl::UnavailableError(reason);
   }

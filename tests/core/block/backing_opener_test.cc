@@ -138,6 +138,25 @@ TEST_F(BackingOpenerTest, FilesAreMadeGrownAndRemovedBelowTheRootsOnly) {
   EXPECT_TRUE(fs::exists(directory_ / "secret"));
 }
 
+TEST_F(BackingOpenerTest, ANameOrSizeThatNoFileCanHaveIsTheCallersMistake) {
+  fs::create_symlink("loop", In("loop"));
+  const std::string long_name = In(std::string(256, 'x'));
+  for (const std::string& name : {In("loop"), In("loop/a.img"), long_name}) {
+    const absl::Status status = Refusal(name);
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("no file can be reached by this name"));
+  }
+  EXPECT_TRUE(absl::IsInvalidArgument(opener_->MakeFile(long_name, SectorCount(8))));
+  // More bytes than an off_t counts, and than 64 bits do.
+  for (const int shift : {63 - kSectorShift, 64 - kSectorShift}) {
+    const SectorCount too_many(uint64_t{1} << shift);
+    const absl::Status status = opener_->MakeFile(In("new.img"), too_many);
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    EXPECT_FALSE(fs::exists(In("new.img")));
+    EXPECT_TRUE(absl::IsInvalidArgument(opener_->GrowFile(In("a.img"), too_many)));
+  }
+}
+
 TEST_F(BackingOpenerTest, ALinkIsNotFollowedWhenAFileIsMadeOrRemoved) {
   fs::create_symlink(directory_ / "secret", In("link"));
   EXPECT_TRUE(absl::IsAlreadyExists(opener_->MakeFile(In("link"), SectorCount(8))));
