@@ -111,6 +111,12 @@ absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(const std::
     if (IsNoSpace(errno)) {
       return absl::ResourceExhaustedError(absl::StrCat(what, "; free space there"));
     }
+    if (errno == ELOOP) {
+      return absl::PermissionDeniedError(absl::StrCat(
+          what,
+          "; it must not be a link itself: move the database there, or name the directory "
+          "that has it with --state-dir DIR"));
+    }
     return absl::PermissionDeniedError(absl::StrCat(
         what, "; make it readable and writable for this user, or give another --state-dir DIR"));
   }
@@ -118,9 +124,10 @@ absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(const std::
 
   std::unique_ptr<SqliteDatabase> database(new SqliteDatabase(path));
   sqlite3* handle = nullptr;
+  // Not SQLITE_OPEN_NOFOLLOW: it refuses a link anywhere in the path, and systemd's DynamicUser=
+  // makes the state directory one. The file itself is none, as O_NOFOLLOW has just said.
   const int result =
-      sqlite3_open_v2(path.c_str(), &handle,
-                      SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW, nullptr);
+      sqlite3_open_v2(path.c_str(), &handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr);
   database->handle_.reset(handle);
   if (result != SQLITE_OK) return database->Error(result);
   sqlite3_extended_result_codes(handle, 1);

@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <regex>
 
 #include "tests/support/test_directory.h"
 
@@ -88,6 +89,22 @@ TEST_F(DaemonOptionsTest, UnknownKeysAndWrongValuesNameTheirLineAndColumn) {
   EXPECT_THAT(Refusal({"--config", File("listen = [\"127.0.0.1:1\", 2]\n")}),
               HasSubstr(":1:26: listen takes a text"));
   EXPECT_THAT(Refusal({"--config", File("listen = \n")}), HasSubstr("sectormapd.toml:1:"));
+}
+
+TEST_F(DaemonOptionsTest, TheShippedFileIsGoodAsItIsAndWithItsExamples) {
+  std::ifstream shipped(SECTORMAP_SHIPPED_CONFIG);
+  ASSERT_TRUE(shipped.is_open());
+  const std::regex example("# ([a-z-]+ = .*)");
+  std::string as_it_is, with_examples;
+  for (std::string line; std::getline(shipped, line);) {
+    as_it_is += line + "\n";
+    with_examples += std::regex_replace(line, example, "$1") + "\n";
+  }
+  EXPECT_TRUE(Read({"--config", File(as_it_is)}).ok());
+  const auto line = Read({"--config", File(with_examples)});
+  ASSERT_TRUE(line.ok()) << line.status();
+  // Names below /dev/disk are links, and what counts is where they lead.
+  EXPECT_THAT(line->options.device_roots, ElementsAre("/var/lib/sectormap/devices", "/dev"));
 }
 
 TEST_F(DaemonOptionsTest, AMissingFileIsAnError) {

@@ -391,6 +391,28 @@ TEST_F(SqliteStoreTest, SaysWhatToDoWhenTheDirectoryIsAFile) {
   EXPECT_THAT(std::string(opened.status().message()), HasSubstr("--state-dir"));
 }
 
+// As systemd's DynamicUser= and StateDirectory= leave it: /var/lib/sectormap leads to
+// private/sectormap.
+TEST_F(SqliteStoreTest, TheDirectoryMayBeReachedThroughALink) {
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  store_.reset();
+  const std::string link = scratch_.path().string() + "/link";
+  ASSERT_EQ(symlink((scratch_.path().string() + "/a").c_str(), link.c_str()), 0);
+  auto opened = OpenSqliteStore(link + "/state");
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_THAT((*opened)->LoadAll()->devices, SizeIs(1));
+}
+
+TEST_F(SqliteStoreTest, ADatabaseThatIsItselfALinkIsRefusedAsSuch) {
+  store_.reset();
+  const std::string elsewhere = scratch_.path().string() + "/elsewhere.db";
+  ASSERT_EQ(rename(database().c_str(), elsewhere.c_str()), 0);
+  ASSERT_EQ(symlink(elsewhere.c_str(), database().c_str()), 0);
+  auto opened = OpenSqliteStore(directory());
+  EXPECT_EQ(opened.status().code(), absl::StatusCode::kPermissionDenied) << opened.status();
+  EXPECT_THAT(std::string(opened.status().message()), HasSubstr("must not be a link itself"));
+}
+
 TEST_F(SqliteStoreTest, SaysWhatToDoWhenTheDirectoryIsClosedToUs) {
   const std::string closed = scratch_.path().string() + "/closed";
   ASSERT_EQ(mkdir(closed.c_str(), 0500), 0);
