@@ -38,7 +38,7 @@ void AddMove(Verbs& verbs) {
         request.set_device(options->name);
         request.set_from(options->from);
         request.set_to(to->path);
-        request.set_to_start(to->start_sector);
+        request.set_to_start(to->start_sector.value_or(0));
         request.set_piece_sectors(*piece);
         v1::Operation operation;
         const ExitCode code =
@@ -75,7 +75,7 @@ void AddMirrorAdd(Verbs& verbs) {
         v1::AddMirrorLegRequest request;
         request.set_device(options->name);
         request.set_leg(leg->path);
-        request.set_leg_start(leg->start_sector);
+        request.set_leg_start(leg->start_sector.value_or(0));
         if (options->log != "auto") request.set_log(options->log);
         request.set_region_sectors(*region);
         v1::Operation operation;
@@ -102,9 +102,15 @@ void AddMirrorRemove(Verbs& verbs) {
   CLI::App* verb = verbs.Add(
       "remove", "Take a leg away; its data stay as they are at that moment",
       "sectormap mirror remove vol /srv/second.img", [options](Session& session) {
+        const absl::StatusOr<Place> leg = ParsePlace(options->leg);
+        if (!leg.ok()) {
+          return session.ShowError(ExitCode::kUsage,
+                                   absl::StrCat("mirror remove: ", leg.status().message()));
+        }
         v1::RemoveMirrorLegRequest request;
         request.set_device(options->name);
-        request.set_leg(options->leg);
+        request.set_leg(leg->path);
+        if (leg->start_sector.has_value()) request.set_leg_start(*leg->start_sector);
         v1::Operation operation;
         const ExitCode code = session.Call("mirror remove " + options->name,
                                            &Operations::RemoveMirrorLeg, request, &operation);
@@ -112,7 +118,10 @@ void AddMirrorRemove(Verbs& verbs) {
         return ShowStarted(session, operation, false);
       });
   verb->add_option("name", options->name, "The device")->required();
-  verb->add_option("leg", options->leg, "The leg, as `sectormap table` names it")->required();
+  verb->add_option("leg", options->leg,
+                   "PATH[:START]: the leg, as `sectormap table` names it; START is needed if two "
+                   "lie on one device")
+      ->required();
 }
 
 ExitCode ShowOperations(Session& session) {

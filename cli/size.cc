@@ -58,10 +58,10 @@ absl::StatusOr<uint64_t> ParseSectors(const std::string& text, bool plain_is_sec
 
 absl::StatusOr<Place> ParsePlace(const std::string& text) {
   const size_t colon = text.rfind(':');
-  if (colon == std::string::npos || colon == 0) return Place{text, 0};
+  if (colon == std::string::npos || colon == 0) return Place{text};
   const absl::StatusOr<uint64_t> start = ParseSectors(text.substr(colon + 1), true);
   // A colon may be part of a name, as in pci-0000:00.
-  if (!start.ok()) return Place{text, 0};
+  if (!start.ok()) return Place{text};
   return Place{text.substr(0, colon), *start};
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -17,7 +18,7 @@ absl::StatusOr<uint64_t> ParseSectors(const std::string& text, bool plain_is_sec
 // `PATH[:START]`, START as in tables (sectors) or with a suffix.
 struct Place {
   std::string path;
-  uint64_t start_sector = 0;
+  std::optional<uint64_t> start_sector{};
 };
 absl::StatusOr<Place> ParsePlace(const std::string& text);
 

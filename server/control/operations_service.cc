@@ -179,8 +179,9 @@ grpc::Status OperationsService::AddMirrorLeg(grpc::ServerContext*,
 grpc::Status OperationsService::RemoveMirrorLeg(grpc::ServerContext*,
                                                 const v1::RemoveMirrorLegRequest* request,
                                                 v1::Operation* response) {
-  return Answer("mirror_remove", request->device(),
-                mirrors_.StartRemove(request->device(), request->leg()), *response);
+  volumes::RemoveLegRequest remove{.device = request->device(), .leg = request->leg()};
+  if (request->has_leg_start()) remove.leg_start = request->leg_start();
+  return Answer("mirror_remove", request->device(), mirrors_.StartRemove(remove), *response);
 }
 
 grpc::Status OperationsService::ListOperations(grpc::ServerContext*,

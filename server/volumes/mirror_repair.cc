@@ -23,6 +23,11 @@ std::set<size_t> FailedLegs(const MirrorStatus& status) {
   return failed;
 }
 
+// Operations on mirrors that do themselves what is to be done about a leg that fails.
+bool HasOwnWayBack(const std::string& kind) {
+  return kind == "move" || kind == "mirror-add" || kind == "mirror-remove";
+}
+
 std::shared_ptr<const MappingTable> LiveTable(const DeviceRegistry& registry,
                                               const std::string& device) {
   const std::shared_ptr<MappedDevice> mapped = registry.Find(device);
@@ -34,86 +39,67 @@ bool HasMirrorRow(const MappingTable& table) {
       table.rows(), [](const MappingTable::Row& row) { return row.type->name == "mirror"; });
 }
 
-}  // namespace
-
-// A write that fails takes its region out of sync. So whether the other legs had everything before
-// is remembered from before, for this very table.
-void Mirrors::RememberInSync(const std::string& device,
-                             const std::shared_ptr<const MappingTable>& table,
-                             const std::vector<MirrorStatus>& all) {
-  absl::MutexLock hold(&mutex_);
-  for (const MirrorStatus& status : all) {
-    const std::pair key(device, status.start.value());
-    if (!status.healthy()) continue;
-    if (status.complete()) {
-      were_in_sync_[key] = table;
-    } else {
-      were_in_sync_.erase(key);
-    }
-  }
+bool HoldsFailedWrites(const MirrorRow& mirror) {
+  return mirror.HasFeature("handle_errors") && !mirror.HasFeature("keep_log");
 }
 
-bool Mirrors::WasInSync(const std::string& device, Sector row,
-                        const std::shared_ptr<const MappingTable>& table) const {
-  absl::MutexLock hold(&mutex_);
-  const auto known = were_in_sync_.find(std::pair(device, row.value()));
-  return known != were_in_sync_.end() && known->second.lock() == table;
+}  // namespace
+
+std::optional<Mirrors::FailedRow> Mirrors::FindFailedRow(const std::string& device) const {
+  const DeviceRegistry& registry = recipes_.volumes.registry();
+  const std::shared_ptr<const MappingTable> table = LiveTable(registry, device);
+  if (table == nullptr || !HasMirrorRow(*table)) return std::nullopt;
+  const std::vector<MirrorStatus> all = ReadMirrorStatus(registry, device);
+  // Both are to be of the same table; a swap brings another event.
+  if (LiveTable(registry, device) != table) return std::nullopt;
+  const absl::StatusOr<TableSpec> spec = TableSpec::Parse(table->TableText());
+  if (!spec.ok()) return std::nullopt;
+  const std::vector<TableRow> rows = spec->Rows();
+  for (const MirrorStatus& status : all) {
+    std::set<size_t> failed = FailedLegs(status);
+    const auto row = std::ranges::find(rows, status.start, &TableRow::start);
+    if (failed.empty() || row == rows.end()) continue;
+    std::optional<MirrorRow> mirror = MirrorRow::Parse(*row);
+    if (!mirror.has_value() || !HoldsFailedWrites(*mirror)) continue;
+    return FailedRow{*row, *std::move(mirror), std::move(failed)};
+  }
+  return std::nullopt;
 }
 
 std::string Mirrors::TakeFailedLegsOut(const std::string& device) {
-  const DeviceRegistry& registry = recipes_.volumes.registry();
-  const std::shared_ptr<const MappingTable> table = LiveTable(registry, device);
-  if (table == nullptr || !HasMirrorRow(*table)) return "";
-  const std::vector<MirrorStatus> all = ReadMirrorStatus(registry, device);
-  // Both are to be of the same table; a swap brings another event.
-  if (LiveTable(registry, device) != table) return "";
-  RememberInSync(device, table, all);
-  // A move or a new leg has its own way back.
-  if (recipes_.operations.ReservedBy(device).has_value()) return "";
-  const absl::StatusOr<TableSpec> spec = TableSpec::Parse(table->TableText());
-  if (!spec.ok()) return "";
-  const std::vector<TableRow> rows = spec->Rows();
-  for (const MirrorStatus& status : all) {
-    const std::set<size_t> failed = FailedLegs(status);
-    if (failed.empty()) continue;
-    const auto row = std::ranges::find(rows, status.start, &TableRow::start);
-    if (row == rows.end()) continue;
-    const std::optional<MirrorRow> mirror = MirrorRow::Parse(*row);
-    if (!mirror.has_value() || !mirror->HasFeature("handle_errors") ||
-        mirror->HasFeature("keep_log")) {
-      continue;
-    }
-    if (failed.size() == mirror->legs.size()) {
-      return "all legs have failed: writes wait for another table";
-    }
-    if (failed.contains(0) && !WasInSync(device, status.start, table)) {
-      return "the first leg has failed before the others had all data: writes wait for another "
-             "table";
-    }
-    return Degrade(device, *row, *mirror, failed);
-  }
-  return "";
-}
-
-std::string Mirrors::Degrade(const std::string& device, const TableRow& row,
-                             const MirrorRow& mirror, const std::set<size_t>& failed) {
+  if (!FindFailedRow(device).has_value()) return "";
   absl::MutexLock one_at_a_time(&recipes_.structure);
-  absl::StatusOr<TogetherRequest> request = PlanWithout(device, row, mirror, failed);
-  absl::Status done = request.status();
-  if (request.ok()) {
-    request->mode = SuspendMode::kNoFlush;
-    done = recipes_.volumes.ReplaceTogether(*request);
+  const std::optional<FailedRow> found = FindFailedRow(device);
+  if (!found.has_value()) return "";
+  const std::string kind = recipes_.operations.KindAtWorkOn(device);
+  if (HasOwnWayBack(kind)) return absl::StrCat("a leg has failed: the ", kind, " sees to it");
+  const auto& [row, mirror, failed] = *found;
+  if (failed.size() == mirror.legs.size()) {
+    return "all legs have failed: writes wait for another table";
   }
+  const auto whole = ReadWholeLegs(recipes_.volumes, device, row.start);
+  if (!whole.has_value() || !whole->contains(mirror.FirstWithout(failed))) {
+    return "the first leg has failed before the others had all data: writes wait for another table";
+  }
+  const absl::Status done = Degrade(device, *found);
   if (!done.ok()) {
     return absl::StrCat("a failed leg could not be taken out: ", std::string(done.message()));
   }
+  std::string names;
+  for (const size_t leg : failed) absl::StrAppend(&names, " ", mirror.legs[leg].device);
+  return absl::StrCat("degraded: these legs have failed and were taken out:", names);
+}
+
+absl::Status Mirrors::Degrade(const std::string& device, const FailedRow& found) {
+  ASSIGN_OR_RETURN(TogetherRequest request,
+                   PlanWithout(device, found.row, found.mirror, found.failed));
+  request.mode = SuspendMode::kNoFlush;
+  RETURN_IF_ERROR(recipes_.volumes.ReplaceTogether(request));
   recipes_.files.Sweep();
   recipes_.volumes.RaiseEvent(device);
   absl::MutexLock hold(&mutex_);
   ++degraded_[device];
-  std::string names;
-  for (const size_t leg : failed) absl::StrAppend(&names, " ", mirror.legs[leg].device);
-  return absl::StrCat("degraded: these legs have failed and were taken out:", names);
+  return absl::OkStatus();
 }
 
 std::map<std::string, uint64_t> Mirrors::DegradedCounts() const {

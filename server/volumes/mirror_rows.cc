@@ -88,6 +88,12 @@ uint64_t MirrorRow::region_sectors() const {
   return at < log_args.size() && absl::SimpleAtoi(log_args[at], &region) ? region : 0;
 }
 
+size_t MirrorRow::FirstWithout(const std::set<size_t>& gone) const {
+  size_t leg = 0;
+  while (gone.contains(leg)) ++leg;
+  return leg;
+}
+
 void MirrorRow::SetSyncWord(const std::string& word) {
   std::erase_if(log_args, [](const std::string& arg) { return arg == "sync" || arg == "nosync"; });
   if (!word.empty()) log_args.push_back(word);
@@ -102,6 +108,24 @@ std::vector<MirrorStatus> ReadMirrorStatus(const DeviceRegistry& registry,
     if (auto status = ParseStatus({line.data(), line.size()})) all.push_back(*std::move(status));
   }
   return all;
+}
+
+std::optional<std::set<size_t>> ReadWholeLegs(VolumeCatalog& volumes, const std::string& device,
+                                              Sector row) {
+  const absl::StatusOr<std::string> answer = volumes.Ask(device, "whole_legs", row);
+  if (!answer.ok()) return std::nullopt;
+  std::set<size_t> legs;
+  for (const absl::string_view word : absl::StrSplit(*answer, ' ', absl::SkipEmpty())) {
+    size_t leg = 0;
+    if (absl::SimpleAtoi(word, &leg)) legs.insert(leg);
+  }
+  return legs;
+}
+
+std::string LegLacksData(const std::string& device, const MirrorLeg& leg) {
+  return absl::StrCat("leg '", leg.device, "' of '", device,
+                      "' lacks data that another leg holds: wait until the mirror is in sync (what "
+                      "has failed is copied again after a suspend and a resume)");
 }
 
 std::string TableText(const std::vector<TableRow>& rows) {

@@ -4,17 +4,21 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "core/map/device_registry.h"
 #include "core/map/table_spec.h"
+#include "server/volumes/volume_catalog.h"
 
 namespace sectormap::volumes {
 
 struct MirrorLeg {
   std::string device;  // as the table names it
   uint64_t start = 0;
+
+  bool operator==(const MirrorLeg&) const = default;
 };
 
 struct MirrorRow {
@@ -29,6 +33,8 @@ struct MirrorRow {
 
   bool HasFeature(const std::string& name) const;
   uint64_t region_sectors() const;  // 0 if it cannot be read
+  // The first leg that is not one of these. REQUIRES: there is one.
+  size_t FirstWithout(const std::set<size_t>& gone) const;
   // Takes `sync` or `nosync` out, which count for one start only; then puts `word` in, if any.
   void SetSyncWord(const std::string& word);
 };
@@ -47,6 +53,13 @@ struct MirrorStatus {
 // Of each mirror row of the live table, in order.
 std::vector<MirrorStatus> ReadMirrorStatus(const DeviceRegistry& registry,
                                            const std::string& device);
+
+// The legs of one row that hold all data, as the mirror knows it itself. Nothing if the live table
+// has no mirror there, or could not be built.
+std::optional<std::set<size_t>> ReadWholeLegs(VolumeCatalog& volumes, const std::string& device,
+                                              Sector row);
+// Why a table cannot go by this leg.
+std::string LegLacksData(const std::string& device, const MirrorLeg& leg);
 
 // A whole table from rows that follow one another.
 std::string TableText(const std::vector<TableRow>& rows);

@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
+#include "server/volumes/backing_use.h"
 
 namespace sectormap::volumes {
 namespace {
@@ -31,7 +32,7 @@ std::string PlanText(const AddLegRequest& request) {
                       request.region_sectors);
 }
 
-absl::StatusOr<AddLegRequest> PlanOf(const OperationRun& run) {
+absl::StatusOr<AddLegRequest> AddPlanOf(const OperationRun& run) {
   const auto words = SplitWords(run.plan(), Comments::kNone);
   AddLegRequest request{.device = run.device(), .leg = ""};
   if (!words.has_value() || words->size() != 5 ||
@@ -44,11 +45,26 @@ absl::StatusOr<AddLegRequest> PlanOf(const OperationRun& run) {
   return request;
 }
 
-std::optional<size_t> IndexOf(const MirrorRow& mirror, const AddLegRequest& request) {
-  for (size_t i = 0; i < mirror.legs.size(); ++i) {
-    if (mirror.legs[i].device == request.leg && mirror.legs[i].start == request.leg_start) return i;
+std::string PlanText(const MirrorLeg& leg) {
+  return absl::StrCat("remove ", QuoteWord(leg.device), " ", leg.start);
+}
+
+absl::StatusOr<MirrorLeg> RemovePlanOf(const OperationRun& run) {
+  const auto words = SplitWords(run.plan(), Comments::kNone);
+  MirrorLeg leg;
+  if (!words.has_value() || words->size() != 3 || !absl::SimpleAtoi((*words)[2], &leg.start)) {
+    return absl::InternalError("the plan of the mirror cannot be read");
   }
-  return std::nullopt;
+  leg.device = (*words)[1];
+  return leg;
+}
+
+MirrorLeg LegOf(const AddLegRequest& request) { return {request.leg, request.leg_start}; }
+
+std::optional<size_t> IndexOf(const MirrorRow& mirror, const MirrorLeg& leg) {
+  const auto found = std::ranges::find(mirror.legs, leg);
+  if (found == mirror.legs.end()) return std::nullopt;
+  return static_cast<size_t>(found - mirror.legs.begin());
 }
 
 SectorCount LogSectors(SectorCount length, uint64_t region) {
@@ -64,6 +80,18 @@ bool SameDevice(const std::string& a, const std::string& b) {
 
 TableRow RowOf(SectorCount length, const MirrorRow& mirror) {
   return {.line = 0, .start = Sector(0), .length = length, .type = "mirror", .args = mirror.Args()};
+}
+
+absl::Status NoMirror(const std::string& device) {
+  return absl::FailedPreconditionError(absl::StrCat("'", device, "' is not a mirror of one row"));
+}
+
+absl::Status NoLeg(const std::string& device, const std::string& leg, const MirrorRow& mirror) {
+  std::string text = absl::StrCat("'", device, "' has no leg '", leg, "'; it has");
+  for (const MirrorLeg& one : mirror.legs) {
+    absl::StrAppend(&text, " ", one.device, ":", one.start);
+  }
+  return absl::NotFoundError(text);
 }
 
 }  // namespace
@@ -152,7 +180,7 @@ absl::StatusOr<std::string> Mirrors::PrepareLog(const AddLegRequest& request,
 absl::StatusOr<TogetherRequest> Mirrors::PlanAdd(const AddLegRequest& request,
                                                  const Target& target) {
   const Volume& volume = target.volume;
-  const MirrorLeg leg{request.leg, request.leg_start};
+  const MirrorLeg leg = LegOf(request);
   Restack changes;
   if (target.mirror.has_value()) {
     MirrorRow mirror = *target.mirror;
@@ -202,7 +230,7 @@ absl::Status Mirrors::PutLegIn(const OperationRun& run, const AddLegRequest& req
   ASSIGN_OR_RETURN(const Target target,
                    FindTarget(VolumeTree::Read(recipes_.volumes.registry()), request.device));
   // Put in before a restart.
-  if (target.mirror.has_value() && IndexOf(*target.mirror, request).has_value()) {
+  if (target.mirror.has_value() && IndexOf(*target.mirror, LegOf(request)).has_value()) {
     return absl::OkStatus();
   }
   // Perhaps it has been taken out already, before a restart.
@@ -220,7 +248,7 @@ absl::Status Mirrors::WaitForLeg(OperationRun& run, const AddLegRequest& request
     if (run.ShouldEnd()) return Ended();
     ASSIGN_OR_RETURN(const Target target,
                      FindTarget(VolumeTree::Read(recipes_.volumes.registry()), request.device));
-    if (!target.mirror.has_value() || !IndexOf(*target.mirror, request).has_value()) {
+    if (!target.mirror.has_value() || !IndexOf(*target.mirror, LegOf(request)).has_value()) {
       return absl::AbortedError(
           absl::StrCat("somebody else has changed the table of '", target.volume.body, "'"));
     }
@@ -245,14 +273,14 @@ absl::Status Mirrors::WaitForLeg(OperationRun& run, const AddLegRequest& request
 }
 
 absl::Status Mirrors::RunAdd(OperationRun& run) {
-  ASSIGN_OR_RETURN(const AddLegRequest request, PlanOf(run));
+  ASSIGN_OR_RETURN(const AddLegRequest request, AddPlanOf(run));
   absl::Status status = PutLegIn(run, request);
   if (!status.ok()) return status;
   status = WaitForLeg(run, request);
   if (status.ok()) return status;
   if (absl::IsCancelled(status) && !run.Cancelled()) return status;  // taken up at the next start
   if (absl::IsAborted(status)) return status;
-  const absl::Status undone = TakeLegOut(request.device, request.leg, true);
+  const absl::Status undone = TakeLegOut(request.device, LegOf(request), true);
   if (undone.ok()) return status;
   return absl::Status(status.code(), absl::StrCat(std::string(status.message()),
                                                   "; it could not be taken out again: ",
@@ -261,20 +289,24 @@ absl::Status Mirrors::RunAdd(OperationRun& run) {
 
 // --- Removing ---
 
-absl::StatusOr<size_t> Mirrors::LegNamed(const Target& target, const std::string& leg) const {
-  if (!target.mirror.has_value()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("'", target.volume.name, "' is not a mirror of one row"));
-  }
-  std::vector<std::string> names;
+absl::StatusOr<size_t> Mirrors::LegNamed(const Target& target,
+                                         const RemoveLegRequest& request) const {
+  if (!target.mirror.has_value()) return NoMirror(request.device);
+  std::vector<size_t> found;
   for (size_t i = 0; i < target.mirror->legs.size(); ++i) {
-    const std::string& name = target.mirror->legs[i].device;
-    if (SameDevice(name, leg)) return i;
-    names.push_back(name);
+    const MirrorLeg& leg = target.mirror->legs[i];
+    if (!SameDevice(leg.device, request.leg)) continue;
+    if (leg.start == request.leg_start.value_or(leg.start)) found.push_back(i);
   }
-  std::string text = absl::StrCat("'", target.volume.name, "' has no leg '", leg, "'; it has");
-  for (const std::string& name : names) absl::StrAppend(&text, " ", name);
-  return absl::NotFoundError(text);
+  if (found.size() == 1) return found.front();
+  if (found.empty()) return NoLeg(request.device, request.leg, *target.mirror);
+  std::string text = absl::StrCat("'", request.device, "' has more than one leg on '", request.leg,
+                                  "': say where it begins, as in");
+  for (const size_t i : found) {
+    const MirrorLeg& leg = target.mirror->legs[i];
+    absl::StrAppend(&text, i == found.front() ? " " : " or ", leg.device, ":", leg.start);
+  }
+  return absl::FailedPreconditionError(text);
 }
 
 absl::StatusOr<TogetherRequest> Mirrors::PlanWithout(const std::string& body, const TableRow& row,
@@ -289,12 +321,19 @@ absl::StatusOr<TogetherRequest> Mirrors::PlanWithout(const std::string& body, co
   ASSIGN_OR_RETURN(const std::string text, registry.Table(body, TableSlot::kLive));
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(text));
   Restack changes;
+  changes.Lead(body, row.start, mirror.FirstWithout(legs));
   const std::string image = ImageOf(body);
   if (rest.legs.size() == 1 && spec.lines().size() == 1 && rest.legs[0].start == 0 &&
       MappedDeviceName(rest.legs[0].device) == image) {
     ASSIGN_OR_RETURN(std::string table, registry.Table(image, TableSlot::kLive));
     changes.Replace(body, std::move(table));
     changes.Remove(image);
+    // A snapshot's table, if that is what it is, changes hands again.
+    const VolumeTree tree = VolumeTree::Read(registry);
+    const absl::StatusOr<Volume> volume = tree.Find(image);
+    if (volume.ok() && volume->snapshot.has_value()) {
+      changes.StillAbove(tree, volume->snapshot->base);
+    }
     return changes.Take();
   }
   std::vector<TableRow> rows = spec.Rows();
@@ -315,21 +354,23 @@ absl::StatusOr<TogetherRequest> Mirrors::PlanWithout(const std::string& body, co
   return changes.Take();
 }
 
-absl::StatusOr<OperationInfo> Mirrors::StartRemove(const std::string& device,
-                                                   const std::string& leg) {
+absl::StatusOr<OperationInfo> Mirrors::StartRemove(const RemoveLegRequest& request) {
   absl::MutexLock one_at_a_time(&recipes_.structure);
+  const std::string& device = request.device;
   ASSIGN_OR_RETURN(const Target target,
                    FindTarget(VolumeTree::Read(recipes_.volumes.registry()), device));
-  ASSIGN_OR_RETURN(const size_t index, LegNamed(target, leg));
+  ASSIGN_OR_RETURN(const size_t index, LegNamed(target, request));
   const absl::Status needed = CheckNotNeeded(target, index);
   if (!needed.ok()) return absl::FailedPreconditionError(needed.message());
-  return recipes_.operations.Start("mirror-remove", device, {device, target.volume.body}, leg);
+  return recipes_.operations.Start("mirror-remove", device, {device, target.volume.body},
+                                   PlanText(target.mirror->legs[index]));
 }
 
 absl::Status Mirrors::RunRemove(OperationRun& run) {
+  ASSIGN_OR_RETURN(const MirrorLeg leg, RemovePlanOf(run));
   while (true) {
-    const absl::Status status = TakeLegOut(run.device(), run.plan(), false);
-    if (TakenOut(run.device(), run.plan(), status)) return absl::OkStatus();
+    const absl::Status status = TakeLegOut(run.device(), leg, false);
+    if (TakenOut(run.device(), leg, status)) return absl::OkStatus();
     // It was in sync when this began; a start after a crash resyncs what was written to last.
     if (!absl::IsUnavailable(status)) return status;
     if (!run.Sleep(kPoll)) return Ended();
@@ -337,7 +378,7 @@ absl::Status Mirrors::RunRemove(OperationRun& run) {
 }
 
 // By this operation before a restart: then a mirror of two legs is none any more.
-bool Mirrors::TakenOut(const std::string& device, const std::string& leg,
+bool Mirrors::TakenOut(const std::string& device, const MirrorLeg& leg,
                        const absl::Status& refused) const {
   if (absl::IsNotFound(refused)) return true;
   if (!absl::IsFailedPrecondition(refused)) return false;
@@ -345,34 +386,38 @@ bool Mirrors::TakenOut(const std::string& device, const std::string& leg,
       FindTarget(VolumeTree::Read(recipes_.volumes.registry()), device);
   if (!target.ok() || target->mirror.has_value()) return false;
   return std::ranges::none_of(target->rows, [&](const TableRow& row) {
-    return std::ranges::any_of(row.args, [&](const auto& arg) { return SameDevice(arg, leg); });
+    return std::ranges::any_of(PartsOf(row), [&](const DevicePart& part) {
+      return SameDevice(part.device, leg.device) && part.start == Sector(leg.start);
+    });
   });
 }
 
-// Until all is in sync, only the first leg has everything. Unavailable: it soon may be.
+// Unavailable: it soon may be so.
 absl::Status Mirrors::CheckNotNeeded(const Target& target, size_t leg) const {
+  const size_t next = target.mirror->FirstWithout({leg});
+  const auto whole = ReadWholeLegs(recipes_.volumes, target.volume.body, Sector(0));
+  if (whole.has_value() && whole->contains(next)) return absl::OkStatus();
+  const std::string why = LegLacksData(target.volume.name, target.mirror->legs[next]);
   const std::vector<MirrorStatus> all =
       ReadMirrorStatus(recipes_.volumes.registry(), target.volume.body);
-  if (leg != 0 || (!all.empty() && all.front().complete())) return absl::OkStatus();
-  const std::string why = absl::StrCat("'", target.mirror->legs[leg].device,
-                                       "' is the only leg that has all data: wait until '",
-                                       target.volume.name, "' is in sync");
   const bool healthy = !all.empty() && all.front().healthy();
   return healthy ? absl::UnavailableError(why) : absl::FailedPreconditionError(why);
 }
 
-absl::Status Mirrors::TakeLegOut(const std::string& device, const std::string& leg,
+absl::Status Mirrors::TakeLegOut(const std::string& device, const MirrorLeg& leg,
                                  bool even_if_needed) {
   absl::MutexLock one_at_a_time(&recipes_.structure);
   ASSIGN_OR_RETURN(const Target target,
                    FindTarget(VolumeTree::Read(recipes_.volumes.registry()), device));
-  ASSIGN_OR_RETURN(const size_t index, LegNamed(target, leg));
+  if (!target.mirror.has_value()) return NoMirror(device);
+  const std::optional<size_t> index = IndexOf(*target.mirror, leg);
+  if (!index.has_value()) return NoLeg(device, leg.device, *target.mirror);
   const std::vector<MirrorStatus> all =
       ReadMirrorStatus(recipes_.volumes.registry(), target.volume.body);
   const bool healthy = !all.empty() && all.front().healthy();
-  if (!even_if_needed) RETURN_IF_ERROR(CheckNotNeeded(target, index));
+  if (!even_if_needed) RETURN_IF_ERROR(CheckNotNeeded(target, *index));
   ASSIGN_OR_RETURN(TogetherRequest request,
-                   PlanWithout(target.volume.body, target.rows.front(), *target.mirror, {index}));
+                   PlanWithout(target.volume.body, target.rows.front(), *target.mirror, {*index}));
   // With a failed leg, held writes go on with the new table; there is nothing to wait for.
   request.mode = healthy ? SuspendMode::kFlush : SuspendMode::kNoFlush;
   RETURN_IF_ERROR(recipes_.volumes.ReplaceTogether(request));

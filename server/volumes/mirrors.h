@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -32,6 +33,11 @@ struct AddLegRequest {
   uint64_t region_sectors = 0;  // 0: as the mirror has it, or kMirrorRegionSectors
 };
 
+struct RemoveLegRequest {
+  std::string device, leg;
+  std::optional<uint64_t> leg_start{};  // sector; to be said if two legs lie on that device
+};
+
 // Any control thread.
 class Mirrors {
  public:
@@ -42,7 +48,7 @@ class Mirrors {
   // The operation ends when the leg has all data.
   absl::StatusOr<OperationInfo> StartAdd(const AddLegRequest& request);
   // Refused at once: the first leg, while the others lack something.
-  absl::StatusOr<OperationInfo> StartRemove(const std::string& device, const std::string& leg);
+  absl::StatusOr<OperationInfo> StartRemove(const RemoveLegRequest& request);
 
   // Looks at a device with mirror rows, after an event: a leg that has failed writes goes out of
   // the table, so that the writes it holds go on. Gives what is to be logged; empty: nothing was to
@@ -60,9 +66,8 @@ class Mirrors {
     std::optional<MirrorRow> mirror;  // if it is one row of that type
   };
   absl::StatusOr<Target> FindTarget(const VolumeTree& tree, const std::string& device) const;
-  absl::StatusOr<size_t> LegNamed(const Target& target, const std::string& leg) const;
-  bool TakenOut(const std::string& device, const std::string& leg,
-                const absl::Status& refused) const;
+  absl::StatusOr<size_t> LegNamed(const Target& target, const RemoveLegRequest& request) const;
+  bool TakenOut(const std::string& device, const MirrorLeg& leg, const absl::Status& refused) const;
   absl::Status CheckNotNeeded(const Target& target, size_t leg) const;
   absl::Status CheckLeg(const AddLegRequest& request, SectorCount length);
   absl::Status CheckLog(const AddLegRequest& request);
@@ -74,25 +79,23 @@ class Mirrors {
                                               const MirrorRow& mirror,
                                               const std::set<size_t>& legs) const;
 
-  void RememberInSync(const std::string& device, const std::shared_ptr<const MappingTable>& table,
-                      const std::vector<MirrorStatus>& all);
-  bool WasInSync(const std::string& device, Sector row,
-                 const std::shared_ptr<const MappingTable>& table) const;
-  std::string Degrade(const std::string& device, const TableRow& row, const MirrorRow& mirror,
-                      const std::set<size_t>& failed);
+  // A row that holds writes since a leg has failed.
+  struct FailedRow {
+    TableRow row;
+    MirrorRow mirror;
+    std::set<size_t> failed;
+  };
+  std::optional<FailedRow> FindFailedRow(const std::string& device) const;
+  absl::Status Degrade(const std::string& device, const FailedRow& found);
 
   absl::Status RunAdd(OperationRun& run);
   absl::Status RunRemove(OperationRun& run);
   absl::Status PutLegIn(const OperationRun& run, const AddLegRequest& request);
   absl::Status WaitForLeg(OperationRun& run, const AddLegRequest& request);
-  absl::Status TakeLegOut(const std::string& device, const std::string& leg, bool even_if_needed);
+  absl::Status TakeLegOut(const std::string& device, const MirrorLeg& leg, bool even_if_needed);
 
   Recipes& recipes_;
   mutable absl::Mutex mutex_;
-  // Rows (device and start) that have been seen in sync, and in which table: every leg of them has
-  // what was written until then.
-  std::map<std::pair<std::string, uint64_t>, std::weak_ptr<const MappingTable>> were_in_sync_
-      ABSL_GUARDED_BY(mutex_);
   std::map<std::string, uint64_t> degraded_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -339,6 +339,12 @@ absl::Status Moves::PutTable(OperationRun& run, const MovePlan& before, const Mo
   TogetherRequest request;
   request.mode = mode;
   request.replace = {{.name = before.body, .table = TableText(next.Rows())}};
+  for (const MovePiece& piece : next.pieces) {
+    if (piece.state != MovePiece::State::kCopied) continue;
+    request.leading_legs[{before.body, piece.start}] = 1;
+  }
+  // Going back: what a failed leg holds up goes on.
+  request.even_if_stale = mode == SuspendMode::kNoFlush;
   request.when_still = [&](state::Changes& changes) -> absl::Status {
     if (confirm) RETURN_IF_ERROR(confirm());
     changes.put_operations.push_back(run.RecordWithPlan(next.Text()));

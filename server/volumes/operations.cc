@@ -159,7 +159,7 @@ void Operations::Restore(std::vector<state::OperationRecord> records) {
     if (entry.state != OperationState::kRunning) continue;
     SplitPlan split = WithoutDevices(entry.record.plan);
     // They were reserved by the same operations before: no two have one in common.
-    ReserveLocked(split.devices, absl::StrCat("operation ", id)).IgnoreError();
+    ReserveLocked(split.devices, HolderOf(entry.record)).IgnoreError();
     StartThread(entry, std::move(split.devices), std::move(split.plan));
   }
   ForgetOld();
@@ -233,21 +233,25 @@ absl::Status Operations::CheckFree(std::string_view name) const {
   return who.has_value() ? Busy(*who, device) : absl::OkStatus();
 }
 
-absl::Status Operations::ReserveLocked(const std::set<std::string>& names,
-                                       const std::string& what) {
+Operations::Holder Operations::HolderOf(const state::OperationRecord& record) {
+  return {.what = absl::StrCat("operation ", record.id, " (", record.kind, ")"),
+          .kind = record.kind};
+}
+
+absl::Status Operations::ReserveLocked(const std::set<std::string>& names, const Holder& holder) {
   for (const std::string& name : names) {
     const auto other = reserved_.find(name);
     if (other == reserved_.end()) continue;
-    return Busy(other->second, name);
+    return Busy(other->second.what, name);
   }
-  for (const std::string& name : names) reserved_[name] = what;
+  for (const std::string& name : names) reserved_[name] = holder;
   return absl::OkStatus();
 }
 
 absl::StatusOr<Operations::Devices> Operations::Reserve(const std::set<std::string>& names,
                                                         const std::string& what) {
   absl::MutexLock hold(&mutex_);
-  RETURN_IF_ERROR(ReserveLocked(names, what));
+  RETURN_IF_ERROR(ReserveLocked(names, {.what = what, .kind = ""}));
   return Devices(*this, names);
 }
 
@@ -261,7 +265,13 @@ std::optional<std::string> Operations::ReservedBy(const std::string& name) const
   absl::MutexLock hold(&mutex_);
   const auto found = reserved_.find(name);
   if (found == reserved_.end()) return std::nullopt;
-  return found->second;
+  return found->second.what;
+}
+
+std::string Operations::KindAtWorkOn(const std::string& name) const {
+  absl::MutexLock hold(&mutex_);
+  const auto found = reserved_.find(name);
+  return found == reserved_.end() ? "" : found->second.kind;
 }
 
 void Operations::JoinEnded() {
@@ -287,13 +297,13 @@ absl::StatusOr<OperationInfo> Operations::Start(const std::string& kind, const s
         kOperationsRunningMax, " operations are running; wait for one of them to end"));
   }
   const int64_t id = next_id_;
-  RETURN_IF_ERROR(ReserveLocked(devices, absl::StrCat("operation ", id, " (", kind, ")")));
   state::OperationRecord record{.id = id,
                                 .kind = kind,
                                 .device = device,
                                 .state = std::string(NameOf(OperationState::kRunning)),
                                 .plan = WithDevices(devices, plan),
                                 .started_unix_seconds = Now()};
+  RETURN_IF_ERROR(ReserveLocked(devices, HolderOf(record)));
   state::Changes changes;
   changes.put_operations.push_back(record);
   if (const absl::Status kept = store_.Apply(changes); !kept.ok()) {

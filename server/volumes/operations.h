@@ -134,6 +134,8 @@ class Operations {
   absl::StatusOr<Devices> Reserve(const std::set<std::string>& names, const std::string& what);
   // Nothing if no operation and no recipe has it.
   std::optional<std::string> ReservedBy(const std::string& name) const;
+  // The kind of the operation that has it; empty if none has.
+  std::string KindAtWorkOn(const std::string& name) const;
   // FailedPrecondition, with who has it, for VolumeCatalog::SetGuard.
   absl::Status CheckFree(std::string_view name) const;
 
@@ -169,7 +171,12 @@ class Operations {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void End(int64_t id, const absl::Status& status);
   void JoinEnded();
-  absl::Status ReserveLocked(const std::set<std::string>& names, const std::string& what)
+  struct Holder {
+    std::string what;  // as refusals name it
+    std::string kind;  // of an operation
+  };
+  static Holder HolderOf(const state::OperationRecord& record);
+  absl::Status ReserveLocked(const std::set<std::string>& names, const Holder& holder)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetOld() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   OperationInfo InfoOf(const Entry& entry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -182,8 +189,8 @@ class Operations {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   std::map<int64_t, Entry> entries_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::thread> over_ ABSL_GUARDED_BY(mutex_);                // threads at their end
-  std::map<std::string, std::string> reserved_ ABSL_GUARDED_BY(mutex_);  // device to whom
+  std::vector<std::thread> over_ ABSL_GUARDED_BY(mutex_);           // threads at their end
+  std::map<std::string, Holder> reserved_ ABSL_GUARDED_BY(mutex_);  // by device
 };
 
 }  // namespace sectormap::volumes

@@ -52,6 +52,10 @@ void Restack::StillAbove(const VolumeTree& tree, const std::string& base) {
   if (above != nullptr) still_.insert(above->name);
 }
 
+void Restack::Lead(const std::string& device, Sector row, size_t leg) {
+  request_.leading_legs[{device, row}] = leg;
+}
+
 void Restack::DropLayer(const VolumeTree& tree, const Volume& volume) {
   if (!volume.layered()) return;
   Replace(volume.name, volume.body_table);

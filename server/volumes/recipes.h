@@ -55,6 +55,8 @@ class Restack {
   // Before a snapshot is loaded or unloaded, what writes to its origin is suspended
   // (Documentation/admin-guide/device-mapper/snapshot.rst). `base` is the body it lies on.
   void StillAbove(const VolumeTree& tree, const std::string& base);
+  // See TogetherRequest::leading_legs.
+  void Lead(const std::string& device, Sector row, size_t leg);
   // What a volume without snapshots has: its own table, and no layer.
   void DropLayer(const VolumeTree& tree, const Volume& volume);
 

@@ -9,6 +9,7 @@
 #include "core/base/text.h"
 #include "core/map/table_spec.h"
 #include "server/volumes/device_order.h"
+#include "server/volumes/mirror_rows.h"
 #include "server/volumes/volume_catalog.h"
 
 namespace sectormap::volumes {
@@ -84,6 +85,37 @@ class VolumeCatalog::Together {
     return absl::OkStatus();
   }
 
+  bool Goes(const std::string& name) const {
+    return std::ranges::any_of(request_.replace,
+                               [&](const auto& table) { return table.name == name; }) ||
+           std::ranges::find(request_.remove, name) != request_.remove.end();
+  }
+
+  static std::vector<std::pair<Sector, MirrorRow>> MirrorsIn(const std::string& table) {
+    std::vector<std::pair<Sector, MirrorRow>> mirrors;
+    const absl::StatusOr<TableSpec> spec = TableSpec::Parse(table);
+    if (!spec.ok()) return mirrors;
+    for (const TableRow& row : spec->Rows()) {
+      if (auto mirror = MirrorRow::Parse(row)) mirrors.emplace_back(row.start, *std::move(mirror));
+    }
+    return mirrors;
+  }
+
+  absl::Status CheckLeadingLegs() {
+    if (request_.even_if_stale) return absl::OkStatus();
+    for (const auto& [name, device] : before_) {
+      if (!Goes(name)) continue;
+      for (const auto& [row, mirror] : MirrorsIn(*device.live_table)) {
+        const auto said = request_.leading_legs.find({name, row});
+        const size_t leading = said == request_.leading_legs.end() ? 0 : said->second;
+        const auto whole = ReadWholeLegs(catalog_, name, row);
+        if (!whole.has_value() || whole->contains(leading)) continue;
+        return absl::FailedPreconditionError(LegLacksData(name, mirror.legs.at(leading)));
+      }
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status LoadOne(const std::string& name, const std::string& table, bool read_only) {
     ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(table));
     return registry_.Load(name, spec, read_only);
@@ -152,6 +184,7 @@ class VolumeCatalog::Together {
       ASSIGN_OR_RETURN(DeviceRegistry::Saved saved, registry_.SnapshotAfterResume(name));
       changes.put_devices.push_back(ToRecord(std::move(saved)));
     }
+    RETURN_IF_ERROR(CheckLeadingLegs());
     if (request_.when_still) RETURN_IF_ERROR(request_.when_still(changes));
     absl::MutexLock hold(&catalog_.save_mutex_);
     RETURN_IF_ERROR(catalog_.store_.Apply(changes));

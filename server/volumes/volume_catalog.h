@@ -5,11 +5,13 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -54,6 +56,12 @@ struct TogetherRequest {
   std::function<absl::Status()> when_quiet{};
   // Called when all are suspended. What it adds to `changes` is kept in the same transaction.
   std::function<absl::Status(state::Changes& changes)> when_still{};
+
+  // What a mirror knows of its legs goes with its table: the next one goes by the data of one leg.
+  // That is the first, unless another one stands here, by device and the row's first sector. If it
+  // turns out, when all are still, that this leg lacks something, the request is refused.
+  std::map<std::pair<std::string, Sector>, size_t> leading_legs{};
+  bool even_if_stale = false;  // it is not
 };
 
 // Any control thread; verbs on one device run one after the other, on different devices side by
@@ -104,8 +112,9 @@ class VolumeCatalog {
   absl::StatusOr<std::string> Message(std::string_view name, Sector sector, std::string_view text);
 
   // A message that changes no table, for recipes: it takes no turn.
-  absl::StatusOr<std::string> Ask(std::string_view name, std::string_view text) {
-    return registry_.Message(name, Sector(0), text);
+  absl::StatusOr<std::string> Ask(std::string_view name, std::string_view text,
+                                  Sector sector = Sector(0)) {
+    return registry_.Message(name, sector, text);
   }
   // Records that are no device's, in one transaction.
   absl::Status Keep(const state::Changes& changes) { return store_.Apply(changes); }

@@ -6,11 +6,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
 #include "core/base/text.h"
 #include "core/map/table_spec.h"
 
 namespace sectormap::targets {
 namespace {
+
+constexpr const char* kMessages =
+    "mirror: the messages are: recovery_rate <bytes per second, or 0 for no limit> | whole_legs";
 
 // Regions that a discard or write-zeroes is announced to the log for at once.
 constexpr uint64_t kRegionsAnnouncedMax = 4096;
@@ -354,18 +358,33 @@ std::string MirrorTarget::StatusArgs() const {
                       std::string(1, log_->health()));
 }
 
-absl::StatusOr<std::string> MirrorTarget::Message(std::span<const std::string> words) {
-  constexpr const char* kUsage =
-      "mirror: the messages are: recovery_rate <bytes per second, or 0 for no limit>";
-  if (words.size() != 2 || words[0] != "recovery_rate") {
-    return absl::InvalidArgumentError(kUsage);
+LegSet MirrorTarget::WholeLegs() const {
+  LegSet whole = legs_.all();
+  if (regions_.in_sync_count() == regions_.count()) return whole;
+  for (uint64_t region = 0; region < regions_.count() && !whole.empty(); ++region) {
+    whole = whole & regions_.legs(region);
   }
+  return whole;
+}
+
+absl::Status MirrorTarget::SetRecoveryRate(const std::string& word) {
   uint64_t rate = 0;
-  const char* end = words[1].data() + words[1].size();
-  const auto [rest, problem] = std::from_chars(words[1].data(), end, rate);
-  if (problem != std::errc() || rest != end) return absl::InvalidArgumentError(kUsage);
+  const char* end = word.data() + word.size();
+  const auto [rest, problem] = std::from_chars(word.data(), end, rate);
+  if (problem != std::errc() || rest != end) return absl::InvalidArgumentError(kMessages);
   host_.reactors().RunOn(home_.index(), [this, rate] { return SetRate(rate); });
-  return "";
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> MirrorTarget::Message(std::span<const std::string> words) {
+  if (words.size() == 2 && words[0] == "recovery_rate") {
+    RETURN_IF_ERROR(SetRecoveryRate(words[1]));
+    return "";
+  }
+  if (words.size() != 1 || words[0] != "whole_legs") return absl::InvalidArgumentError(kMessages);
+  std::string text;
+  for (size_t leg : WholeLegs()) absl::StrAppend(&text, text.empty() ? "" : " ", leg);
+  return text;
 }
 
 }  // namespace sectormap::targets

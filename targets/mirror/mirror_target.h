@@ -64,6 +64,7 @@ class MirrorTarget final : public Target {
   std::string StatusArgs() const override;
   std::span<const DeviceRef> backings() const override { return backings_; }
   // recovery_rate <bytes per second, or 0 for no limit>
+  // whole_legs: answers the numbers of those that hold the data of every region, from 0
   absl::StatusOr<std::string> Message(std::span<const std::string> words) override;
 
  private:
@@ -81,6 +82,8 @@ class MirrorTarget final : public Target {
   bool MayAnswer(LegSet legs) const { return legs.Contains(0) || !holds_failed_writes(); }
 
   std::string TableWords(MirrorOptions::Sync sync) const;
+  LegSet WholeLegs() const;
+  absl::Status SetRecoveryRate(const std::string& word);
 
   Task<IoStatus> SubmitRead(const IoRequest& request);
   Task<IoStatus> WatchRead(IoRequest request, size_t leg, Task<IoStatus> below);

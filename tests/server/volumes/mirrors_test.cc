@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/volumes/mirrors.h"
 
+#include <atomic>
+#include <climits>
+
 #include "absl/time/clock.h"
+#include "core/base/status_macros.h"
+#include "core/map/target.h"
 #include "tests/server/volumes/recipe_fixture.h"
 
 namespace sectormap::volumes {
@@ -11,9 +16,48 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
+// brittle <device>: all of it, until it fails what it is told to.
+class BrittleTarget final : public Target {
+ public:
+  struct Faults {
+    std::atomic<bool> writes{false};
+    std::atomic<int> good_flushes{INT_MAX};  // before they fail
+  };
+  static Faults faults;
+
+  BrittleTarget(SectorCount length, DeviceRef device) : Target(length), device_(device) {}
+  BlockLimits limits() const override { return device_.device->limits(); }
+  Task<IoStatus> Submit(IoRequest request) override {
+    const bool fails = (request.op == IoOp::kWrite && faults.writes) ||
+                       (request.op == IoOp::kFlush && faults.good_flushes-- <= 0);
+    if (fails) return IoStatus::kIoError;
+    return device_.device->Submit(request);
+  }
+  std::string TableArgs() const override { return device_.name(); }
+  std::span<const DeviceRef> backings() const override { return {&device_, 1}; }
+  bool flush_is_for_backings() const override { return false; }
+
+ private:
+  const DeviceRef device_;
+};
+BrittleTarget::Faults BrittleTarget::faults;
+
+const TargetType kBrittleTarget{
+    .name = "brittle",
+    .version = "1.0.0",
+    .usage = "<device>",
+    .summary = "for tests",
+    .create = [](TargetArgs& args) -> absl::StatusOr<std::unique_ptr<Target>> {
+      ASSIGN_OR_RETURN(DeviceRef device, args.Device("Device lookup failed"));
+      return std::make_unique<BrittleTarget>(args.length(), std::move(device));
+    },
+};
+
 class MirrorsTest : public RecipeTest {
  protected:
   void SetUp() override {
+    Mend();
+    types_.Add(kBrittleTarget);
     RecipeTest::SetUp();
     MakeFile("leg.img", kVolumeSectors + 64);
   }
@@ -23,6 +67,32 @@ class MirrorsTest : public RecipeTest {
   void MakeMirror(const std::string& log = "") {
     MakeVolume();
     ExpectDone(mirrors_->StartAdd(Wanted("leg.img", log)));
+  }
+  // `vol`, a mirror in sync of x.img and y.img, one of them below the brittle device.
+  void MakeBrittleMirror(size_t brittle, const std::string& features) {
+    std::string legs;
+    for (const size_t leg : {0, 1}) {
+      const std::string path = MakeFile(leg == 0 ? "x.img" : "y.img", kVolumeSectors);
+      if (leg == brittle) Make("brittle", "0 2048 brittle " + path + "\n");
+      absl::StrAppend(&legs, " ", leg == brittle ? "/dev/mapper/brittle" : path, " 0");
+    }
+    Make("vol", absl::StrCat("0 2048 mirror core 1 64 2", legs, features, "\n"));
+    AwaitSync();
+    Fill("vol", 0, kVolumeSectors, 1);
+  }
+  void AwaitSync(const std::string& device = "vol") {
+    while (!ReadMirrorStatus(*registry_, device).at(0).complete()) {
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+  }
+  static void Mend() {
+    BrittleTarget::faults.writes = false;
+    BrittleTarget::faults.good_flushes = INT_MAX;
+  }
+  void StartKeeper() {
+    keeper_ = std::make_unique<Keeper>(
+        *registry_, *snapshots_, *mirrors_, [](const std::string&, const std::string&) {},
+        absl::Milliseconds(50));
   }
   std::vector<std::byte> Bytes(const std::string& file, uint64_t first = 0) {
     std::vector<std::byte> bytes(kVolumeSectors * kSectorBytes);
@@ -56,7 +126,7 @@ TEST_F(MirrorsTest, ALegMayBeginAnywhereAndTheLogMayBeInMemory) {
 
 TEST_F(MirrorsTest, ATakenLegLeavesWhatWasBeforeAndTheLogGoes) {
   MakeMirror();
-  ExpectDone(mirrors_->StartRemove("vol", Path("leg.img")));
+  ExpectDone(mirrors_->StartRemove({.device = "vol", .leg = Path("leg.img")}));
   EXPECT_EQ(TableOf("vol"), "0 2048 linear " + Path("vol.img") + " 0\n");
   EXPECT_THAT(Files(), ElementsAre("leg.img", "vol.img"));
 }
@@ -65,7 +135,7 @@ TEST_F(MirrorsTest, TheFirstLegMayGoToo) {
   MakeMirror();
   Fill("vol", 0, 8, 2);
   const auto bytes = View("vol");
-  ExpectDone(mirrors_->StartRemove("vol", Path("vol.img")));
+  ExpectDone(mirrors_->StartRemove({.device = "vol", .leg = Path("vol.img")}));
   EXPECT_EQ(TableOf("vol"), "0 2048 linear " + Path("leg.img") + " 0\n");
   EXPECT_TRUE(View("vol") == bytes);
 }
@@ -77,7 +147,7 @@ TEST_F(MirrorsTest, AThirdLegIsCopiedToEvenIfTheLogSaysThatAllIsInSync) {
   EXPECT_TRUE(Bytes("third.img") == Pattern(0, kVolumeSectors, 1));
   EXPECT_THAT(TableOf("vol"), HasSubstr("third.img 0 1 handle_errors"));
   EXPECT_THAT(TableOf("vol"), Not(HasSubstr(" sync")));
-  ExpectDone(mirrors_->StartRemove("vol", Path("leg.img")));
+  ExpectDone(mirrors_->StartRemove({.device = "vol", .leg = Path("leg.img")}));
   EXPECT_THAT(TableOf("vol"), HasSubstr(" 2 " + Path("vol.img") + " 0 " + Path("third.img")));
 }
 
@@ -91,7 +161,7 @@ TEST_F(MirrorsTest, ATableOfSeveralRowsBecomesADeviceOfItsOwnAndComesBack) {
   EXPECT_EQ(TableOf("vol-mimage-0"), table);
   EXPECT_THAT(TableOf("vol"), HasSubstr("/dev/mapper/vol-mimage-0 0 " + Path("leg.img")));
   EXPECT_TRUE(Bytes("leg.img") == Pattern(0, kVolumeSectors, 1));
-  ExpectDone(mirrors_->StartRemove("vol", Path("leg.img")));
+  ExpectDone(mirrors_->StartRemove({.device = "vol", .leg = Path("leg.img")}));
   EXPECT_EQ(TableOf("vol"), table);
   EXPECT_THAT(Names(), ElementsAre("vol"));
 }
@@ -119,7 +189,7 @@ TEST_F(MirrorsTest, WhatCannotBeDoneIsRefused) {
   EXPECT_THAT(refusal(Wanted("small.img")), HasSubstr("too small"));
   EXPECT_THAT(refusal(Wanted("vol.img")), HasSubstr("'vol' lies on"));
   EXPECT_THAT(refusal(Wanted("third.img", "core")), HasSubstr("already"));
-  const auto removed = mirrors_->StartRemove("vol", Path("third.img"));
+  const auto removed = mirrors_->StartRemove({.device = "vol", .leg = Path("third.img")});
   EXPECT_THAT(std::string(removed.status().message()), HasSubstr(Path("leg.img")));
 }
 
@@ -132,6 +202,82 @@ TEST_F(MirrorsTest, ANewLegThatFailsIsTakenOutAgain) {
   EXPECT_EQ(ended.state, OperationState::kFailed);
   EXPECT_EQ(TableOf("vol"), "0 2048 linear " + Path("vol.img") + " 0\n");
   Fill("vol", 0, 8, 2);
+}
+
+// A leg on the device that the first one lies on, at another place.
+class LegOnSameDeviceTest : public MirrorsTest {
+ protected:
+  void SetUp() override {
+    MirrorsTest::SetUp();
+    MakeFile("big.img", 2 * kVolumeSectors);
+    Make("vol", "0 2048 linear " + Path("big.img") + " 0\n");
+    Fill("vol", 0, kVolumeSectors, 1);
+  }
+  AddLegRequest SecondHalf() {
+    AddLegRequest request = Wanted("big.img", "core");
+    request.leg_start = kVolumeSectors;
+    return request;
+  }
+  // Cancels the operation when its leg is in, before it waits for it: recovery may be as fast as it
+  // likes.
+  OperationInfo AddAndCancel() {
+    const int64_t id = operations_->List().size() + 1;
+    const uint64_t watcher =
+        registry_->Subscribe([&](DeviceRegistry::Change, const DeviceInfo& info) {
+          if (info.name == "vol" && TableOf("vol").find("mirror") != std::string::npos) {
+            EXPECT_TRUE(operations_->Cancel(id).ok());
+          }
+        });
+    const OperationInfo ended = WaitFor(mirrors_->StartAdd(SecondHalf()));
+    registry_->Unsubscribe(watcher);
+    return ended;
+  }
+};
+
+TEST_F(LegOnSameDeviceTest, AddingItThatIsCancelledTakesThatOneOut) {
+  EXPECT_EQ(AddAndCancel().state, OperationState::kCancelled);
+  EXPECT_EQ(TableOf("vol"), "0 2048 linear " + Path("big.img") + " 0\n");
+  EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
+}
+
+TEST_F(LegOnSameDeviceTest, AddingItThatIsCancelledAndKilledDoesNot) {
+  KillAtEveryStep([&] { EXPECT_EQ(AddAndCancel().state, OperationState::kCancelled); },
+                  [&](size_t) {
+                    WaitForAll();
+                    EXPECT_THAT(TableOf("vol"), HasSubstr(Path("big.img") + " 0"));
+                    EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
+                  });
+}
+
+TEST_F(LegOnSameDeviceTest, TakingOneNeedsItsPlace) {
+  ExpectDone(mirrors_->StartAdd(SecondHalf()));
+  const std::string path = Path("big.img");
+  const auto unclear = mirrors_->StartRemove({.device = "vol", .leg = path});
+  EXPECT_THAT(std::string(unclear.status().message()), HasSubstr(path + ":0 or " + path + ":2048"));
+  EXPECT_FALSE(mirrors_->StartRemove({.device = "vol", .leg = path, .leg_start = 8}).ok());
+  ExpectDone(mirrors_->StartRemove({.device = "vol", .leg = path, .leg_start = kVolumeSectors}));
+  EXPECT_EQ(TableOf("vol"), "0 2048 linear " + path + " 0\n");
+  ExpectDone(mirrors_->StartAdd(SecondHalf()));
+  ExpectDone(mirrors_->StartRemove({.device = "vol", .leg = path, .leg_start = 0}));
+  EXPECT_EQ(TableOf("vol"), "0 2048 linear " + path + " 2048\n");
+  EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
+}
+
+TEST_F(LegOnSameDeviceTest, TakingItThatIsKilledEndsAfterTheStart) {
+  ExpectDone(mirrors_->StartAdd(SecondHalf()));
+  KillAtEveryStep(
+      [&] {
+        ExpectDone(mirrors_->StartRemove(
+            {.device = "vol", .leg = Path("big.img"), .leg_start = kVolumeSectors}));
+      },
+      [&](size_t step) {
+        WaitForAll();
+        EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
+        for (const OperationInfo& info : operations_->List()) {
+          EXPECT_EQ(info.state, OperationState::kDone) << info.error;
+        }
+        if (step != 0) EXPECT_EQ(TableOf("vol"), "0 2048 linear " + Path("big.img") + " 0\n");
+      });
 }
 
 TEST_F(MirrorsTest, AFailedLegGoesOutByItselfAndItsWritesGoOn) {
@@ -172,6 +318,81 @@ TEST_F(MirrorsTest, AFailedLegGoesOutByItselfAndItsWritesGoOn) {
   }
 }
 
+// Flushes fail when the check before is over: while I/O goes on, and in the suspend itself.
+TEST_F(MirrorsTest, ALegThatBecomesStaleMeanwhileDoesNotStayAlone) {
+  for (const int good_flushes : {0, 1}) {
+    SCOPED_TRACE(good_flushes);
+    MakeBrittleMirror(1, "");
+    const std::string table = TableOf("vol");
+    const uint64_t watcher =
+        registry_->Subscribe([&](DeviceRegistry::Change, const DeviceInfo& info) {
+          if (info.has_inactive_table) BrittleTarget::faults.good_flushes = good_flushes;
+        });
+    const OperationInfo ended =
+        WaitFor(mirrors_->StartRemove({.device = "vol", .leg = Path("x.img")}));
+    registry_->Unsubscribe(watcher);
+    EXPECT_EQ(ended.state, OperationState::kFailed);
+    EXPECT_THAT(ended.error, HasSubstr("'/dev/mapper/brittle' of 'vol' lacks data"));
+    EXPECT_EQ(TableOf("vol"), table);
+    EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
+    // The other one may go.
+    ExpectDone(mirrors_->StartRemove({.device = "vol", .leg = "brittle"}));
+    EXPECT_EQ(TableOf("vol"), "0 2048 linear " + Path("x.img") + " 0\n");
+    Mend();
+    for (const char* device : {"vol", "brittle"}) ASSERT_TRUE(catalog_->Remove(device, {}).ok());
+  }
+}
+
+// With keep_log a write that only the first leg has failed is answered. A new table would begin
+// with the first leg.
+TEST_F(MirrorsTest, NoRecipeForgetsWhichLegHasTheData) {
+  MakeBrittleMirror(0, " 2 handle_errors keep_log");
+  const auto fail_a_write = [&](uint32_t version) {
+    BrittleTarget::faults.writes = true;
+    Fill("vol", 0, kVolumeSectors, version);
+  };
+  const auto mend_by_a_resync = [&](const std::string& device) {
+    Mend();
+    ASSERT_TRUE(catalog_->Suspend(device, SuspendMode::kFlush).ok());
+    ASSERT_TRUE(catalog_->Resume(device).ok());
+    AwaitSync(device);
+  };
+  fail_a_write(2);
+  const std::string table = TableOf("vol");
+  const auto taken = snapshots_->Create({.entries = {{.name = "s1", .device = "vol"}}});
+  EXPECT_TRUE(absl::IsFailedPrecondition(taken.status())) << taken.status();
+  EXPECT_THAT(std::string(taken.status().message()), HasSubstr("brittle' of 'vol' lacks data"));
+  EXPECT_EQ(WaitFor(mirrors_->StartAdd(Wanted())).state, OperationState::kFailed);
+  EXPECT_THAT(Names(), ElementsAre("brittle", "vol"));
+  EXPECT_EQ(TableOf("vol"), table);
+  EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 2));
+  mend_by_a_resync("vol");
+  TakeSnapshot("s1");
+  AwaitSync("vol-real");
+
+  fail_a_write(3);
+  EXPECT_EQ(WaitFor(snapshots_->StartRemove("s1")).state, OperationState::kFailed);
+  EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 3));
+  EXPECT_TRUE(View("s1") == Pattern(0, kVolumeSectors, 2));
+  mend_by_a_resync("vol-real");
+  ExpectDone(snapshots_->StartRemove("s1"));
+  EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 3));
+}
+
+TEST_F(MirrorsTest, ALegThatFailsDuringARollbackGoesOutToo) {
+  MakeBrittleMirror(1, " 1 handle_errors");
+  TakeSnapshot("s1");
+  AwaitSync("vol-real");
+  Fill("vol", 0, kVolumeSectors, 2);
+  StartKeeper();
+  BrittleTarget::faults.writes = true;
+  ExpectDone(snapshots_->StartRollBack("s1"));
+  EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
+  keeper_.reset();
+  EXPECT_EQ(TableOf("vol"), "0 2048 linear " + Path("x.img") + " 0\n");
+  EXPECT_EQ(mirrors_->DegradedCounts().at("vol-real"), 1u);
+}
+
 TEST_F(MirrorsTest, AddingThatIsKilledGoesOnAfterTheStart) {
   MakeVolume();
   KillAtEveryStep([&] { ExpectDone(mirrors_->StartAdd(Wanted())); },
@@ -187,29 +408,31 @@ TEST_F(MirrorsTest, AddingThatIsKilledGoesOnAfterTheStart) {
 
 TEST_F(MirrorsTest, TakingThatIsKilledEndsAfterTheStart) {
   MakeMirror();
-  KillAtEveryStep([&] { ExpectDone(mirrors_->StartRemove("vol", Path("leg.img"))); },
-                  [&](size_t step) {
-                    WaitForAll();
-                    EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
-                    if (step == 0) return;
-                    EXPECT_THAT(TableOf("vol"), HasSubstr("linear"));
-                    EXPECT_THAT(Files(), ElementsAre("leg.img", "vol.img"));
-                  });
+  KillAtEveryStep(
+      [&] { ExpectDone(mirrors_->StartRemove({.device = "vol", .leg = Path("leg.img")})); },
+      [&](size_t step) {
+        WaitForAll();
+        EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
+        if (step == 0) return;
+        EXPECT_THAT(TableOf("vol"), HasSubstr("linear"));
+        EXPECT_THAT(Files(), ElementsAre("leg.img", "vol.img"));
+      });
 }
 
 // The start resyncs what was written to last: until then the first leg has to stay.
 TEST_F(MirrorsTest, TakingTheFirstLegThatIsKilledWaitsForTheResync) {
   MakeMirror();
   Fill("vol", 0, kVolumeSectors, 2);  // every region is marked, and stays so for two seconds
-  KillAtEveryStep([&] { ExpectDone(mirrors_->StartRemove("vol", Path("vol.img"))); },
-                  [&](size_t step) {
-                    WaitForAll();
-                    EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 2));
-                    for (const OperationInfo& info : operations_->List()) {
-                      EXPECT_EQ(info.state, OperationState::kDone) << info.error;
-                    }
-                    if (step != 0) EXPECT_THAT(TableOf("vol"), HasSubstr("leg.img"));
-                  });
+  KillAtEveryStep(
+      [&] { ExpectDone(mirrors_->StartRemove({.device = "vol", .leg = Path("vol.img")})); },
+      [&](size_t step) {
+        WaitForAll();
+        EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 2));
+        for (const OperationInfo& info : operations_->List()) {
+          EXPECT_EQ(info.state, OperationState::kDone) << info.error;
+        }
+        if (step != 0) EXPECT_THAT(TableOf("vol"), HasSubstr("leg.img"));
+      });
 }
 
 TEST_F(MirrorsTest, TheOnlyLegThatHasAllDataIsNotTaken) {
@@ -220,8 +443,8 @@ TEST_F(MirrorsTest, TheOnlyLegThatHasAllDataIsNotTaken) {
   request.region_sectors = 64;
   const auto added = mirrors_->StartAdd(request);
   while (ReadMirrorStatus(*registry_, "vol").empty()) absl::SleepFor(absl::Milliseconds(1));
-  const auto removed = mirrors_->StartRemove("vol", Path("vol.img"));
-  EXPECT_THAT(std::string(removed.status().message()), HasSubstr("only leg that has all data"));
+  const auto removed = mirrors_->StartRemove({.device = "vol", .leg = Path("vol.img")});
+  EXPECT_THAT(std::string(removed.status().message()), HasSubstr("slow' of 'vol' lacks data"));
   ASSERT_TRUE(operations_->Cancel(added->id).ok());
   WaitForAll();
 }

@@ -210,7 +210,8 @@ TEST_F(MirrorCrashTest, ALegThatGoesTakesNothingAway) {
   ASSERT_EQ(machine_.WaitFor(added->id).state, OperationState::kDone);
   Watch("vol", true);
   begun_ = [](const Durable& durable) { return durable.contents.operations.size() == 2; };
-  RecordOperation([&] { return machine_.service().mirrors().StartRemove("vol", "/vol"); });
+  RecordOperation(
+      [&] { return machine_.service().mirrors().StartRemove({.device = "vol", .leg = "/vol"}); });
   EXPECT_EQ(tables_after_.at("vol"), absl::StrCat("0 ", kVolume, " linear /leg 13\n"));
   CrashEverywhere();
 }
