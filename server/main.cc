@@ -63,6 +63,8 @@ constexpr std::chrono::seconds kControlGrace(5);
 // A stop that takes longer (a disk that does not answer) is cut: the state is on the disk already.
 constexpr std::chrono::seconds kStopLimit(40);
 
+constexpr size_t kExportsNamedMax = 8;  // in a refusal; the rest are counted
+
 // The portals that listen, for the control plane, which may ask while one is added.
 class Portals {
  public:
@@ -235,14 +237,18 @@ absl::Status Daemon::StartControl() {
 }
 
 std::string Daemon::HoldersOf(const std::string& device) const {
-  std::string advice;
+  std::vector<std::string> exported;
   for (const state::ExportKey& key : exports_->ExportsOf(device)) {
-    absl::StrAppend(&advice, advice.empty() ? "it is exported as " : " and ", key.iqn, " LUN ",
-                    key.lun_number);
+    exported.push_back(absl::StrCat(key.iqn, " LUN ", key.lun_number));
   }
-  if (!advice.empty())
-    absl::StrAppend(&advice, ": sectormap unexport ", device, " takes that away");
-  return advice;
+  if (exported.empty()) return "";
+  const size_t all = exported.size();
+  if (all > kExportsNamedMax) {
+    exported.resize(kExportsNamedMax);
+    exported.push_back(absl::StrCat(all - kExportsNamedMax, " more"));
+  }
+  return absl::StrCat("it is exported as ", absl::StrJoin(exported, " and "),
+                      ": sectormap unexport ", device, " takes that away");
 }
 
 void Daemon::Stop() {

@@ -108,8 +108,8 @@ grpc::Status DeviceMapperService::Remove(grpc::ServerContext*, const v1::RemoveR
   if (absl::IsFailedPrecondition(removed.status())) {
     const std::string advice = holders_(request->name());
     if (!advice.empty()) {
-      return {grpc::StatusCode::FAILED_PRECONDITION,
-              absl::StrCat(removed.status().message(), "; ", advice)};
+      return ToGrpc(
+          absl::FailedPreconditionError(absl::StrCat(removed.status().message(), "; ", advice)));
     }
   }
   return ToGrpc(removed.status());
@@ -118,7 +118,7 @@ grpc::Status DeviceMapperService::Remove(grpc::ServerContext*, const v1::RemoveR
 grpc::Status DeviceMapperService::Rename(grpc::ServerContext*, const v1::RenameRequest* request,
                                          v1::Device* response) {
   if (request->new_name().empty() == request->new_uuid().empty()) {
-    return {grpc::StatusCode::INVALID_ARGUMENT, "give either new_name or new_uuid"};
+    return ToGrpc(absl::InvalidArgumentError("give either new_name or new_uuid"));
   }
   if (!request->new_uuid().empty()) {
     return AnswerChange("set_uuid", request->name(),

@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "server/control/device_messages.h"
+#include "server/control/status.h"
 
 namespace sectormap::control {
 namespace {
@@ -29,11 +30,12 @@ v1::WatchResponse::Kind KindOf(DeviceChange::Kind kind) {
   return v1::WatchResponse::KIND_UNSPECIFIED;
 }
 
+// Without ToGrpc's details: to the client it is as if nobody were there.
 grpc::Status Stopping() {
   return {grpc::StatusCode::UNAVAILABLE, "sectormapd is stopping; try again when it is back"};
 }
 
-grpc::Status Gone() { return {grpc::StatusCode::NOT_FOUND, "Device does not exist."}; }
+grpc::Status Gone() { return ToGrpc(absl::NotFoundError("Device does not exist.")); }
 
 // gRPC may call back from inside StartWrite and Finish, so no lock is held around them.
 class WatchReactor final : public grpc::ServerWriteReactor<v1::WatchResponse>,

@@ -94,10 +94,10 @@ class OperationsService::Waiter {
 
   grpc::Status status() const {
     if (fits_) return grpc::Status::OK;
-    return {grpc::StatusCode::RESOURCE_EXHAUSTED,
-            absl::StrCat(kOperationWaitersMax,
-                         " callers wait for operations already: ask with "
-                         "GetOperation now and then instead")};
+    return ToGrpc(
+        absl::ResourceExhaustedError(absl::StrCat(kOperationWaitersMax,
+                                                  " callers wait for operations already: ask with "
+                                                  "GetOperation now and then instead")));
   }
 
  private:

@@ -9,7 +9,9 @@
 
 namespace sectormap::control {
 
-// A refused table gets a sectormap.v1.TableViolation.
+// Every refusal has details, which tells an UNAVAILABLE of ours from one that gRPC made because
+// nobody answered. A refused table's have a sectormap.v1.TableViolation. Texts that are too long
+// for a client lose their middle, bytes that are no UTF-8 become `?`.
 grpc::Status ToGrpc(const absl::Status& status);
 
 }  // namespace sectormap::control

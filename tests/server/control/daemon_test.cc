@@ -26,6 +26,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::ContainsRegex;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -185,6 +186,31 @@ TEST_F(DaemonTest, LogsChangesAndNeverASecret) {
   EXPECT_THAT(end.errors, AllOf(HasSubstr("event=create device=\"a\" code=OK"),
                                 HasSubstr("event=export device=\"a\" code=INVALID_ARGUMENT"),
                                 Not(HasSubstr("the-secret-itself")), Not(HasSubstr("short-one"))));
+}
+
+TEST_F(DaemonTest, ADeviceWithManyExportsIsRefusedWithTheFirstOfThem) {
+  constexpr int kExports = 120;
+  ASSERT_NO_FATAL_FAILURE(MustStart());
+  ASSERT_TRUE(Create("a", "0 8 zero").ok());
+  auto iscsi = v1::Iscsi::NewStub(daemon_.Connect());
+  for (int i = 0; i < kExports; ++i) {
+    v1::ExportRequest request;
+    request.set_device("a");
+    request.set_iqn("iqn.2026-11.io.sectormap:" + std::string(100, 'x') + std::to_string(i));
+    grpc::ClientContext context;
+    v1::Export response;
+    ASSERT_TRUE(iscsi->Export(&context, request, &response).ok());
+  }
+  auto stub = v1::DeviceMapper::NewStub(daemon_.Connect());
+  v1::RemoveRequest request;
+  request.set_name("a");
+  grpc::ClientContext context;
+  v1::RemoveResponse response;
+  const grpc::Status status = stub->Remove(&context, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(status.error_message(),
+              AllOf(HasSubstr(" and " + std::to_string(kExports - 8) + " more"),
+                    EndsWith("sectormap unexport a takes that away")));
 }
 
 // As container engines do by default (moby's seccomp profile).
