@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -42,7 +43,12 @@ struct TableOptions {
   }
 };
 
-// Blocks, not characters: a table may have a hundred megabytes. False: reading failed.
+// The daemon takes no more (kRequestBytesMax of its control server), and an image of a disk that is
+// named by mistake should not be read to its end.
+constexpr uintmax_t kTableMebibytesMax = 128;
+constexpr uintmax_t kTableBytesMax = kTableMebibytesMax << 20;
+
+// Blocks, not characters: a table may have a hundred megabytes.
 constexpr std::streamsize kReadBytes = 1 << 20;
 
 // Room for `bytes`, in huge pages where the kernel has any: to zero and map 4 KiB after 4 KiB takes
@@ -57,14 +63,17 @@ void ReserveLarge(size_t bytes, std::string& text) {
       madvise(reinterpret_cast<void*>(first_page), begin + bytes - first_page, MADV_HUGEPAGE));
 }
 
-bool ReadAll(std::istream& in, std::string& text) {
-  while (in) {
+// What went wrong; empty if nothing did.
+std::string ReadAll(std::istream& in, std::string& text) {
+  while (in && text.size() <= kTableBytesMax) {
     const size_t before = text.size();
     text.resize(before + kReadBytes);
     in.read(text.data() + before, kReadBytes);
     text.resize(before + static_cast<size_t>(in.gcount()));
   }
-  return !in.bad();
+  if (in.bad()) return std::strerror(errno);
+  if (text.size() <= kTableBytesMax) return "";
+  return absl::StrCat("longer than ", kTableMebibytesMax, " MiB, which no table may be");
 }
 
 // Code kOk, or the error has been shown.
@@ -80,16 +89,15 @@ TableText ReadTable(Session& session, absl::string_view verb, const TableOptions
   if (options.text_option->count() > 0) return {ExitCode::kOk, options.text};
   const bool asked_for = !options.file.empty();
   if (asked_for && options.file != "-") {
+    const std::string what = absl::StrCat("table file ", options.file, ": ");
     std::ifstream file(options.file);
-    if (!file) {
-      return fail(ExitCode::kError,
-                  absl::StrCat("table file ", options.file, ": ", std::strerror(errno)));
-    }
+    if (!file) return fail(ExitCode::kError, absl::StrCat(what, std::strerror(errno)));
     std::string text;
     std::error_code no_file;  // then its length is not known
     const uintmax_t length = std::filesystem::file_size(options.file, no_file);
-    if (!no_file) ReserveLarge(length + kReadBytes, text);
-    if (!ReadAll(file, text)) return fail(ExitCode::kError, "reading the table file failed");
+    if (!no_file) ReserveLarge(std::min(length, kTableBytesMax) + kReadBytes, text);
+    const std::string wrong = ReadAll(file, text);
+    if (!wrong.empty()) return fail(ExitCode::kError, absl::StrCat(what, wrong));
     return {ExitCode::kOk, std::move(text)};
   }
   constexpr char kHow[] = "Give the table with --table or --table-file, or on standard input.";
@@ -98,7 +106,8 @@ TableText ReadTable(Session& session, absl::string_view verb, const TableOptions
   }
   std::istream& in = session.terminal().in;
   std::string text;
-  if (!ReadAll(in, text)) return fail(ExitCode::kError, "reading standard input failed");
+  const std::string wrong = ReadAll(in, text);
+  if (!wrong.empty()) return fail(ExitCode::kError, absl::StrCat("standard input: ", wrong));
   if (text.empty()) {
     return fail(ExitCode::kUsage, absl::StrCat("standard input is empty. ", kHow));
   }
@@ -336,7 +345,9 @@ void AddMessage(Verbs& verbs) {
                   return code;
                 });
   verb->add_option("name", options->name, "The device")->required();
-  verb->add_option("sector", options->sector, "A sector of the row that is meant")->required();
+  verb->add_option("sector", options->sector, "A sector of the row that is meant")
+      ->check(CLI::NonNegativeNumber)
+      ->required();
   verb->add_option("words", options->words, "The message")->required();
 }
 
@@ -360,7 +371,8 @@ void AddWait(Verbs& verbs) {
                 });
   verb->add_option("name", options->name, "The device")->required();
   verb->add_option("event_number", options->event_number,
-                   "The last one seen, as `info` shows it; 0 unless given");
+                   "The last one seen, as `info` shows it; 0 unless given")
+      ->check(CLI::NonNegativeNumber);
 }
 
 }  // namespace

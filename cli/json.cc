@@ -2,6 +2,7 @@
 #include "cli/json.h"
 
 #include <google/protobuf/struct.pb.h>
+#include <google/protobuf/stubs/common.h>
 #include <google/protobuf/util/json_util.h>
 
 #include "absl/strings/str_cat.h"
@@ -20,8 +21,11 @@ std::string JsonOf(const google::protobuf::Message& message) {
 }
 
 std::string JsonQuoted(absl::string_view text) {
+  std::string mended(text);
+  const char* valid = google::protobuf::internal::UTF8CoerceToStructurallyValid(
+      google::protobuf::StringPiece(text.data(), text.size()), mended.data(), '?');
   google::protobuf::Value value;
-  value.set_string_value(std::string(text));
+  value.set_string_value(std::string(valid, text.size()));
   return JsonOf(value);
 }
 

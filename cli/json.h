@@ -14,7 +14,7 @@ namespace sectormap::cli {
 
 std::string JsonOf(const google::protobuf::Message& message);
 
-// A JSON string, quoted and escaped. REQUIRES: UTF-8, as all strings in messages are.
+// A JSON string, quoted and escaped. Bytes that are no UTF-8 become `?`.
 std::string JsonQuoted(absl::string_view text);
 
 // {"name":NAME, and then the message's own fields}.

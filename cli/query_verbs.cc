@@ -153,47 +153,50 @@ void AddLs(Verbs& verbs) {
   verb->add_flag("--tree", *tree, "Show what each device is made of");
 }
 
+struct TextOptions {
+  std::vector<std::string> names;
+  bool inactive = false;
+  std::string type;
+};
+
 // `table` and `status` differ in the call and in the answer's field.
 struct TextVerb {
   std::string name;
   ExitCode (*get)(Session& session, absl::string_view what, const std::string& device,
-                  bool inactive, bool may_be_gone, std::string* text, std::string* json);
+                  const TextOptions& options, std::string* text, std::string* json);
 };
 
 template <typename Response, typename Request>
 ExitCode GetText(Session& session, absl::string_view what,
                  grpc::Status (DeviceMapper::*method)(grpc::ClientContext*, const Request&,
                                                       Response*),
-                 const std::string& (Response::*field)() const, const std::string& device,
-                 bool inactive, bool may_be_gone, std::string* text, std::string* json) {
+                 std::string* (Response::*field)(), const std::string& device,
+                 const TextOptions& options, std::string* text, std::string* json) {
   Request request;
   request.set_name(device);
-  request.set_slot(inactive ? v1::TABLE_SLOT_INACTIVE : v1::TABLE_SLOT_LIVE);
+  request.set_slot(options.inactive ? v1::TABLE_SLOT_INACTIVE : v1::TABLE_SLOT_LIVE);
   Response response;
-  const ExitCode code = may_be_gone ? session.CallUnlessGone(what, method, request, &response)
-                                    : session.Call(what, method, request, &response);
-  *text = (response.*field)();
+  const ExitCode code = options.names.empty()
+                            ? session.CallUnlessGone(what, method, request, &response)
+                            : session.Call(what, method, request, &response);
+  std::string& rows = *(response.*field)();
+  *text = rows;
+  if (!options.type.empty()) rows = RowLines(rows, "", options.type);
   *json = JsonWithName(device, response);
   return code;
 }
 
 ExitCode GetTable(Session& session, absl::string_view what, const std::string& device,
-                  bool inactive, bool may_be_gone, std::string* text, std::string* json) {
-  return GetText(session, what, &DeviceMapper::GetTable, &v1::GetTableResponse::table, device,
-                 inactive, may_be_gone, text, json);
+                  const TextOptions& options, std::string* text, std::string* json) {
+  return GetText(session, what, &DeviceMapper::GetTable, &v1::GetTableResponse::mutable_table,
+                 device, options, text, json);
 }
 
 ExitCode GetStatus(Session& session, absl::string_view what, const std::string& device,
-                   bool inactive, bool may_be_gone, std::string* text, std::string* json) {
-  return GetText(session, what, &DeviceMapper::GetStatus, &v1::GetStatusResponse::status, device,
-                 inactive, may_be_gone, text, json);
+                   const TextOptions& options, std::string* text, std::string* json) {
+  return GetText(session, what, &DeviceMapper::GetStatus, &v1::GetStatusResponse::mutable_status,
+                 device, options, text, json);
 }
-
-struct TextOptions {
-  std::vector<std::string> names;
-  bool inactive = false;
-  std::string type;
-};
 
 ExitCode ShowText(Session& session, const TextVerb& verb, const TextOptions& options) {
   std::vector<std::string> names = options.names;
@@ -209,8 +212,7 @@ ExitCode ShowText(Session& session, const TextVerb& verb, const TextOptions& opt
   std::vector<std::string> elements;
   for (const std::string& name : names) {
     std::string text, json;
-    const ExitCode code = verb.get(session, verb.name + " " + name, name, options.inactive,
-                                   options.names.empty(), &text, &json);
+    const ExitCode code = verb.get(session, verb.name + " " + name, name, options, &text, &json);
     if (code == ExitCode::kNotFound && options.names.empty()) continue;
     if (first_failure == ExitCode::kOk) first_failure = code;
     if (code != ExitCode::kOk) continue;

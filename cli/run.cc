@@ -24,9 +24,10 @@ struct GlobalOptions {
 };
 
 void AddGlobalOptions(CLI::App& app, GlobalOptions& options) {
-  app.add_option("--server", options.server,
-                 "The daemon: unix:PATH or HOST:PORT. Else $SECTORMAP_SERVER, else control.sock in "
-                 "the default state directory")
+  app.add_option(
+         "--server", options.server,
+         "The daemon: unix:PATH or tcp:HOST:PORT. Else $SECTORMAP_SERVER, else control.sock in "
+         "the default state directory")
       ->type_name("URI");
   app.add_option("-o,--output", options.output, "table (dmsetup's forms) or json")
       ->check(CLI::IsMember({"table", "json"}));

@@ -8,11 +8,15 @@
 #include <cerrno>
 #include <cstring>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 
 namespace sectormap::cli {
 namespace {
+
+constexpr char kTcpPrefix[] = "tcp:";  // as the daemon writes it; gRPC does without
 
 // 0 if somebody listens there, else connect()'s errno.
 int TryUnixSocket(const std::string& path) {
@@ -35,6 +39,26 @@ std::string StartCommand(absl::string_view path) {
     return absl::StrCat("sectormapd --state-dir ", directory);
   }
   return absl::StrCat("sectormapd --control unix:", path);
+}
+
+// True, with the prefix taken away, for a Unix socket.
+bool ConsumeUnixPrefix(absl::string_view* uri) {
+  return absl::ConsumePrefix(uri, "unix://") || absl::ConsumePrefix(uri, "unix:");
+}
+
+// As the path of a URI, which is what gRPC reads: `#`, `?` and `%` mean something there, and a
+// blank may not stand there (RFC 3986 §3.3).
+std::string UriPath(absl::string_view path) {
+  std::string encoded;
+  for (const char c : path) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (absl::ascii_isalnum(byte) || absl::StrContains("/-._~", c)) {
+      encoded += c;
+    } else {
+      absl::StrAppend(&encoded, "%", absl::Hex(byte, absl::kZeroPad2));
+    }
+  }
+  return encoded;
 }
 
 std::string WhyUnixUnreachable(const std::string& path, absl::string_view reason) {
@@ -82,13 +106,19 @@ std::string ServerUri(absl::string_view option, const Terminal& terminal) {
   return uri;
 }
 
+std::string GrpcTarget(absl::string_view uri) {
+  absl::string_view address = uri;
+  if (ConsumeUnixPrefix(&address)) return absl::StrCat("unix:", UriPath(address));
+  absl::ConsumePrefix(&address, kTcpPrefix);
+  return std::string(address);
+}
+
 std::string WhyUnreachable(absl::string_view uri, absl::string_view reason) {
-  absl::string_view path = uri;
-  if (absl::ConsumePrefix(&path, "unix://") || absl::ConsumePrefix(&path, "unix:")) {
-    return WhyUnixUnreachable(std::string(path), reason);
-  }
+  absl::string_view address = uri;
+  if (ConsumeUnixPrefix(&address)) return WhyUnixUnreachable(std::string(address), reason);
+  absl::ConsumePrefix(&address, kTcpPrefix);
   return absl::StrCat("cannot reach sectormapd at ", uri, ": ", reason,
-                      ". Is it running with `--control ", uri, "`?");
+                      ". Is it running with `--control ", kTcpPrefix, address, "`?");
 }
 
 }  // namespace sectormap::cli

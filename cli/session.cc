@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/session.h"
 
+#include <google/protobuf/stubs/common.h>
+
 #include <optional>
 #include <utility>
 
@@ -14,8 +16,14 @@
 namespace sectormap::cli {
 namespace {
 
-ExitCode ExitCodeOf(grpc::StatusCode code) {
-  switch (code) {
+// A daemon that refuses for now (its database is locked) gives details, as with every refusal.
+bool NobodyAnswered(const grpc::Status& status) {
+  return status.error_code() == grpc::StatusCode::UNAVAILABLE && status.error_details().empty();
+}
+
+ExitCode ExitCodeOf(const grpc::Status& status) {
+  if (NobodyAnswered(status)) return ExitCode::kUnreachable;
+  switch (status.error_code()) {
     case grpc::StatusCode::OK:
       return ExitCode::kOk;
     case grpc::StatusCode::NOT_FOUND:
@@ -24,8 +32,6 @@ ExitCode ExitCodeOf(grpc::StatusCode code) {
     case grpc::StatusCode::FAILED_PRECONDITION:
     case grpc::StatusCode::ABORTED:
       return ExitCode::kConflict;
-    case grpc::StatusCode::UNAVAILABLE:
-      return ExitCode::kUnreachable;
     case grpc::StatusCode::CANCELLED:
     case grpc::StatusCode::UNKNOWN:
     case grpc::StatusCode::INVALID_ARGUMENT:
@@ -36,6 +42,7 @@ ExitCode ExitCodeOf(grpc::StatusCode code) {
     case grpc::StatusCode::OUT_OF_RANGE:
     case grpc::StatusCode::UNIMPLEMENTED:
     case grpc::StatusCode::INTERNAL:
+    case grpc::StatusCode::UNAVAILABLE:
     case grpc::StatusCode::DATA_LOSS:
     case grpc::StatusCode::DO_NOT_USE:
       break;
@@ -76,13 +83,42 @@ std::optional<v1::TableViolation> TableViolationIn(const grpc::Status& status) {
   return std::nullopt;
 }
 
+// The first text in `message` that protobuf would not send: the field's name, and where in it; else
+// empty. Texts of a message are UTF-8, but what is typed or stands in a file may be anything.
+std::string NotUtf8In(const google::protobuf::Message& message) {
+  const google::protobuf::Reflection& reflection = *message.GetReflection();
+  std::vector<const google::protobuf::FieldDescriptor*> fields;
+  reflection.ListFields(message, &fields);
+  for (const google::protobuf::FieldDescriptor* field : fields) {
+    const int count = field->is_repeated() ? reflection.FieldSize(message, field) : 1;
+    for (int i = 0; i < count; ++i) {
+      std::string found;
+      if (field->type() == google::protobuf::FieldDescriptor::TYPE_MESSAGE) {
+        found = NotUtf8In(field->is_repeated() ? reflection.GetRepeatedMessage(message, field, i)
+                                               : reflection.GetMessage(message, field));
+      } else if (field->type() == google::protobuf::FieldDescriptor::TYPE_STRING) {
+        std::string scratch;
+        const std::string& text =
+            field->is_repeated()
+                ? reflection.GetRepeatedStringReference(message, field, i, &scratch)
+                : reflection.GetStringReference(message, field, &scratch);
+        const auto good =
+            static_cast<size_t>(google::protobuf::internal::UTF8SpnStructurallyValid(text));
+        if (good < text.size()) found = absl::StrCat(field->name(), " (byte ", good + 1, ")");
+      }
+      if (!found.empty()) return found;
+    }
+  }
+  return "";
+}
+
 // Line, type and reason, unless the daemon's sentence says them already, and the line itself.
 std::string ViolationText(const v1::TableViolation& violation, absl::string_view sentence,
                           absl::string_view table) {
   std::string text;
-  const std::string place =
-      violation.line() == 0 ? "table" : absl::StrCat("line ", violation.line());
-  if (!absl::StrContains(sentence, absl::StrCat(place, ":"))) {
+  const bool whole = violation.line() == 0;
+  const std::string place = whole ? "table" : absl::StrCat("line ", violation.line());
+  if (!absl::StrContains(sentence, whole ? violation.reason() : absl::StrCat(place, ":"))) {
     absl::StrAppend(&text, "\n  ", place, ": ", violation.target_type(),
                     violation.target_type().empty() ? "" : ": ", violation.reason());
   }
@@ -115,8 +151,10 @@ Session::Session(const Terminal& terminal, std::string server_uri, bool json, bo
     : terminal_(terminal), server_uri_(std::move(server_uri)), json_(json), verbose_(verbose) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kAnswerBytesMax);
-  const std::shared_ptr<grpc::Channel> channel =
-      grpc::CreateCustomChannel(server_uri_, grpc::InsecureChannelCredentials(), arguments);
+  // The daemon listens on this machine only; $http_proxy is for what is elsewhere.
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  const std::shared_ptr<grpc::Channel> channel = grpc::CreateCustomChannel(
+      GrpcTarget(server_uri_), grpc::InsecureChannelCredentials(), arguments);
   devices_ = v1::DeviceMapper::NewStub(channel);
   iscsi_ = v1::Iscsi::NewStub(channel);
   operations_ = v1::Operations::NewStub(channel);
@@ -128,9 +166,15 @@ ExitCode Session::ShowError(ExitCode code, absl::string_view message) {
   return code;
 }
 
+grpc::Status Session::CheckText(const google::protobuf::Message& request) {
+  const std::string found = NotUtf8In(request);
+  if (found.empty()) return grpc::Status::OK;
+  return {grpc::StatusCode::INVALID_ARGUMENT, absl::StrCat("not UTF-8 text: ", found)};
+}
+
 ExitCode Session::ShowRefusal(absl::string_view what, const grpc::Status& status,
                               absl::string_view table) {
-  const ExitCode exit_code = ExitCodeOf(status.error_code());
+  const ExitCode exit_code = ExitCodeOf(status);
   std::string message = exit_code == ExitCode::kUnreachable
                             ? WhyUnreachable(server_uri_, status.error_message())
                             : absl::StrCat(what, ": ", status.error_message());

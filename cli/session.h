@@ -35,8 +35,7 @@ class Session {
   ExitCode Call(absl::string_view what,
                 grpc::Status (Service::*method)(grpc::ClientContext*, const Request&, Response*),
                 const Request& request, Response* response, absl::string_view table = "") {
-    grpc::ClientContext context;
-    const grpc::Status status = (stub<Service>().*method)(&context, request, response);
+    const grpc::Status status = Ask(method, request, response);
     return status.ok() ? ExitCode::kOk : ShowRefusal(what, status, table);
   }
 
@@ -46,8 +45,7 @@ class Session {
                           grpc::Status (Service::*method)(grpc::ClientContext*, const Request&,
                                                           Response*),
                           const Request& request, Response* response) {
-    grpc::ClientContext context;
-    const grpc::Status status = (stub<Service>().*method)(&context, request, response);
+    const grpc::Status status = Ask(method, request, response);
     if (status.error_code() == grpc::StatusCode::NOT_FOUND) return ExitCode::kNotFound;
     return status.ok() ? ExitCode::kOk : ShowRefusal(what, status, "");
   }
@@ -75,6 +73,17 @@ class Session {
  private:
   template <typename Service>
   Service& stub();
+
+  template <typename Service, typename Request, typename Response>
+  grpc::Status Ask(grpc::Status (Service::*method)(grpc::ClientContext*, const Request&, Response*),
+                   const Request& request, Response* response) {
+    if (grpc::Status unsendable = CheckText(request); !unsendable.ok()) return unsendable;
+    grpc::ClientContext context;
+    return (stub<Service>().*method)(&context, request, response);
+  }
+
+  // InvalidArgument, with the field, if a text in it is not UTF-8.
+  static grpc::Status CheckText(const google::protobuf::Message& request);
 
   ExitCode ShowRefusal(absl::string_view what, const grpc::Status& status, absl::string_view table);
 

@@ -15,9 +15,9 @@
 
 namespace sectormap::control {
 
-// gRPC takes 4 MiB unasked. A table of TableSpec::kRowsMax rows of about 120 bytes fits; clients
-// other than our own have to allow as much for answers.
-inline constexpr int kRequestBytesMax = 128 * 1024 * 1024;
+// gRPC takes 4 MiB unasked. A table of 128 MiB (TableSpec::kRowsMax rows of about 120 bytes) fits,
+// and the rest of its request; clients other than our own have to allow as much for answers.
+inline constexpr int kRequestBytesMax = (128 + 1) * 1024 * 1024;
 
 // What a client may send of a request before it hears that more is welcome. gRPC's own 64 KiB grow
 // only as a connection goes on, so the one long request of a command would be all small steps.

@@ -3,11 +3,13 @@
 #include <sys/stat.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 
 #include <google/protobuf/struct.pb.h>
 #include <google/protobuf/util/json_util.h>
 
+#include "absl/strings/str_cat.h"
 #include "google/rpc/status.pb.h"
 #include "sectormap/v1/errors.pb.h"
 #include "tests/cli/fake_daemon.h"
@@ -103,7 +105,49 @@ TEST_F(CliTest, AMissingTableFileIsNamed) {
   EXPECT_TRUE(Contains(outcome.err, scratch / "none: No such file")) << outcome.err;
 }
 
+TEST_F(CliTest, ATableFileThatIsNoTableIsNamed) {
+  // As a disk's image given by mistake: sparse, and larger than any memory.
+  WriteFile(scratch / "vol.img", "");
+  std::filesystem::resize_file(scratch / "vol.img", uintmax_t{10} << 40);
+  Outcome outcome = RunCli({"create", "x", "--table-file", scratch / "vol.img"});
+  EXPECT_EQ(outcome.code, ExitCode::kError);
+  EXPECT_TRUE(Contains(outcome.err, "vol.img: longer than 128 MiB")) << outcome.err;
+  outcome = RunCli({"create", "x", "--table-file", "/dev/zero"});
+  EXPECT_EQ(outcome.code, ExitCode::kError);
+  EXPECT_TRUE(Contains(outcome.err, "/dev/zero: longer than 128 MiB")) << outcome.err;
+  outcome = RunCli({"create", "x", "--table-file", scratch.path().string()});
+  EXPECT_EQ(outcome.code, ExitCode::kError);
+  EXPECT_TRUE(Contains(outcome.err, scratch.path().string() + ": Is a directory")) << outcome.err;
+}
+
 // --- What is sent ---
+
+TEST_F(CliTest, TextThatIsNoUtf8IsRefusedWithItsPlace) {
+  testing::internal::CaptureStderr();
+  Outcome outcome = RunCli({"create", "x", "--table", "0 8 linear /srv/\xff 0"});
+  EXPECT_EQ(outcome.code, ExitCode::kError);
+  EXPECT_EQ(outcome.err, "sectormap: create x: not UTF-8 text: table (byte 17)\n");
+  outcome = RunCli({"-o", "json", "info", "\xff"});
+  EXPECT_EQ(outcome.code, ExitCode::kError);
+  const auto error = ParseJson(outcome.err).struct_value().fields().at("error").struct_value();
+  EXPECT_EQ(error.fields().at("message").string_value(), "info ?: not UTF-8 text: name (byte 1)");
+  WriteFile(scratch / "secret", "twelve-byte\xc3\n");
+  outcome = RunCli({"export", "vol", "--chap-user", "u", "--chap-secret-file", scratch / "secret"});
+  EXPECT_TRUE(Contains(outcome.err, "secret (byte 12)")) << outcome.err;
+  outcome = RunCli({"export", "vol", "--allow", "iqn.a:1", "--allow", "iqn.a:\xff"});
+  EXPECT_TRUE(Contains(outcome.err, "allowed_initiators (byte 7)")) << outcome.err;
+  // protobuf complains there when it is given such a text.
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  EXPECT_EQ(RunCli({"create", "x", "--table", "0 8 linear /srv/\xc3\xa9 0"}).code, ExitCode::kOk);
+}
+
+TEST_F(CliTest, ANumberBelowZeroIsWrongUsage) {
+  const std::vector<std::string> cases[] = {
+      {"export", "x", "--lun", "-1"}, {"wait", "x", "-1"}, {"message", "x", "-1", "hello"}};
+  for (const auto& words : cases) {
+    EXPECT_EQ(RunCli(words).code, ExitCode::kUsage) << testing::PrintToString(words);
+  }
+}
 
 TEST_F(CliTest, ReloadIsLoad) {
   devices.Add("x");
@@ -222,18 +266,27 @@ TEST_F(CliTest, EachRefusalHasItsExitCode) {
       {grpc::StatusCode::ALREADY_EXISTS, ExitCode::kConflict},
       {grpc::StatusCode::FAILED_PRECONDITION, ExitCode::kConflict},
       {grpc::StatusCode::ABORTED, ExitCode::kConflict},
-      {grpc::StatusCode::UNAVAILABLE, ExitCode::kUnreachable},
+      {grpc::StatusCode::UNAVAILABLE, ExitCode::kError},
       {grpc::StatusCode::INVALID_ARGUMENT, ExitCode::kError},
       {grpc::StatusCode::PERMISSION_DENIED, ExitCode::kError},
       {grpc::StatusCode::INTERNAL, ExitCode::kError},
   };
   for (const auto& [code, exit_code] : cases) {
-    devices.refusal = grpc::Status(code, "as the daemon says");
+    google::rpc::Status details;
+    details.set_code(static_cast<int>(code));
+    devices.refusal = grpc::Status(code, "as the daemon says", details.SerializeAsString());
     const Outcome outcome = RunCli({"info", "x"});
     EXPECT_EQ(outcome.code, exit_code) << code;
     EXPECT_EQ(outcome.out, "");
-    EXPECT_TRUE(Contains(outcome.err, "as the daemon says")) << outcome.err;
+    EXPECT_EQ(outcome.err, "sectormap: info x: as the daemon says\n");
   }
+}
+
+TEST_F(CliTest, UnavailableWithoutDetailsIsThatNobodyAnswered) {
+  devices.refusal = grpc::Status(grpc::StatusCode::UNAVAILABLE, "Socket closed");
+  const Outcome outcome = RunCli({"info", "x"});
+  EXPECT_EQ(outcome.code, ExitCode::kUnreachable);
+  EXPECT_TRUE(Contains(outcome.err, "cannot reach sectormapd")) << outcome.err;
 }
 
 TEST_F(CliTest, ARefusedTableShowsLineTypeReasonAndTheLineItself) {
@@ -254,6 +307,9 @@ TEST_F(CliTest, ARefusedTableSaysNothingTwice) {
   EXPECT_EQ(RunCli({"load", "x", "--table", "8 8 linear /srv/a 0"}).err,
             "sectormap: load x: line 1: linear: Gap in table; advice\n"
             "  > 8 8 linear /srv/a 0\n");
+  devices.refusal = RefusedTable(0, "", "empty table", "empty table; give a row");
+  EXPECT_EQ(RunCli({"load", "x", "--table", "#"}).err,
+            "sectormap: load x: empty table; give a row\n");
 }
 
 TEST_F(CliTest, ARefusedTableIsJsonWhenAsked) {
@@ -382,6 +438,16 @@ TEST_F(CliTest, JsonTableHasNameAndText) {
   EXPECT_EQ(table.fields().at("table").string_value(), "0 8 zero \n");
 }
 
+TEST_F(CliTest, JsonTableHasTheRowsOfTheTargetThatIsAskedFor) {
+  devices.Add("x").table = "0 8 zero \n8 8 error \n16 8 zero \n";
+  const auto table =
+      ParseJson(RunCli({"-o", "json", "table", "x", "--target", "zero"}).out).struct_value();
+  EXPECT_EQ(table.fields().at("table").string_value(), "0 8 zero \n16 8 zero \n");
+  const auto none =
+      ParseJson(RunCli({"-o", "json", "table", "x", "--target", "mirror"}).out).struct_value();
+  EXPECT_EQ(none.fields().at("table").string_value(), "");
+}
+
 TEST_F(CliTest, JsonOfNothingIsAnEmptyArray) {
   EXPECT_EQ(RunCli({"-o", "json", "ls"}).out, "[]\n");
   EXPECT_EQ(RunCli({"-o", "json", "table"}).out, "[]\n");
@@ -396,6 +462,55 @@ TEST_F(CliTest, TheEnvironmentNamesTheDaemon) {
 
 TEST_F(CliTest, APlainPathIsAUnixSocket) {
   EXPECT_EQ(RunAsIs({"--server", scratch / "control.sock", "ls"}).code, ExitCode::kOk);
+}
+
+// Listens where the test says, too.
+class ElsewhereTest : public CliTest {
+ protected:
+  int Listen(const std::string& address) {
+    grpc::ServerBuilder builder;
+    int port = 0;
+    builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
+    builder.RegisterService(&there_);
+    server_ = builder.BuildAndStart();
+    return port;
+  }
+
+ private:
+  FakeDeviceMapper there_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+TEST_F(ElsewhereTest, AnAddressMayBeWrittenAsTheDaemonWritesIt) {
+  const std::string address = absl::StrCat("127.0.0.1:", Listen("127.0.0.1:0"));
+  EXPECT_EQ(RunAsIs({"--server", "tcp:" + address, "ls"}).code, ExitCode::kOk);
+  EXPECT_EQ(RunAsIs({"--server", address, "ls"}).code, ExitCode::kOk);
+}
+
+TEST_F(ElsewhereTest, NoProxyStandsBetween) {
+  const std::string address = absl::StrCat("tcp:127.0.0.1:", Listen("127.0.0.1:0"));
+  setenv("http_proxy", "http://127.0.0.1:1", 1);
+  const Outcome outcome = RunAsIs({"--server", address, "ls"});
+  unsetenv("http_proxy");
+  EXPECT_EQ(outcome.code, ExitCode::kOk) << outcome.err;
+}
+
+TEST_F(ElsewhereTest, ASocketsPathMayHoldWhatMeansSomethingInAUri) {
+  Listen("unix:" + (scratch / "a%20b%231%3F2%2541.sock"));
+  const std::string path = scratch / "a b#1?2%41.sock";
+  ASSERT_TRUE(std::filesystem::exists(path));
+  for (const char* prefix : {"", "unix:", "unix://"}) {
+    const Outcome outcome = RunAsIs({"--server", prefix + path, "ls"});
+    EXPECT_EQ(outcome.code, ExitCode::kOk) << outcome.err;
+  }
+}
+
+TEST_F(CliTest, NobodyAtAnAddressSaysHowToListenThere) {
+  for (const std::string address : {"127.0.0.1:1", "tcp:127.0.0.1:1"}) {
+    const Outcome outcome = RunAsIs({"--server", address, "ls"});
+    EXPECT_EQ(outcome.code, ExitCode::kUnreachable);
+    EXPECT_TRUE(Contains(outcome.err, "`--control tcp:127.0.0.1:1`")) << outcome.err;
+  }
 }
 
 TEST_F(CliTest, TheDefaultIsTheUsersStateDirectory) {
