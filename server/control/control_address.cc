@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
@@ -130,16 +131,32 @@ absl::Status PrepareTcp(const ControlAddress& address) {
                                              "; stop what uses it, or give another port"));
 }
 
+// As the path of a URI, which is what gRPC reads: `#`, `?` and `%` mean something there, and a
+// blank may not stand there (RFC 3986 §3.3).
+std::string UriPath(std::string_view path) {
+  std::string encoded;
+  for (const char c : path) {
+    const bool plain = absl::ascii_isalnum(static_cast<unsigned char>(c)) ||
+                       std::string_view("/-._~").find(c) != std::string_view::npos;
+    if (plain) {
+      encoded += c;
+    } else {
+      absl::StrAppend(&encoded, "%", absl::Hex(static_cast<unsigned char>(c), absl::kZeroPad2));
+    }
+  }
+  return encoded;
+}
+
 }  // namespace
 
 std::string ControlAddress::ToGrpc() const {
-  if (kind == Kind::kUnix) return absl::StrCat("unix:", path);
+  if (kind == Kind::kUnix) return absl::StrCat("unix:", UriPath(path));
   return host.find(':') == std::string::npos ? absl::StrCat(host, ":", port)
                                              : absl::StrCat("[", host, "]:", port);
 }
 
 std::string ControlAddress::ToText(int bound_port) const {
-  if (kind == Kind::kUnix) return ToGrpc();
+  if (kind == Kind::kUnix) return absl::StrCat("unix:", path);
   ControlAddress bound = *this;
   bound.port = bound_port;
   return absl::StrCat("tcp:", bound.ToGrpc());

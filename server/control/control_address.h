@@ -20,7 +20,7 @@ struct ControlAddress {
   std::string host;  // kTcp: numeric, without brackets
   int port = 0;      // kTcp: 0 takes a free one
 
-  // What gRPC is told: unix:/PATH, 127.0.0.1:PORT or [::1]:PORT.
+  // What gRPC is told: unix:/PATH, percent-encoded, 127.0.0.1:PORT or [::1]:PORT.
   std::string ToGrpc() const;
   // What the user is told, and may type for `sectormap --server`.
   std::string ToText(int bound_port) const;

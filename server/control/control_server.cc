@@ -18,6 +18,7 @@
 #include "core/base/status_macros.h"
 #include "sectormap/v1/device_mapper.grpc.pb.h"
 #include "sectormap/v1/iscsi.grpc.pb.h"
+#include "sectormap/v1/operations.grpc.pb.h"
 
 namespace sectormap::control {
 namespace {
@@ -60,6 +61,7 @@ void SetServing(grpc::Server& server, bool serving) {
   health->SetServingStatus(serving);
   health->SetServingStatus(v1::DeviceMapper::service_full_name(), serving);
   health->SetServingStatus(v1::Iscsi::service_full_name(), serving);
+  health->SetServingStatus(v1::Operations::service_full_name(), serving);
 }
 
 }  // namespace

@@ -91,8 +91,9 @@ grpc::Status DeviceMapperService::Resume(grpc::ServerContext*, const v1::ResumeR
 grpc::Status DeviceMapperService::Replace(grpc::ServerContext*, const v1::ReplaceRequest* request,
                                           v1::Device* response) {
   const SuspendMode mode = request->no_flush() ? SuspendMode::kNoFlush : SuspendMode::kFlush;
-  return Answer(volumes_.Replace(request->name(), request->table(), request->read_only(), mode),
-                *response);
+  return AnswerChange(
+      "replace", request->name(),
+      volumes_.Replace(request->name(), request->table(), request->read_only(), mode), *response);
 }
 
 grpc::Status DeviceMapperService::Remove(grpc::ServerContext*, const v1::RemoveRequest* request,

@@ -55,6 +55,7 @@ TEST_F(ControlServerTest, HealthIsPerServiceAndSaysNotServingWhileDraining) {
   EXPECT_EQ(Health(channel_, ""), 1);
   EXPECT_EQ(Health(channel_, "sectormap.v1.DeviceMapper"), 1);
   EXPECT_EQ(Health(channel_, "sectormap.v1.Iscsi"), 1);
+  EXPECT_EQ(Health(channel_, "sectormap.v1.Operations"), 1);
   EXPECT_EQ(Health(channel_, "nothing"), -grpc::StatusCode::NOT_FOUND);
   control_->Drain();
   EXPECT_EQ(Health(channel_, "sectormap.v1.DeviceMapper"), 2);
@@ -99,6 +100,16 @@ TEST_F(ListenTest, TheSocketIsForItsOwnerOnly) {
   (*server)->Stop(std::chrono::seconds(0));
 }
 
+TEST_F(ListenTest, ASocketsPathMayHoldWhatMeansSomethingInAUri) {
+  const std::string name = scratch_ / "a b#1?2%41+\xc3\xa9.sock";
+  auto server = Listen("unix:" + name);
+  ASSERT_TRUE(server.ok()) << server.status();
+  EXPECT_EQ(access(name.c_str(), F_OK), 0);
+  EXPECT_EQ((*server)->addresses(), std::vector<std::string>{"unix:" + name});
+  (*server)->Stop(std::chrono::seconds(0));
+  EXPECT_NE(access(name.c_str(), F_OK), 0);
+}
+
 TEST_F(ListenTest, ASocketThatNobodyAnswersIsTakenOver) {
   const int dead = socket(AF_UNIX, SOCK_STREAM, 0);
   sockaddr_un name{};
@@ -140,6 +151,8 @@ TEST_F(ListenTest, AFreeTcpPortIsToldAndAUsedOneRefused) {
 TEST(ControlAddressTest, KnowsUnixPathsAndLoopback) {
   EXPECT_EQ(ParseControlAddress("unix:/a/b")->ToGrpc(), "unix:/a/b");
   EXPECT_EQ(ParseControlAddress("unix:///a/b")->ToGrpc(), "unix:/a/b");
+  EXPECT_EQ(ParseControlAddress("unix:/a#%")->ToGrpc(), "unix:/a%23%25");
+  EXPECT_EQ(ParseControlAddress("unix:/a#%")->ToText(0), "unix:/a#%");
   EXPECT_EQ(ParseControlAddress("tcp:127.0.0.1:70")->ToGrpc(), "127.0.0.1:70");
   EXPECT_EQ(ParseControlAddress("tcp:localhost:70")->ToGrpc(), "127.0.0.1:70");
   EXPECT_EQ(ParseControlAddress("tcp:[::1]:70")->ToGrpc(), "[::1]:70");

@@ -171,6 +171,15 @@ TEST_F(DaemonTest, SighupChangesTheDeviceRoots) {
 TEST_F(DaemonTest, LogsChangesAndNeverASecret) {
   ASSERT_NO_FATAL_FAILURE(MustStart({"--log-level", "debug"}));
   ASSERT_TRUE(Create("a", "0 8 zero").ok());
+  {
+    v1::ReplaceRequest replace;
+    replace.set_name("a");
+    replace.set_table("0 16 zero");
+    grpc::ClientContext context;
+    v1::Device device;
+    EXPECT_TRUE(
+        v1::DeviceMapper::NewStub(daemon_.Connect())->Replace(&context, replace, &device).ok());
+  }
   auto stub = v1::Iscsi::NewStub(daemon_.Connect());
   v1::ExportRequest request;
   request.set_device("a");
@@ -184,6 +193,7 @@ TEST_F(DaemonTest, LogsChangesAndNeverASecret) {
   daemon_.Signal(SIGTERM);
   const testing::DaemonProcess::Exit end = daemon_.Wait();
   EXPECT_THAT(end.errors, AllOf(HasSubstr("event=create device=\"a\" code=OK"),
+                                HasSubstr("event=replace device=\"a\" code=OK"),
                                 HasSubstr("event=export device=\"a\" code=INVALID_ARGUMENT"),
                                 Not(HasSubstr("the-secret-itself")), Not(HasSubstr("short-one"))));
 }
