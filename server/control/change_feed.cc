@@ -73,14 +73,15 @@ std::vector<DeviceChange> ChangeFeed::TakeChanges() {
     std::string identity = info.identity;
     now.emplace(std::move(identity), std::move(info));
   }
+  // Removals first: another device may have the name now.
+  for (const auto& [identity, info] : known_) {
+    if (!now.contains(identity)) changes.push_back({DeviceChange::Kind::kRemoved, info});
+  }
   for (const auto& [identity, info] : now) {
     const auto before = known_.find(identity);
     if (before == known_.end() || !Same(before->second, info)) {
       changes.push_back({DeviceChange::Kind::kChanged, info});
     }
-  }
-  for (const auto& [identity, info] : known_) {
-    if (!now.contains(identity)) changes.push_back({DeviceChange::Kind::kRemoved, info});
   }
   known_ = std::move(now);
   return changes;

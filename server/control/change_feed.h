@@ -32,7 +32,8 @@ struct DeviceChange {
 class ChangeSubscriber {
  public:
   virtual ~ChangeSubscriber() = default;
-  // On any thread, one call at a time, the first with every device that is there (perhaps none).
+  // On any thread, one call at a time, the first with every device that is there (perhaps none). A
+  // name that is used again: the removal comes before the new device.
   virtual void OnChanges(std::span<const DeviceChange> changes) = 0;
   // The last call: the daemon stops.
   virtual void OnClosed() = 0;

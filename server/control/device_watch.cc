@@ -96,6 +96,13 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::WatchResponse>,
 
   void Queue(const DeviceChange& change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const auto [place, fresh] = pending_.try_emplace(change.device.identity, change);
+    if (change.kind == DeviceChange::Kind::kRemoved) {
+      // Before all that waits: another device may have the name by now.
+      place->second = change;
+      std::erase(order_, change.device.identity);
+      order_.push_front(change.device.identity);
+      return;
+    }
     if (fresh) {
       order_.push_back(change.device.identity);
       return;

@@ -13,6 +13,7 @@
 namespace sectormap::control {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 using Stub = v1::DeviceMapper::Stub;
@@ -273,6 +274,90 @@ TEST_F(WatchTest, OfOneDeviceFollowsItThroughARename) {
     seen = Next();
     EXPECT_NE(seen.device().name(), "other");
   } while (seen.device().name() != "z");
+}
+
+// Keeps the feed's thread when it has been told something, until the test lets it go.
+class Holding final : public ChangeSubscriber {
+ public:
+  void OnChanges(std::span<const DeviceChange> changes) override {
+    absl::MutexLock hold(&mutex_);
+    for (const DeviceChange& change : changes) {
+      if (change.kind != DeviceChange::Kind::kHeartbeat) heard_.push_back(change);
+    }
+    told_ = !heard_.empty();
+    const auto free = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !told_; };
+    mutex_.Await(absl::Condition(&free));
+  }
+  void OnClosed() override {}
+
+  // Returns when it holds the thread, with what it has heard.
+  std::vector<DeviceChange> Await() {
+    const auto told = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return told_; };
+    absl::MutexLock hold(&mutex_, absl::Condition(&told));
+    return heard_;
+  }
+  void LetGo() {
+    absl::MutexLock hold(&mutex_);
+    heard_.clear();
+    told_ = false;
+  }
+
+ private:
+  absl::Mutex mutex_;
+  std::vector<DeviceChange> heard_ ABSL_GUARDED_BY(mutex_);
+  bool told_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+TEST_F(WatchTest, ANameThatIsUsedAgainIsRemovedBeforeItIsNew) {
+  ASSERT_TRUE(Create("a").ok());
+  const auto feed_holder = std::make_shared<Holding>();
+  feed_->Subscribe(feed_holder);
+  feed_holder->Await();
+  const std::string first = registry_->Info("a")->identity;
+  ASSERT_TRUE(Remove("a").ok());
+  ASSERT_TRUE(Create("a").ok());
+  feed_holder->LetGo();
+  const std::vector<DeviceChange> changes = feed_holder->Await();
+  feed_holder->LetGo();
+  feed_->Unsubscribe(feed_holder.get());
+  ASSERT_EQ(changes.size(), 2u);
+  EXPECT_EQ(changes[0].kind, DeviceChange::Kind::kRemoved);
+  EXPECT_EQ(changes[0].device.identity, first);
+  EXPECT_EQ(changes[1].kind, DeviceChange::Kind::kChanged);
+  EXPECT_EQ(changes[1].device.identity, registry_->Info("a")->identity);
+}
+
+TEST_F(WatchTest, AClientThatDoesNotReadHearsOfRemovalsFirst) {
+  ASSERT_TRUE(Create("a").ok());
+  ASSERT_TRUE(Create("b").ok());
+  Watch();
+  Next();
+  Next();
+  const auto feed_holder = std::make_shared<Holding>();
+  feed_->Subscribe(feed_holder);
+  feed_holder->Await();
+  // One at a time, so that the rename of what has taken the name already waits to be read. Nobody
+  // reads `c`, on which the stream is until then.
+  const auto tell = [&] {
+    feed_holder->LetGo();
+    feed_holder->Await();
+  };
+  ASSERT_TRUE(Create("c").ok());
+  tell();
+  ASSERT_TRUE(Rename("a", "x").ok());
+  tell();
+  ASSERT_TRUE(Remove("b").ok());
+  tell();
+  ASSERT_TRUE(Rename("x", "b").ok());
+  tell();
+  feed_holder->LetGo();
+  feed_->Unsubscribe(feed_holder.get());
+  std::vector<v1::WatchResponse::Kind> kinds;
+  while (kinds.size() < 2) {
+    const v1::WatchResponse seen = Next();
+    if (seen.device().name() == "b") kinds.push_back(seen.kind());
+  }
+  EXPECT_THAT(kinds, ElementsAre(v1::WatchResponse::KIND_REMOVED, v1::WatchResponse::KIND_CHANGED));
 }
 
 TEST_F(WatchTest, OfAMissingDeviceIsNotFound) {
