@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/control/device_mapper_service.h"
 
+#include <set>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "core/block/counted_device.h"
+#include "core/map/table_spec.h"
 #include "server/control/call_log.h"
 #include "server/control/device_messages.h"
 #include "server/control/device_watch.h"
 #include "server/control/status.h"
+#include "server/volumes/backing_use.h"
 
 namespace sectormap::control {
 namespace {
@@ -45,6 +49,26 @@ const IoCounters* CountersOf(const BlockDevice& device) {
     return &counted->counters();
   }
   return nullptr;
+}
+
+void AddDependency(const std::string& name, bool mapped, v1::GetDependenciesResponse& response) {
+  v1::Dependency& dependency = *response.add_dependencies();
+  dependency.set_name(name);
+  dependency.set_mapped(mapped);
+}
+
+// The devices that a table's text names, each once, in the order of first use.
+std::vector<std::string> NamesIn(const std::string& table) {
+  std::vector<std::string> names;
+  const absl::StatusOr<TableSpec> spec = TableSpec::Parse(table);
+  if (!spec.ok()) return names;
+  std::set<std::string> seen;
+  for (const TableRow& row : spec->Rows()) {
+    for (const volumes::DevicePart& part : volumes::PartsOf(row)) {
+      if (seen.insert(part.device).second) names.push_back(part.device);
+    }
+  }
+  return names;
 }
 
 }  // namespace
@@ -147,13 +171,19 @@ grpc::Status DeviceMapperService::GetStatus(grpc::ServerContext*,
 grpc::Status DeviceMapperService::GetDependencies(grpc::ServerContext*,
                                                   const v1::GetDependenciesRequest* request,
                                                   v1::GetDependenciesResponse* response) {
+  const TableSlot slot = SlotOf(request->slot());
   const absl::StatusOr<std::vector<DeviceRef>> devices =
-      registry().Dependencies(request->name(), SlotOf(request->slot()));
-  if (!devices.ok()) return ToGrpc(devices.status());
-  for (const DeviceRef& device : *devices) {
-    v1::Dependency& dependency = *response->add_dependencies();
-    dependency.set_name(device.name());
-    dependency.set_mapped(device.mapped());
+      registry().Dependencies(request->name(), slot);
+  if (devices.ok()) {
+    for (const DeviceRef& device : *devices)
+      AddDependency(device.name(), device.mapped(), *response);
+    return grpc::Status::OK;
+  }
+  // Nothing is open then, but what is missing may be just what is asked for.
+  const absl::StatusOr<std::string> unbuilt = registry().Table(request->name(), slot);
+  if (!unbuilt.ok()) return ToGrpc(unbuilt.status());
+  for (const std::string& name : NamesIn(*unbuilt)) {
+    AddDependency(name, !MappedDeviceName(name).empty(), *response);
   }
   return grpc::Status::OK;
 }
@@ -195,11 +225,12 @@ grpc::Status DeviceMapperService::ListTargetTypes(grpc::ServerContext*,
 grpc::Status DeviceMapperService::GetStats(grpc::ServerContext*, const v1::GetStatsRequest* request,
                                            v1::GetStatsResponse* response) {
   const std::shared_ptr<MappedDevice> device = registry().Find(request->name());
-  if (device == nullptr) return {grpc::StatusCode::NOT_FOUND, "Device does not exist."};
+  if (device == nullptr) return ToGrpc(absl::NotFoundError("Device does not exist."));
   FillStats(request->name(), device->counters().Sum(), *response->mutable_device());
   const absl::StatusOr<std::vector<DeviceRef>> backings =
       registry().Dependencies(request->name(), TableSlot::kLive);
-  if (!backings.ok()) return ToGrpc(backings.status());
+  // The table could not be built, or the device has gone since: nothing is below it.
+  if (!backings.ok()) return grpc::Status::OK;
   for (const DeviceRef& backing : *backings) {
     const IoCounters* counters = CountersOf(*backing.device);
     if (counters != nullptr) FillStats(backing.name(), counters->Sum(), *response->add_backings());

@@ -115,6 +115,35 @@ TEST_F(DeviceMapperServiceTest, TablesAndDependenciesAreOfTheSlotThatIsAskedFor)
   EXPECT_TRUE(dependencies.dependencies(0).mapped());
 }
 
+TEST_F(DeviceMapperServiceTest, ATableThatCouldNotBeBuiltHasWhatItsTextNamesAndItsCounters) {
+  ASSERT_TRUE(Create("low").ok());
+  ASSERT_TRUE(Create("a", "0 8 linear /disk 0\n8 8 linear low 0\n16 8 linear /disk 8").ok());
+  backings_.present = false;
+  Restart();
+  ASSERT_FALSE(registry_->Dependencies("a", TableSlot::kLive).ok());
+
+  v1::GetDependenciesRequest ask;
+  ask.set_name("a");
+  v1::GetDependenciesResponse dependencies;
+  ASSERT_TRUE(Call(&Stub::GetDependencies, ask, dependencies).ok());
+  ASSERT_EQ(dependencies.dependencies_size(), 2);
+  EXPECT_EQ(dependencies.dependencies(0).name(), "/disk");
+  EXPECT_FALSE(dependencies.dependencies(0).mapped());
+  EXPECT_EQ(dependencies.dependencies(1).name(), "low");
+  EXPECT_TRUE(dependencies.dependencies(1).mapped());
+
+  v1::GetStatsRequest request;
+  request.set_name("a");
+  v1::GetStatsResponse stats;
+  ASSERT_TRUE(Call(&Stub::GetStats, request, stats).ok());
+  EXPECT_EQ(stats.device().operations_size(), kIoOpCount);
+  EXPECT_EQ(stats.backings_size(), 0);
+
+  ask.set_name("nobody");
+  EXPECT_EQ(Call(&Stub::GetDependencies, ask, dependencies).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+}
+
 TEST_F(DeviceMapperServiceTest, ReplaceSwapsTheTableInOneCall) {
   ASSERT_TRUE(Create("a").ok());
   v1::ReplaceRequest replace;
