@@ -26,7 +26,6 @@ struct BlockLimits {
   uint32_t discard_granularity_bytes = 0;  // 0 if it cannot discard
   bool discard_zeroes = false;             // discarded sectors read as zeroes
   bool can_write_zeroes = false;           // without moving the bytes
-  bool has_volatile_cache = false;         // kFlush and force_unit_access do something
   bool can_lend = false;                   // Lend() is worth a try
 };
 

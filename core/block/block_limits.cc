@@ -23,7 +23,6 @@ BlockLimits StackedLimits(const BlockLimits& a, const BlockLimits& b) {
   both.io_min_bytes = std::max(a.io_min_bytes, b.io_min_bytes);
   both.io_opt_bytes = CommonMultiple(a.io_opt_bytes, b.io_opt_bytes);
   both.can_write_zeroes = a.can_write_zeroes && b.can_write_zeroes;
-  both.has_volatile_cache = a.has_volatile_cache || b.has_volatile_cache;
   both.can_lend = a.can_lend && b.can_lend;
   both.can_discard = a.can_discard && b.can_discard;
   if (both.can_discard) {

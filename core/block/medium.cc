@@ -127,7 +127,6 @@ absl::StatusOr<Medium> ProbeMedium(int fd, bool writable, const std::string& nam
   RETURN_IF_ERROR(S_ISBLK(file.st_mode) ? ProbeBlockDevice(fd, writable, file, medium, name)
                                         : ProbeFile(fd, writable, file, medium));
   ProbeDirect(fd, medium);
-  medium.limits.has_volatile_cache = true;
   return medium;
 }
 

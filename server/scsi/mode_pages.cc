@@ -20,6 +20,8 @@ constexpr std::array<uint8_t, 4> kPages = {kErrorRecoveryPage, kCachingPage, kCo
 
 enum class PageControl : uint8_t { kCurrent = 0, kChangeable = 1, kDefault = 2, kSaved = 3 };
 
+constexpr uint8_t kWriteCacheBit = 0x04;  // WCE of the Caching page (SBC-3 §6.5.5)
+
 // Of the Control page (SPC-4 §7.5.8).
 constexpr uint8_t kDescriptorSenseBit = 0x04;       // byte 2
 constexpr uint8_t kUnrestrictedReordering = 0x10;   // byte 3, QUEUE ALGORITHM MODIFIER 1
@@ -29,8 +31,8 @@ constexpr size_t kControlPageBytes = 12;
 constexpr uint8_t kWriteProtectBit = 0x80, kDpoFuaBit = 0x10;  // DEVICE-SPECIFIC PARAMETER
 
 // The bytes of one page. Nothing but D_SENSE and SWP can be changed.
-void PutPage(uint8_t page, PageControl control, const LogicalUnit& unit,
-             const ModeParameters& parameters, ParameterWriter& out) {
+void PutPage(uint8_t page, PageControl control, const ModeParameters& parameters,
+             ParameterWriter& out) {
   const size_t start = out.size();
   const bool changeable = control == PageControl::kChangeable;
   out.Put8(page);
@@ -41,8 +43,9 @@ void PutPage(uint8_t page, PageControl control, const LogicalUnit& unit,
       break;
     case kCachingPage:
       // WCE: a write that has ended may still be in a cache; SYNCHRONIZE CACHE and FUA reach
-      // through.
-      out.Put8(!changeable && unit.limits().has_volatile_cache ? 0x04 : 0);
+      // through. Always, as an initiator asks once and sends no SYNCHRONIZE CACHE without it, while
+      // any new table may bring a cache.
+      out.Put8(changeable ? 0 : kWriteCacheBit);
       out.PadTo(start + 20);
       break;
     case kControlPage: {
@@ -115,7 +118,7 @@ Task<ScsiResult> ModeSense(Command command) {
   }
   if (!no_descriptor) PutBlockDescriptor(unit, long_descriptor, out);
   for (uint8_t each : kPages) {
-    if (page == kAllPages || page == each) PutPage(each, control, unit, parameters, out);
+    if (page == kAllPages || page == each) PutPage(each, control, parameters, out);
   }
   // MODE DATA LENGTH counts all there is, also what the allocation length cuts off.
   if (is_6) {
@@ -130,15 +133,14 @@ namespace {
 
 // Changes `parameters` as the page says. False, with the offending byte, if it asks for something
 // that cannot be changed.
-bool TakePage(std::span<const std::byte> page, const LogicalUnit& unit, ModeParameters& parameters,
-              size_t& bad_byte) {
+bool TakePage(std::span<const std::byte> page, ModeParameters& parameters, size_t& bad_byte) {
   std::array<std::byte, 32> current{};
   std::array<std::byte, 32> changeable{};
   const auto code = static_cast<uint8_t>(page[0]);
   ParameterWriter current_out(current);
   ParameterWriter changeable_out(changeable);
-  PutPage(code, PageControl::kCurrent, unit, parameters, current_out);
-  PutPage(code, PageControl::kChangeable, unit, parameters, changeable_out);
+  PutPage(code, PageControl::kCurrent, parameters, current_out);
+  PutPage(code, PageControl::kChangeable, parameters, changeable_out);
   if (current_out.size() != page.size()) {
     bad_byte = 1;
     return false;
@@ -203,7 +205,7 @@ Task<ScsiResult> ModeSelect(Command command) {
     const size_t page_bytes = 2 + static_cast<uint8_t>(list[at + 1]);
     if (length - at < page_bytes) return command.Fail(kParameterListLengthError);
     size_t bad_byte = 0;
-    if (!TakePage(list.subspan(at, page_bytes), *command.unit, parameters, bad_byte)) {
+    if (!TakePage(list.subspan(at, page_bytes), parameters, bad_byte)) {
       return command.RefuseParameter(at + bad_byte);
     }
     at += page_bytes;

@@ -84,11 +84,7 @@ uint64_t CrashRecorder::Turns() {
 CrashDisk::CrashDisk(CrashRecorder& recorder, size_t index, SectorCount size)
     : recorder_(recorder), index_(index), memory_(*MemoryDevice::Create(size)) {}
 
-BlockLimits CrashDisk::limits() const {
-  BlockLimits limits = memory_->limits();
-  limits.has_volatile_cache = true;
-  return limits;
-}
+BlockLimits CrashDisk::limits() const { return memory_->limits(); }
 
 void CrashDisk::Preset(std::span<const std::byte> bytes) {
   CHECK(bytes.size() == memory_->bytes().size());

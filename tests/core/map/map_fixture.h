@@ -30,7 +30,6 @@ class TestDisk final : public BlockDevice {
       : memory_(*MemoryDevice::Create(size)), size_(size), limits_(memory_->limits()) {
     limits_.logical_block_bytes = limits.logical_block_bytes;
     limits_.physical_block_bytes = limits.physical_block_bytes;
-    limits_.has_volatile_cache = limits.has_volatile_cache;
   }
 
   SectorCount size() const override { return SectorCount(size_.value()); }

@@ -149,16 +149,13 @@ TEST_F(MappingTableTest, TableMustEndAtAWholeBlock) {
 }
 
 TEST_F(MappingTableTest, LimitsAreTheStrictestOfAllRows) {
-  disks_.backings.Add(
-      "/dev/4k", SectorCount(16384),
-      {.logical_block_bytes = 4096, .physical_block_bytes = 8192, .has_volatile_cache = true});
+  disks_.backings.Add("/dev/4k", SectorCount(16384),
+                      {.logical_block_bytes = 4096, .physical_block_bytes = 8192});
   const auto table = Good("0 8 linear /dev/a 0\n8 8 linear /dev/4k 0\n16 8 error");
   EXPECT_EQ(table->limits().logical_block_bytes, 4096u);
   EXPECT_EQ(table->limits().physical_block_bytes, 8192u);
-  EXPECT_TRUE(table->limits().has_volatile_cache);
   EXPECT_TRUE(table->limits().can_discard);
   EXPECT_TRUE(table->limits().can_write_zeroes);
-  EXPECT_FALSE(Good("0 8 linear /dev/a 0")->limits().has_volatile_cache);
 }
 
 TEST_F(MappingTableTest, OneRowThatCannotDiscardTakesTheAbilityFromAll) {
