@@ -51,7 +51,7 @@ enum class Address : uint8_t { kNone, k6, k10, k12, k16, kCompareAndWrite };
 // How a reservation held by another nexus stops the command (SPC-4 §5.13.4, SBC-3 §4.17).
 enum class Access : uint8_t {
   kAlways,      // never in conflict
-  kSelfJudged,  // the command itself knows: PERSISTENT RESERVE OUT, RESERVE, RELEASE
+  kSelfJudged,  // the command itself knows: PERSISTENT RESERVE OUT, RESERVE, START STOP UNIT
   kStatus,      // only with RESERVE(6)
   kRead,        // also with exclusive access
   kWrite,       // also with write exclusive

@@ -152,7 +152,7 @@ constexpr auto kTable = std::to_array<CommandEntry>({
      kNoData,
      Nothing,
      Address::kNone,
-     Access::kWrite,
+     Access::kSelfJudged,
      kPlain,
      {0x1b, 0x01, 0, 0x0f, 0xf7}},
     {0x25,

@@ -88,6 +88,12 @@ Task<ScsiResult> ReportLuns(Command command) {
 // them: STOP makes it safe to cut the power, no more.
 Task<ScsiResult> StartStopUnit(Command command) {
   constexpr uint8_t kPowerCondition = 0xf0, kNoFlush = 0x04, kLoadEject = 0x02, kStart = 0x01;
+  // SBC-3 §4.17: to start the unit is in conflict with no persistent reservation, anything else is.
+  const bool only_starts = command.Bits(4, kPowerCondition | kStart) == kStart;
+  const uint8_t conflicts = kReservedByOther | (only_starts ? 0 : kWritesConflict);
+  if ((command.nexus->gates.load(std::memory_order_relaxed) & conflicts) != 0) {
+    return ScsiResult{ScsiStatus::kReservationConflict, {}, 0};
+  }
   if (command.Bits(4, kPowerCondition | kLoadEject) != 0 || command.Bits(3, 0x0f) != 0) {
     return command.RefuseField(4);
   }

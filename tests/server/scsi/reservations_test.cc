@@ -329,6 +329,8 @@ class ReservationCommandsTest : public UnitTest {
   Answer ReadBlock(Initiator& who) { return Run(who, Cdb10(0x28, 0, 0, 1)); }
   Answer WriteBlock(Initiator& who) { return Run(who, Cdb10(0x2a, 0, 0, 1), Fill(1, 1)); }
 
+  const CdbBytes kStart = Cdb({0x1b, 0, 0, 0, 1});
+  const CdbBytes kStop = Cdb({0x1b, 0, 0, 0, 0});
   Initiator* a_ = nullptr;
   Initiator* b_ = nullptr;
 };
@@ -358,6 +360,10 @@ TEST_F(ReservationCommandsTest, EachTypeKeepsOutWhomItShould) {
     EXPECT_EQ(WriteBlock(*b_).good(), c.other_writes);
     EXPECT_GOOD(Run(*b_, Cdb({0x00})));
     EXPECT_GOOD(Run(*b_, Cdb({0x25})));
+    EXPECT_GOOD(Run(*b_, kStart));
+    EXPECT_CONFLICT(Run(*b_, kStop));
+    EXPECT_CONFLICT(Run(*b_, Cdb({0x1b, 0, 0, 0, 0x11})));  // a power condition
+    EXPECT_GOOD(Run(*a_, kStop));
     EXPECT_GOOD(In(*b_, 0));
     EXPECT_GOOD(Out(*a_, 2, 0xa, 0, c.type));
     EXPECT_GOOD(Out(*a_, 0, 0xa, 0));
@@ -456,7 +462,7 @@ TEST_F(ReservationCommandsTest, Reserve6KeepsAllOthersOutUntilItEnds) {
   EXPECT_GOOD(Run(*b_, Cdb({0x17})));
   EXPECT_GOOD(Run(*a_, Cdb({0x1a, 0, 0x3f, 0, 255})));
   for (const CdbBytes& cdb : {Cdb({0x00}), Cdb({0x1a, 0, 0x3f, 0, 255}), Cdb10(0x28, 0, 0, 1),
-                              Cdb({0x5e, 0, 0, 0, 0, 0, 0, 0, 8}), Cdb({0x56})}) {
+                              Cdb({0x5e, 0, 0, 0, 0, 0, 0, 0, 8}), Cdb({0x56}), kStart, kStop}) {
     EXPECT_CONFLICT(Run(*b_, cdb));
   }
   EXPECT_CONFLICT(Out(*b_, 6, 0, 1));
