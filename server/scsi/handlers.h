@@ -14,6 +14,7 @@ Task<ScsiResult> RequestSense(Command command);
 Task<ScsiResult> Inquiry(Command command);
 Task<ScsiResult> ReportLuns(Command command);
 Task<ScsiResult> StartStopUnit(Command command);
+Task<ScsiResult> SendDiagnostic(Command command);
 Task<ScsiResult> ReportSupportedOpcodes(Command command);
 Task<ScsiResult> ReportSupportedTaskManagement(Command command);
 Task<ScsiResult> ReportTargetPortGroups(Command command);

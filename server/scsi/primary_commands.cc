@@ -101,6 +101,14 @@ Task<ScsiResult> StartStopUnit(Command command) {
   return SynchronizeCache(command);
 }
 
+// SPC-4 §6.42: the default self-test, which finds the medium there or not. No other tests are
+// offered, and no diagnostic pages.
+Task<ScsiResult> SendDiagnostic(Command command) {
+  constexpr uint8_t kSelfTest = 0x04;
+  if (command.Bits(1, kSelfTest) == 0) return command.RefuseField(1);
+  return ScsiResult{};
+}
+
 Task<ScsiResult> ReportSupportedOpcodes(Command command) {
   constexpr uint8_t kAll = 0, kOpcode = 1, kOpcodeAndAction = 2, kEither = 3;
   const bool with_timeouts = command.Bits(2, 0x80) != 0;

@@ -311,6 +311,14 @@ TEST_F(PrimaryCommandsTest, StopFlushesAndStartIsGood) {
 TEST_F(PrimaryCommandsTest, ReportLunsOfAUnitNamesItself) {
   const Answer answer = Do(Cdb({0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 64}));
   ASSERT_EQ(answer.data.size(), 16u);
+TEST_F(PrimaryCommandsTest, TheDefaultSelfTestIsTheOnlyOne) {
+  EXPECT_GOOD(Do(Cdb({0x1d, 0x04})));
+  EXPECT_FAILS(Do(Cdb({0x1d, 0x00})), kInvalidFieldInCdb);
+  EXPECT_FAILS(Do(Cdb({0x1d, 0x24})), kInvalidFieldInCdb);           // SELF-TEST CODE
+  EXPECT_FAILS(Do(Cdb({0x1d, 0x10, 0, 0, 8})), kInvalidFieldInCdb);  // a diagnostic page
+  EXPECT_FAILS(Do(Cdb({0x1d, 0x04, 0, 0, 8})), kInvalidFieldInCdb);
+}
+
   EXPECT_EQ(answer.Number(0, 4), 8u);
 }
 
