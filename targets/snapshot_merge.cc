@@ -105,6 +105,7 @@ const TargetType kSnapshotMergeTarget{
     .usage = kSnapshotUsage,
     .summary = "rolls an origin back to its snapshot while it is in use",
     .create = Create,
+    .waits_for = "snapshot",
 };
 
 }  // namespace sectormap::targets

@@ -60,6 +60,7 @@ const TargetType kSnapshotOriginTarget{
     .usage = "<origin>",
     .summary = "a device that snapshots are made of: they copy what is about to be overwritten",
     .create = Create,
+    .waits_for = "snapshot",
 };
 
 }  // namespace sectormap::targets

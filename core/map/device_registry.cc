@@ -254,18 +254,30 @@ absl::Status DeviceRegistry::Resume(std::string_view name, SuspendMode mode,
 
 absl::StatusOr<std::shared_ptr<const MappingTable>> DeviceRegistry::Build(DeviceNode& node,
                                                                           std::string_view text,
-                                                                          bool read_only) {
+                                                                          bool read_only,
+                                                                          bool restored) {
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(text));
   TableDevices devices(*this, node);
-  return MappingTable::Build(spec, read_only, types_, devices, *node.device);
+  return MappingTable::Build(spec, read_only, types_, devices, *node.device, restored);
+}
+
+absl::StatusOr<std::shared_ptr<const MappingTable>> DeviceRegistry::BuildRestored(
+    DeviceNode& node, const MappedDevice::UnbuiltTable& unbuilt, TableSlot slot) {
+  for (const std::shared_ptr<MappedDevice>& before : unbuilt.after) {
+    if (!before->unbuilt(TableSlot::kLive).has_value()) continue;
+    const std::string name = before->info().name;
+    return absl::FailedPreconditionError(absl::StrCat(
+        "'", name, "' could not be restored, and would miss what is written here: see `info ", name,
+        "`; resume that one, or remove it, then resume this one"));
+  }
+  return Build(node, unbuilt.text, unbuilt.read_only, slot == TableSlot::kLive);
 }
 
 // Tries again what could not be built at start, and loads it.
 absl::Status DeviceRegistry::BuildUnbuilt(DeviceNode& node, TableSlot slot) {
   std::optional<MappedDevice::UnbuiltTable> unbuilt = node.device->unbuilt(slot);
   if (!unbuilt.has_value()) return absl::OkStatus();
-  absl::StatusOr<std::shared_ptr<const MappingTable>> table =
-      Build(node, unbuilt->text, unbuilt->read_only);
+  absl::StatusOr<std::shared_ptr<const MappingTable>> table = BuildRestored(node, *unbuilt, slot);
   if (!table.ok()) {
     unbuilt->error = std::string(table.status().message());
     node.device->SetUnbuilt(slot, *std::move(unbuilt));
@@ -280,7 +292,7 @@ absl::Status DeviceRegistry::BuildAgainIfShrunk(DeviceNode& node) {
   const std::shared_ptr<const MappingTable> table = node.device->table(TableSlot::kInactive);
   if (table == nullptr || !table->BackingShrank()) return absl::OkStatus();
   absl::StatusOr<std::shared_ptr<const MappingTable>> again =
-      Build(node, table->TableText(), table->read_only());
+      Build(node, table->TableText(), table->read_only(), /*restored=*/false);
   if (again.ok()) {
     node.device->Load(*std::move(again));
     return absl::OkStatus();
@@ -319,7 +331,7 @@ absl::Status DeviceRegistry::ReplaceByErrors(DeviceNode& node) {
     return absl::OkStatus();
   }
   const std::string text = FormatRow(Sector(0), node.device->size(), "error", "");
-  ASSIGN_OR_RETURN(auto table, Build(node, text, node.device->read_only()));
+  ASSIGN_OR_RETURN(auto table, Build(node, text, node.device->read_only(), /*restored=*/false));
   RETURN_IF_ERROR(node.device->Suspend(SuspendMode::kNoFlush));
   node.device->Load(std::move(table));
   return node.device->Resume(SuspendMode::kNoFlush);

@@ -101,8 +101,10 @@ class DeviceRegistry {
 
   // At start: devices as they were. A live table that cannot be built (a file has gone) makes its
   // device answer kUnavailable and Info().error say why; its text is kept and printed by Table().
-  // In any order: devices are built after those that their tables name. Goes on after a device that
-  // cannot be had at all (a bad or doubled name); the first such refusal is the answer.
+  // So does a device that waits for one of these (TargetType::waits_for), until that is resumed,
+  // gets another table or goes. In any order: devices are built after those that their tables name.
+  // Goes on after a device that cannot be had at all (a bad or doubled name); the first such
+  // refusal is the answer.
   absl::Status RestoreAll(std::vector<Saved> all);
   // What RestoreAll needs.
   absl::StatusOr<Saved> Snapshot(std::string_view name) const;
@@ -129,7 +131,9 @@ class DeviceRegistry {
   class TurnHolder;
 
   absl::StatusOr<std::shared_ptr<const MappingTable>> Build(DeviceNode& node, std::string_view text,
-                                                            bool read_only);
+                                                            bool read_only, bool restored);
+  absl::StatusOr<std::shared_ptr<const MappingTable>> BuildRestored(
+      DeviceNode& node, const MappedDevice::UnbuiltTable& unbuilt, TableSlot slot);
   absl::Status BuildUnbuilt(DeviceNode& node, TableSlot slot);
   absl::Status BuildAgainIfShrunk(DeviceNode& node);
   absl::Status DropInactive(DeviceNode& node, SuspendMode mode, const ResumeIntent& intent);

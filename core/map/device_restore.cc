@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // DeviceRegistry's memory: what a device was as text, and all devices from that again.
 #include <deque>
+#include <map>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -12,27 +13,84 @@ namespace {
 
 using Saved = DeviceRegistry::Saved;
 
-// The order in which every device comes after those that its tables name. Any word of a row that is
-// a device's name counts: which words are devices, only a target knows. If words make a loop that
-// way, its members come last, in any order.
-std::vector<size_t> BuildOrder(const std::vector<Saved>& all) {
+// Which devices a device comes after, by their places in the list.
+struct Before {
+  std::unordered_set<size_t> named;    // by its table
+  std::unordered_set<size_t> awaited;  // TargetType::waits_for
+};
+
+// Rows that wait and rows that are waited for: by their type and the device that they lie on.
+class Waits {
+ public:
+  explicit Waits(const TargetRegistry& types) {
+    for (const TargetType* type : types.all()) {
+      if (!type->waits_for.empty()) waiting_types_.push_back(type);
+    }
+  }
+
+  void Add(size_t device, const TableSpec::Line::Words& row) {
+    for (const TargetType* type : waiting_types_) {
+      if (row.type != type->name && row.type != type->waits_for) continue;
+      const std::string_view word = row.args.empty() ? "" : row.args.front();
+      const std::string_view mapped = MappedDeviceName(word);
+      Place place(type->waits_for, mapped.empty() ? word : mapped);
+      if (row.type == type->name) {
+        waiting_.emplace_back(device, std::move(place));
+      } else {
+        awaited_[std::move(place)].insert(device);
+      }
+    }
+  }
+
+  void Tell(std::vector<Before>& before) const {
+    for (const auto& [device, place] : waiting_) {
+      const auto found = awaited_.find(place);
+      if (found == awaited_.end()) continue;
+      before[device].awaited.insert(found->second.begin(), found->second.end());
+      before[device].awaited.erase(device);
+    }
+  }
+
+ private:
+  using Place = std::pair<std::string_view, std::string>;
+
+  std::vector<const TargetType*> waiting_types_;
+  std::vector<std::pair<size_t, Place>> waiting_;
+  std::map<Place, std::unordered_set<size_t>> awaited_;
+};
+
+// Any word of a row that is a device's name counts: which words are devices, only a target knows.
+std::vector<Before> ReadTables(const std::vector<Saved>& all, const TargetRegistry& types) {
   std::unordered_map<std::string_view, size_t> index;
   for (size_t i = 0; i < all.size(); ++i) index[all[i].name] = i;
-  std::vector<std::vector<size_t>> users(all.size());
-  std::vector<size_t> waits_for(all.size());
+  std::vector<Before> before(all.size());
+  Waits waits(types);
   for (size_t i = 0; i < all.size(); ++i) {
     const absl::StatusOr<TableSpec> spec = TableSpec::Parse(all[i].live_table.value_or(""));
     if (!spec.ok()) continue;
-    std::unordered_set<size_t> lower;
     WordSplitter splitter;
     for (const TableSpec::Line& line : spec->lines()) {
-      for (const std::string_view word : line.Split(splitter).args) {
+      const TableSpec::Line::Words row = line.Split(splitter);
+      waits.Add(i, row);
+      for (const std::string_view word : row.args) {
         const auto found = index.find(MappedDeviceName(word));
-        if (found != index.end() && found->second != i) lower.insert(found->second);
+        if (found != index.end() && found->second != i) before[i].named.insert(found->second);
       }
     }
-    waits_for[i] = lower.size();
-    for (const size_t j : lower) users[j].push_back(i);
+  }
+  waits.Tell(before);
+  return before;
+}
+
+// If words make a loop, its members come last, in any order.
+std::vector<size_t> BuildOrder(const std::vector<Before>& all) {
+  std::vector<std::vector<size_t>> users(all.size());
+  std::vector<size_t> waits_for(all.size());
+  for (size_t i = 0; i < all.size(); ++i) {
+    std::unordered_set<size_t> before = all[i].named;
+    before.insert(all[i].awaited.begin(), all[i].awaited.end());
+    waits_for[i] = before.size();
+    for (const size_t j : before) users[j].push_back(i);
   }
   std::vector<size_t> order;
   std::vector<bool> placed(all.size());
@@ -96,15 +154,19 @@ absl::Status DeviceRegistry::RestoreAll(std::vector<Saved> all) {
       first_refusal.Update(status);
       continue;
     }
-    const NodePtr node = *graph_->Find(saved.name);
-    graph_->SetDeferredRemove(*node, saved.deferred_remove);
-    // Every size is known before the first table is built on it.
-    if (saved.live_table.has_value()) {
-      node->device->SetUnbuilt(TableSlot::kLive, Unbuilt(*saved.live_table, saved.live_read_only));
-    }
+    graph_->SetDeferredRemove(**graph_->Find(saved.name), saved.deferred_remove);
     restored.push_back(std::move(saved));
   }
-  std::vector<size_t> to_build = BuildOrder(restored);
+  const std::vector<Before> before_each = ReadTables(restored, types_);
+  // Every size is known before the first table is built on it.
+  for (size_t i = 0; i < restored.size(); ++i) {
+    const Saved& saved = restored[i];
+    if (!saved.live_table.has_value()) continue;
+    MappedDevice::UnbuiltTable table = Unbuilt(*saved.live_table, saved.live_read_only);
+    for (const size_t j : before_each[i].awaited) table.after.push_back(Find(restored[j].name));
+    Find(saved.name)->SetUnbuilt(TableSlot::kLive, std::move(table));
+  }
+  std::vector<size_t> to_build = BuildOrder(before_each);
   // A round more as long as one helps: see BuildOrder.
   for (size_t before = to_build.size() + 1; to_build.size() < before && !to_build.empty();) {
     before = to_build.size();

@@ -116,6 +116,7 @@ class MappedDevice final : public BlockDevice, public TargetHost {
     SectorCount size;
     size_t rows = 0;
     std::string error;
+    std::vector<std::shared_ptr<MappedDevice>> after;  // not built before these are
   };
   void SetUnbuilt(TableSlot slot, UnbuiltTable table);
   std::optional<UnbuiltTable> unbuilt(TableSlot slot) const;

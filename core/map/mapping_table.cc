@@ -30,12 +30,12 @@ std::string KnownTypes(const TargetRegistry& types) {
 absl::StatusOr<MappingTable::Row> BuildRow(const TableSpec::Line& line,
                                            const TableSpec::Line::Words& words, bool read_only,
                                            const TargetRegistry& types, DeviceResolver& devices,
-                                           TargetHost& host) {
+                                           TargetHost& host, bool restored) {
   const TargetType* type = types.Find(words.type);
   if (type == nullptr) {
     return TableError(line.number, words.type, "unknown target type", KnownTypes(types));
   }
-  TargetArgs args(words.args, line.length, read_only, devices, host);
+  TargetArgs args(words.args, line.length, read_only, devices, host, restored);
   absl::StatusOr<std::unique_ptr<Target>> target = type->create(args);
   if (!target.ok()) {
     const std::string usage = absl::StrCat("usage: <start> <length> ", Absl(type->name),
@@ -72,11 +72,9 @@ struct MappingTable::Seen {
   std::vector<BlockDevice*> flush_themselves;
 };
 
-absl::StatusOr<std::shared_ptr<const MappingTable>> MappingTable::Build(const TableSpec& spec,
-                                                                        bool read_only,
-                                                                        const TargetRegistry& types,
-                                                                        DeviceResolver& devices,
-                                                                        TargetHost& host) {
+absl::StatusOr<std::shared_ptr<const MappingTable>> MappingTable::Build(
+    const TableSpec& spec, bool read_only, const TargetRegistry& types, DeviceResolver& devices,
+    TargetHost& host, bool restored) {
   if (spec.empty()) {
     return TableError(0, "", "no targets specified", "a table needs at least one row");
   }
@@ -89,8 +87,8 @@ absl::StatusOr<std::shared_ptr<const MappingTable>> MappingTable::Build(const Ta
   Seen seen;
   WordSplitter splitter;
   for (const TableSpec::Line& line : spec.lines()) {
-    ASSIGN_OR_RETURN(Row built,
-                     BuildRow(line, line.Split(splitter), read_only, types, devices, host));
+    ASSIGN_OR_RETURN(
+        Row built, BuildRow(line, line.Split(splitter), read_only, types, devices, host, restored));
     ends.push_back(built.end().value());
     table->Add(std::move(built), seen);
   }

@@ -35,12 +35,11 @@ class MappingTable {
 
   // Opens every device and validates everything. Fails with `line N: <type>: <reason>` and what to
   // do about it (a TableError); the code is InvalidArgument, NotFound (a device) or
-  // PermissionDenied. `host` outlives the table. Control threads only.
-  static absl::StatusOr<std::shared_ptr<const MappingTable>> Build(const TableSpec& spec,
-                                                                   bool read_only,
-                                                                   const TargetRegistry& types,
-                                                                   DeviceResolver& devices,
-                                                                   TargetHost& host);
+  // PermissionDenied. `host` outlives the table. `restored`: TargetArgs::restored(). Control
+  // threads only.
+  static absl::StatusOr<std::shared_ptr<const MappingTable>> Build(
+      const TableSpec& spec, bool read_only, const TargetRegistry& types, DeviceResolver& devices,
+      TargetHost& host, bool restored = false);
 
   // REQUIRES: sector < size(). Any thread.
   const Row& Find(Sector sector) const {

@@ -103,6 +103,10 @@ struct TargetType {
   std::string_view summary;  // one sentence
   // Reads and checks everything: words, devices, sizes. The refusal is the kernel's text.
   absl::StatusOr<std::unique_ptr<Target>> (*create)(TargetArgs& args);
+  // At start a device with such a row goes live after every device with a row of this type whose
+  // first word names the same device, and not before all of them do: an origin that was written
+  // before its snapshots are there would take from them what they have not copied. Empty: none.
+  std::string_view waits_for{};
 };
 
 }  // namespace sectormap

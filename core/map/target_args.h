@@ -19,12 +19,20 @@ class TargetArgs {
   // `length` is the row's; `read_only` the table's. Borrows `words`, what they view, `devices` and
   // `host`.
   TargetArgs(std::span<const std::string_view> words, SectorCount length, bool read_only,
-             DeviceResolver& devices, TargetHost& host)
-      : words_(words), length_(length), read_only_(read_only), devices_(devices), host_(host) {}
+             DeviceResolver& devices, TargetHost& host, bool restored = false)
+      : words_(words),
+        length_(length),
+        read_only_(read_only),
+        devices_(devices),
+        host_(host),
+        restored_(restored) {}
 
   size_t left() const { return words_.size(); }
   SectorCount length() const { return length_; }
   bool read_only() const { return read_only_; }
+  // True: the table was live before the daemon was started. What such a row had in memory only is
+  // lost.
+  bool restored() const { return restored_; }
   // The mapped device; outlives the target.
   TargetHost& host() const { return host_; }
 
@@ -45,6 +53,7 @@ class TargetArgs {
   const bool read_only_;
   DeviceResolver& devices_;
   TargetHost& host_;
+  const bool restored_;
 };
 
 // Refuses a row that reaches past the end of its device, in the kernel's words (dm_table.c,

@@ -41,7 +41,8 @@ absl::StatusOr<std::shared_ptr<Snapshot>> Read(const StoreArgs& args, ReactorPoo
   if (args.kind == StoreKind::kTransient) {
     return std::make_shared<Snapshot>(cow,
                                       std::make_unique<TransientStore>(cow, args.chunk_sectors),
-                                      ExceptionTable(), args.origin.device->size(), true);
+                                      ExceptionTable(), args.origin.device->size(),
+                                      /*valid=*/!args.restored);
   }
   absl::StatusOr<PersistentStore::Opened> opened = reactors.RunOn(0, [&args, &cow] {
     return PersistentStore::Open(cow, args.origin.device->limits(), args.origin.device->size(),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // DeviceRegistry's Snapshot and RestoreAll.
 #include <algorithm>
+#include <thread>
 
 #include "core/map/device_registry.h"
 #include "tests/core/map/map_fixture.h"
@@ -95,6 +96,91 @@ TEST_F(DeviceRestoreTest, ATableThatCannotBeBuiltLeavesABrokenDeviceThatResumeRe
   EXPECT_EQ(InfoOf("x").error, "");
   EXPECT_EQ(Fill(*top, 0, 1, 9), IoStatus::kOk);
   EXPECT_EQ(ByteAt(*b_, 0), 9);
+}
+
+// An origin and a merge write to what their snapshots have not copied yet: by name both come first.
+TEST_F(DeviceRestoreTest, WhatWritesToAnOriginGoesLiveAfterItsSnapshots) {
+  backings_.Add("/dev/c", kDiskSize);
+  for (const char* table :
+       {"0 100 snapshot-origin real\n", "0 100 snapshot-merge real /dev/c P 8\n"}) {
+    SCOPED_TRACE(table);
+    registry_ = nullptr;
+    registry_ = std::make_unique<DeviceRegistry>(*reactors_, types_, backings_);
+    std::vector<DeviceRegistry::Saved> saved(3);
+    saved[0].name = "first";
+    saved[0].live_table = table;
+    saved[1].name = "real";
+    saved[1].live_table = "0 100 linear /dev/a 0\n";
+    saved[2].name = "snapshot";
+    saved[2].live_table = "0 100 snapshot /dev/mapper/real /dev/b P 8\n";
+    b_->Forget();
+    b_->Hold();
+    std::thread start([&] { EXPECT_TRUE(registry().RestoreAll(saved).ok()); });
+    while (b_->CountOf(IoOp::kRead) == 0) std::this_thread::yield();
+    EXPECT_EQ(registry().Find("first")->table(TableSlot::kLive), nullptr);
+    b_->Release();
+    start.join();
+    for (const DeviceInfo& info : registry().List()) EXPECT_EQ(info.error, "") << info.name;
+  }
+}
+
+class MissingStoreTest : public DeviceRestoreTest {
+ protected:
+  // An origin with a snapshot, whose store is not there when all is started again.
+  void SetUp() override {
+    DeviceRestoreTest::SetUp();
+    Make("real", "0 100 linear /dev/a 0");
+    ASSERT_EQ(Fill(*registry().Find("real"), 0, 100, 1), IoStatus::kOk);
+    Make("snapshot", "0 100 snapshot real /dev/b P 8");
+    Make("origin", "0 100 snapshot-origin real");
+    const std::vector saved = {SavedOf("origin"), SavedOf("real"), SavedOf("snapshot")};
+    backings_.Remove("/dev/b");
+    ASSERT_TRUE(Restart(saved).ok());
+    EXPECT_THAT(InfoOf("snapshot").error, HasSubstr("/dev/b"));
+    EXPECT_EQ(Write(), IoStatus::kUnavailable);
+  }
+  IoStatus Write() { return Fill(*registry().Find("origin"), 0, 1, 2); }
+};
+
+TEST_F(MissingStoreTest, TheOriginWaitsForItsSnapshot) {
+  EXPECT_THAT(InfoOf("origin").error, HasSubstr("'snapshot' could not be restored"));
+  const absl::Status refused = registry().Resume("origin");
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_EQ(Write(), IoStatus::kUnavailable);
+
+  auto again = backings_.Add("/dev/b", kDiskSize);
+  std::ranges::copy(b_->bytes(), again->bytes().begin());
+  ASSERT_EQ(registry().Resume("snapshot"), absl::OkStatus());
+  ASSERT_EQ(registry().Resume("origin"), absl::OkStatus());
+  EXPECT_EQ(Write(), IoStatus::kOk);
+  EXPECT_EQ(ByteAt(*registry().Find("snapshot"), 0), 1);
+}
+
+TEST_F(MissingStoreTest, TheOriginGoesOnWithoutASnapshotThatHasBeenRemoved) {
+  ASSERT_TRUE(registry().Remove("snapshot", {}).ok());
+  ASSERT_EQ(registry().Resume("origin"), absl::OkStatus());
+  EXPECT_EQ(Write(), IoStatus::kOk);
+}
+
+TEST_F(MissingStoreTest, TheOriginGoesOnWhenTheSnapshotHasAnotherTable) {
+  ASSERT_EQ(Load("snapshot", "0 100 error"), absl::OkStatus());
+  EXPECT_FALSE(registry().Resume("origin").ok());
+  ASSERT_EQ(registry().Resume("snapshot"), absl::OkStatus());
+  ASSERT_EQ(registry().Resume("origin"), absl::OkStatus());
+  EXPECT_EQ(Write(), IoStatus::kOk);
+}
+
+TEST_F(DeviceRestoreTest, ATransientSnapshotIsInvalidAfterTheStart) {
+  Make("real", "0 100 linear /dev/a 0");
+  Make("snapshot", "0 100 snapshot real /dev/b N 8");
+  EXPECT_EQ(*registry().Status("snapshot", TableSlot::kLive), "0 100 snapshot 0/16384 0\n");
+  ASSERT_TRUE(Restart({SavedOf("real"), SavedOf("snapshot")}).ok());
+  EXPECT_EQ(*registry().Status("snapshot", TableSlot::kLive), "0 100 snapshot Invalid\n");
+  EXPECT_EQ(ByteAt(*registry().Find("snapshot"), 0), -1);
+  // A new one is new.
+  ASSERT_TRUE(registry().Remove("snapshot", {}).ok());
+  Make("snapshot", "0 100 snapshot real /dev/b N 8");
+  EXPECT_EQ(*registry().Status("snapshot", TableSlot::kLive), "0 100 snapshot 0/16384 0\n");
 }
 
 TEST_F(DeviceRestoreTest, ABrokenDeviceTakesANewTable) {

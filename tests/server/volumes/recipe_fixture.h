@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -111,7 +112,9 @@ class RecipeTest : public ::testing::Test {
     moves_ = &service_->moves();
     mirrors_ = &service_->mirrors();
     EXPECT_TRUE(service_->RestoreDevices(*contents).ok());
-    for (const DeviceInfo& info : registry_->List()) EXPECT_EQ(info.error, "") << info.name;
+    for (const DeviceInfo& info : registry_->List()) {
+      if (!may_be_unbuilt_.contains(info.name)) EXPECT_EQ(info.error, "") << info.name;
+    }
     service_->ResumeOperations(*contents);
   }
 
@@ -245,6 +248,7 @@ class RecipeTest : public ::testing::Test {
   TestDirectory scratch_{"/tmp"};
   TargetRegistry types_;
   uint64_t chunk_ = kChunk;
+  std::set<std::string> may_be_unbuilt_;  // at a start
   std::unique_ptr<ReactorPool> reactors_;
   std::unique_ptr<StepStore> store_;
   std::unique_ptr<BackingOpener> backings_;

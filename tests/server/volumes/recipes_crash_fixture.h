@@ -130,12 +130,12 @@ class RecipesCrashTest : public testing::Test {
         .Create({.entries = entries, .chunk_sectors = chunk_, .never_grow = true})
         .status();
   }
-  // s1, the oldest, to s3 of vol, with writes to vol and to them in between.
-  void MakeChain() {
-    MakeVolume("vol");
+  // s1, the oldest, to s3 of a volume, with writes to it and to them in between.
+  void MakeChain(const std::string& volume = "vol") {
+    MakeVolume(volume);
     for (const char* name : {"s1", "s2", "s3"}) {
-      ASSERT_EQ(TakeSnapshots({{.name = name, .device = "vol"}}), absl::OkStatus());
-      Scribble("vol", 3);
+      ASSERT_EQ(TakeSnapshots({{.name = name, .device = volume}}), absl::OkStatus());
+      Scribble(volume, 3);
       Scribble(name, 5);
     }
   }
