@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -84,6 +85,9 @@ void Reactor::Run() {
   // liburing 2.3 declares io_uring_enable_rings() and does not export it.
   CHECK(syscall(SYS_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0) ==
         0);
+  // Refused by kernels before 5.15, which have a few for each core.
+  std::array<unsigned, 2> workers = {kRingWorkers, 0};
+  static_cast<void>(io_uring_register_iowq_max_workers(&ring_, workers.data()));
   ArmWakeup();
   MonotonicTime turn_start = clock_.Now();
   while (!stopped_) {

@@ -37,6 +37,11 @@ inline constexpr int kMaxReactors = 64;
 // not the operations in flight.
 inline constexpr unsigned kRingEntries = 1024;
 
+// Kernel threads (io-wq) for the ring's calls that wait, as fsync(2). The kernel makes one more
+// only when all it has are waiting: so many bound what devices that hang can take, FileDevice's few
+// each, before others find none.
+inline constexpr unsigned kRingWorkers = 256;
+
 class Reactor {
  public:
   // `index` is this reactor's place in the pool, 0 <= index < kMaxReactors. `clock` outlives it.

@@ -124,6 +124,7 @@ FileDevice::FileDevice(int fd, std::string name, bool read_only, Mode mode,
       mode_(mode),
       block_device_(medium.block_device),
       in_memory_(medium.in_memory),
+      knows_nowait_(medium.knows_nowait),
       block_bytes_(mode == Mode::kDirect ? direct_block_bytes : kSectorBytes),
       memory_align_bytes_(mode == Mode::kDirect ? std::max(medium.direct_memory_bytes, 1u) : 1),
       limits_(WithBlock(medium.limits, mode == Mode::kDirect, direct_block_bytes)),
@@ -169,7 +170,7 @@ BlockLimits FileDevice::limits() const {
 }
 
 Task<IoStatus> FileDevice::Submit(IoRequest request) {
-  if (request.op == IoOp::kFlush) return Counted(request, Flush());
+  if (request.op == IoOp::kFlush) return Counted(request, SyncAll());
   CHECK(RangeFits(request.first, request.count, size()));
   if (request.op == IoOp::kRead) return Read(request);
   if (read_only()) return Finish(request, IoStatus::kReadOnly);
@@ -197,6 +198,7 @@ bool FileDevice::IsAligned(const void* bytes, uint64_t offset, uint64_t length) 
 ssize_t FileDevice::ReadNow(std::span<std::byte> bytes, uint64_t offset) const {
   const auto place = static_cast<off_t>(offset);
   if (in_memory_) return pread(fd_, bytes.data(), bytes.size(), place);
+  if (!knows_nowait_) return 0;
   const iovec piece{bytes.data(), bytes.size()};
   return preadv2(fd_, &piece, 1, place, RWF_NOWAIT);
 }
@@ -235,27 +237,52 @@ Task<IoStatus> FileDevice::Write(const IoRequest& request) {
   const std::byte* bytes = request.data.data();
   const uint64_t offset = ByteOffset(request.first).value();
   const uint64_t length = request.data.size();
-  const int flags = request.force_unit_access ? RWF_DSYNC : 0;
   if (mode_ == Mode::kDirect) {
+    const int flags = request.force_unit_access ? RWF_DSYNC : 0;
     return Counted(request, IsAligned(bytes, offset, length)
                                 ? WriteBlocks(bytes, offset, length, flags)
                                 : WriteBounced(bytes, offset, length, flags));
   }
-  uint64_t skip = 0;
-  // Synchronous writes wait for the medium: not here.
-  if (flags == 0) {
-    const ssize_t done = WriteNow(request.data, offset);
-    if (done == static_cast<ssize_t>(length)) return Finish(request, IoStatus::kOk);
-    if (done > 0) skip = static_cast<uint64_t>(done);
-  }
-  return Counted(request, WriteFully(bytes + skip, offset + skip, length - skip, flags));
+  const ssize_t done = WriteNow(request.data, offset);
+  const uint64_t written = done > 0 ? static_cast<uint64_t>(done) : 0;
+  if (written == length && !request.force_unit_access) return Finish(request, IoStatus::kOk);
+  return Counted(request, WriteRest(request, written));
+}
+
+// Writing and then waiting for the medium, not both in one call (RWF_DSYNC): that would not say
+// which of them has failed.
+Task<IoStatus> FileDevice::WriteRest(IoRequest request, uint64_t written) {
+  const uint64_t offset = ByteOffset(request.first).value();
+  const uint64_t length = request.data.size();
+  IoStatus status =
+      co_await WriteFully(request.data.data() + written, offset + written, length - written, 0);
+  if (status == IoStatus::kOk && request.force_unit_access) status = co_await Sync(offset, length);
+  co_return status;
+}
+
+Task<int> FileDevice::CallByWorker(absl::FunctionRef<void(io_uring_sqe*)> prepare) {
+  Workers& workers = workers_.Mine();
+  while (workers.busy == kWorkersMax) co_await workers.place.Wait();
+  ++workers.busy;
+  const int done = co_await Reactor::Current().Submit([&prepare](io_uring_sqe* sqe) {
+    prepare(sqe);
+    sqe->flags |= IOSQE_ASYNC;
+  });
+  --workers.busy;
+  workers.place.WakeOne();
+  co_return done;
 }
 
 Task<IoStatus> FileDevice::ReadFully(std::byte* bytes, uint64_t offset, uint64_t length) {
   while (length > 0) {
     const auto part = static_cast<unsigned>(std::min(length, kRingBytesMax));
-    const int done = co_await Reactor::Current().Submit(
-        [&](io_uring_sqe* sqe) { io_uring_prep_read(sqe, fd_, bytes, part, offset); });
+    const auto read = [&](io_uring_sqe* sqe) { io_uring_prep_read(sqe, fd_, bytes, part, offset); };
+    int done = 0;
+    if (knows_nowait_) {
+      done = co_await Reactor::Current().Submit(read);
+    } else {
+      done = co_await CallByWorker(read);
+    }
     if (done == -EINTR || done == -EAGAIN) continue;
     if (done < 0) co_return FromErrno(-done);
     if (done == 0) co_return IoStatus::kIoError;  // the file ends before size()
@@ -270,10 +297,16 @@ Task<IoStatus> FileDevice::WriteFully(const std::byte* bytes, uint64_t offset, u
                                       int flags) {
   while (length > 0) {
     const auto part = static_cast<unsigned>(std::min(length, kRingBytesMax));
-    const int done = co_await Reactor::Current().Submit([&](io_uring_sqe* sqe) {
+    const auto write = [&](io_uring_sqe* sqe) {
       io_uring_prep_write(sqe, fd_, bytes, part, offset);
       sqe->rw_flags = flags;
-    });
+    };
+    int done = 0;
+    if (knows_nowait_) {
+      done = co_await Reactor::Current().Submit(write);
+    } else {
+      done = co_await CallByWorker(write);
+    }
     if (done == -EINTR || done == -EAGAIN) continue;
     if (done < 0) co_return FromErrno(-done);
     if (done == 0) co_return IoStatus::kIoError;  // no progress would be no end
@@ -348,18 +381,26 @@ Task<IoStatus> FileDevice::WriteBounced(const std::byte* bytes, uint64_t offset,
 
 // --- Flush, discard, zeroes ---
 
-Task<IoStatus> FileDevice::Flush() {
+// The kernel tells once of data in the page cache that did not reach the medium, whoever asks, and
+// takes it for clean from then on (fsync(2), lib/errseq.c). All others who wrote are to hear it
+// too.
+Task<IoStatus> FileDevice::Sync(uint64_t offset, uint64_t length) {
   for (;;) {
-    const int done = co_await Reactor::Current().Submit(
-        [this](io_uring_sqe* sqe) { io_uring_prep_fsync(sqe, fd_, IORING_FSYNC_DATASYNC); });
+    const int done = co_await CallByWorker([&](io_uring_sqe* sqe) {
+      io_uring_prep_fsync(sqe, fd_, IORING_FSYNC_DATASYNC);
+      sqe->off = offset;
+      sqe->len = static_cast<uint32_t>(length);
+    });
     if (done == -EINTR || done == -EAGAIN) continue;
-    co_return done < 0 ? FromErrno(-done) : IoStatus::kOk;
+    if (done < 0 && mode_ == Mode::kDirect) co_return FromErrno(-done);
+    if (done < 0) lost_.store(FromErrno(-done));
+    co_return lost_.load();
   }
 }
 
 Task<IoStatus> FileDevice::Allocate(int mode, uint64_t offset, uint64_t length) {
   for (;;) {
-    const int done = co_await Reactor::Current().Submit([&](io_uring_sqe* sqe) {
+    const int done = co_await CallByWorker([&](io_uring_sqe* sqe) {
       io_uring_prep_fallocate(sqe, fd_, mode, static_cast<off_t>(offset),
                               static_cast<off_t>(length));
     });
@@ -383,7 +424,7 @@ Task<IoStatus> FileDevice::Clear(IoRequest request) {
     if (status != IoStatus::kOk) co_return status;
   }
   status = co_await WriteZeroBytes(inner_end, end - inner_end);
-  if (status == IoStatus::kOk && request.force_unit_access) status = co_await Flush();
+  if (status == IoStatus::kOk && request.force_unit_access) status = co_await SyncAll();
   co_return status;
 }
 

@@ -6,6 +6,9 @@
 // cannot take as they are (a part of a block, an odd address in memory) go over a bounce buffer;
 // writing a part of a block reads it first, apart from all other writes to it.
 //
+// If the page cache could not write to the medium what it had taken, every flush and every write
+// with force_unit_access fails from then on, whoever asks.
+//
 // A file that is shorter than size() (truncated by somebody else) answers kIoError there, never
 // made-up zeroes.
 #pragma once
@@ -20,8 +23,11 @@
 #include <span>
 #include <string>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/async/per_reactor.h"
+#include "core/async/wait_queue.h"
 #include "core/block/counted_device.h"
 #include "core/block/medium.h"
 #include "core/block/range_lock.h"
@@ -81,13 +87,16 @@ class FileDevice final : public CountedDevice {
   Task<IoStatus> Read(const IoRequest& request);
   Task<IoStatus> Write(const IoRequest& request);
   Task<IoStatus> Counted(IoRequest request, Task<IoStatus> work);
-  Task<IoStatus> Flush();
+  Task<IoStatus> WriteRest(IoRequest request, uint64_t written);
+  // What was written to the range is on the medium; a `length` of 0: to the end.
+  Task<IoStatus> Sync(uint64_t offset, uint64_t length);
+  Task<IoStatus> SyncAll() { return Sync(0, 0); }
   // Zeroes that need no bytes: kDiscard and kWriteZeroes.
   Task<IoStatus> Clear(IoRequest request);
   Task<IoStatus> ClearBlocks(bool keep_space, uint64_t offset, uint64_t length);
   Task<IoStatus> WriteZeroBytes(uint64_t offset, uint64_t length);
 
-  // What moves without waiting: a count, or -1 and errno.
+  // What moves without waiting: a count, or less than 1.
   ssize_t ReadNow(std::span<std::byte> bytes, uint64_t offset) const;
   ssize_t WriteNow(std::span<const std::byte> bytes, uint64_t offset);
 
@@ -101,13 +110,26 @@ class FileDevice final : public CountedDevice {
   Task<IoStatus> WriteBounced(const std::byte* bytes, uint64_t offset, uint64_t length, int flags);
   Task<IoStatus> Allocate(int mode, uint64_t offset, uint64_t length);
 
+  // For what the ring gives to a kernel thread of its own, which it keeps while the medium does not
+  // answer: waits until the device has a place for one.
+  Task<int> CallByWorker(absl::FunctionRef<void(io_uring_sqe*)> prepare);
+
   Extent SeekExtent(Sector first) const;
+
+  // Of this device on one reactor, of kRingWorkers: enough to keep a medium busy, and one that
+  // hangs leaves the others theirs.
+  static constexpr int kWorkersMax = 8;
+  struct Workers {
+    int busy = 0;
+    WaitQueue place;
+  };
 
   const int fd_;
   const std::string name_;
   const Mode mode_;
   const bool block_device_;
   const bool in_memory_;
+  const bool knows_nowait_;
   const uint32_t block_bytes_;         // what offsets and lengths must be multiples of
   const uint32_t memory_align_bytes_;  // what addresses in memory must be multiples of
   const BlockLimits limits_;
@@ -117,6 +139,9 @@ class FileDevice final : public CountedDevice {
   // Learnt from the first refusal, which says so for this file system or device.
   std::atomic<bool> can_zero_range_{true};
   std::atomic<bool> can_write_now_{true};
+  // Page cache only: data was lost, and every flush says so until the file is opened anew.
+  std::atomic<IoStatus> lost_{IoStatus::kOk};
+  PerReactor<Workers> workers_;
   RangeLock partial_writes_;  // in bytes; used only if a block is larger than a sector
 };
 

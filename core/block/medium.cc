@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <sys/vfs.h>
 
 #include <algorithm>
@@ -55,6 +56,12 @@ void ProbeDirect(int fd, Medium& medium) {
   static_cast<void>(fcntl(fd, F_SETFL, flags));
   medium.direct_block_bytes = kSafeDirectBytes;
   medium.direct_memory_bytes = kSafeDirectBytes;
+}
+
+bool KnowsNowait(int fd) {
+  char byte = 0;
+  const iovec piece{&byte, 1};
+  return preadv2(fd, &piece, 1, 0, RWF_NOWAIT) >= 0 || errno != EOPNOTSUPP;
 }
 
 // Punching beyond the end of a file changes nothing in it, and fails as it would inside.
@@ -127,6 +134,7 @@ absl::StatusOr<Medium> ProbeMedium(int fd, bool writable, const std::string& nam
   RETURN_IF_ERROR(S_ISBLK(file.st_mode) ? ProbeBlockDevice(fd, writable, file, medium, name)
                                         : ProbeFile(fd, writable, file, medium));
   ProbeDirect(fd, medium);
+  medium.knows_nowait = medium.in_memory || KnowsNowait(fd);
   return medium;
 }
 

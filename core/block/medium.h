@@ -15,6 +15,9 @@ struct Medium {
   bool block_device = false;
   // Its bytes are RAM (tmpfs): a plain system call never waits for a disk.
   bool in_memory = false;
+  // Calls can be asked not to wait (RWF_NOWAIT). Where not (FUSE, NFS), any may, even if the ring
+  // makes it.
+  bool knows_nowait = false;
   SectorCount size;  // whole sectors; a part of one at the end of a file is not used
   // What O_DIRECT needs of offsets and lengths, and of addresses in memory. 0: no O_DIRECT.
   uint32_t direct_block_bytes = 0;

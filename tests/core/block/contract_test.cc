@@ -1,14 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The BlockDevice contract over every backing device of this machine.
-#include <fcntl.h>
-#include <linux/loop.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
-
-#include "absl/strings/str_cat.h"
 #include "core/block/file_device.h"
 #include "core/block/memory_device.h"
 #include "tests/core/block/block_device_contract.h"
+#include "tests/support/loop_device.h"
 #include "tests/support/test_directory.h"
 
 namespace sectormap {
@@ -53,57 +48,21 @@ ContractDevice OnFile(const std::string& name, const std::filesystem::path& pare
           }};
 }
 
-// A block device with blocks of 4096 bytes, over a file.
-class LoopDevice {
- public:
-  LoopDevice() {
-    file_ = open(directory_.MakeFile("disk", Bytes(kSize).value()).c_str(), O_RDWR | O_CLOEXEC);
-    const int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-    // Somebody else may take the free one first.
-    for (int tries = 0; control >= 0 && tries < 8 && device_ < 0; ++tries) {
-      const int number = ioctl(control, LOOP_CTL_GET_FREE);
-      if (number < 0) break;
-      path_ = absl::StrCat("/dev/loop", number);
-      const int fd = open(path_.c_str(), O_RDWR | O_CLOEXEC);
-      if (fd < 0) break;
-      loop_config config{};
-      config.fd = static_cast<uint32_t>(file_);
-      config.block_size = 4096;
-      config.info.lo_flags = LO_FLAGS_AUTOCLEAR;
-      if (ioctl(fd, LOOP_CONFIGURE, &config) == 0) {
-        device_ = fd;
-      } else {
-        close(fd);
-      }
-    }
-    if (control >= 0) close(control);
-  }
-  LoopDevice(const LoopDevice&) = delete;
-  LoopDevice& operator=(const LoopDevice&) = delete;
-  ~LoopDevice() {
-    if (device_ >= 0) close(device_);
-    if (file_ >= 0) close(file_);
-  }
-  bool is_there() const { return device_ >= 0; }
-  const std::string& path() const { return path_; }
-
- private:
-  TestDirectory directory_;
-  int file_ = -1;
-  int device_ = -1;
-  std::string path_;
+struct LoopOnDisk {
+  TestDirectory directory;
+  LoopDevice device{directory.MakeFile("disk", Bytes(kSize).value()), 4096};
 };
 
 void SkipWithoutLoop() { GTEST_SKIP() << "no loop device: not root, or none in this container"; }
 
 ContractDevice OnLoop(const std::string& name, FileDevice::Mode mode) {
   return {name, [mode](ReactorPool&) -> std::shared_ptr<BlockDevice> {
-            auto loop = std::make_shared<LoopDevice>();
-            if (!loop->is_there()) {
+            auto loop = std::make_shared<LoopOnDisk>();
+            if (!loop->device.is_there()) {
               SkipWithoutLoop();
               return nullptr;
             }
-            return OpenOn(loop, loop->path(), {.mode = mode});
+            return OpenOn(loop, loop->device.path(), {.mode = mode});
           }};
 }
 

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -225,43 +224,6 @@ TEST_F(FileDeviceTest, RefusesWhatIsNotADiskAndSaysWhy) {
               HasSubstr("neither a regular file nor a block device"));
   EXPECT_THAT(std::string(OpenStatus("/dev/null").message()),
               HasSubstr("neither a regular file nor a block device"));
-}
-
-// A file system of 1 MiB, for root only.
-class SmallFileSystem {
- public:
-  explicit SmallFileSystem(const std::string& place) : place_(place) {
-    std::filesystem::create_directory(place_);
-    mounted_ = mount("tmpfs", place_.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "size=1m") == 0;
-  }
-  SmallFileSystem(const SmallFileSystem&) = delete;
-  SmallFileSystem& operator=(const SmallFileSystem&) = delete;
-  ~SmallFileSystem() {
-    if (mounted_) umount2(place_.c_str(), MNT_DETACH);
-  }
-  bool is_mounted() const { return mounted_; }
-
- private:
-  const std::string place_;
-  bool mounted_ = false;
-};
-
-TEST_F(FileDeviceTest, AFullFileSystemIsNoSpaceAndReadsStillWork) {
-  const SmallFileSystem full(directory_ / "full");
-  if (!full.is_mounted()) GTEST_SKIP() << "mounting needs root";
-  const std::string path = directory_ / "full/disk";
-  close(open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
-  std::filesystem::resize_file(path, 8 * kMiB);
-  auto device = Open(path);
-  std::vector<std::byte> bytes(2 * kMiB, std::byte{5});
-  EXPECT_EQ(Do(*device, IoRequest::Write(Sector(0), bytes)), IoStatus::kNoSpace);
-  std::vector<std::byte> found(4096);
-  EXPECT_EQ(Do(*device, IoRequest::Read(Sector(0), found)), IoStatus::kOk);
-  EXPECT_EQ(found[0], std::byte{5});
-  // Room again.
-  EXPECT_EQ(Do(*device, IoRequest::Discard(Sector(0), SectorCount(4096))), IoStatus::kOk);
-  EXPECT_EQ(Do(*device, IoRequest::Write(Sector(9000), std::span(bytes).first(4096))),
-            IoStatus::kOk);
 }
 
 }  // namespace
