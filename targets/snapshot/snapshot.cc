@@ -62,15 +62,18 @@ absl::Status Snapshot::TakeOver(const Owner& owner) {
     return absl::FailedPreconditionError("A snapshot is already merging.");
   }
   if (old.merging && (!owner.merging || old.group != owner.group)) old.group->StopMerging(this);
-  // With the same origin and device nothing stops: writes to the origin are held back all the time.
-  const bool goes_on = old.target != nullptr && old.group == owner.group &&
-                       old.host == owner.host && old.merging == owner.merging;
+  // With the same origin nothing stops, also if the store goes to another device: writes to the
+  // origin are held back all the time.
+  const bool goes_on =
+      old.target != nullptr && old.group == owner.group && old.merging == owner.merging;
   if (!goes_on && old.target != nullptr) old.group->Remove(this, old.host->reactors());
   {
     absl::MutexLock lock(&mutex_);
     if (!goes_on) mutex_.Await(absl::Condition(this, &Snapshot::IsQuiet));
     owner_ = owner;
     owner_suspended_ = true;
+    // A merge asks for no room.
+    if (owner.merging) overflowed_ = false;
   }
   if (!goes_on && !owner.merging) owner.group->Add(this, owner.host->reactors());
   return absl::OkStatus();

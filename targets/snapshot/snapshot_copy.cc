@@ -264,15 +264,16 @@ void Snapshot::Untrack(size_t slot) {
 void Snapshot::Run(After& after) {
   after.wake.WakeAll();
   if (after.event || after.readers != 0) {
-    TargetHost* host = nullptr;
+    ReactorPool* reactors = nullptr;
     {
       absl::MutexLock lock(&mutex_);
-      host = owner_.host;
+      reactors = &owner_.host->reactors();
+      // Under the lock: another device may take over at any moment, and this one go away.
+      if (after.event) owner_.host->RaiseEvent();
     }
-    if (host != nullptr && after.event) host->RaiseEvent();
     for (uint64_t left = after.readers; left != 0; left &= left - 1) {
       const int reactor = std::countr_zero(left);
-      host->reactors()[reactor].Post([this, reactor] { TurnEnded(reactor); });
+      (*reactors)[reactor].Post([this, reactor] { TurnEnded(reactor); });
     }
   }
   for (Pending* pending : after.copies) Detach(RunCopy(*pending));

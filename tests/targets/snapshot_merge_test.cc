@@ -155,6 +155,25 @@ TEST_F(SnapshotMergeTest, ASnapshotThatIsInUseIsHandedOverWhenItIsSuspended) {
   EXPECT_FALSE(host_.registry().Resume("s").ok());
 }
 
+// It has everything but what the last writes to the snapshot were to be.
+TEST_F(SnapshotMergeTest, AnOverflowedSnapshotIsMerged) {
+  host_.AddMemory("/c", 128);
+  host_.Make("s", "0 8192 snapshot /o /c PO 8");
+  for (uint64_t chunk = 0; chunk < 14; ++chunk) {
+    ASSERT_EQ(host_.WritePattern("s", "SNP", chunk * 8, 8), IoStatus::kOk);
+  }
+  ASSERT_EQ(host_.WritePattern("s", "SNP", 800, 8), IoStatus::kIoError);
+  EXPECT_EQ(host_.Status("s"), "snapshot Overflow");
+  view_ = host_.ReadAll("s");
+  host_.Suspend("s");
+  host_.Make("o", "0 8192 snapshot-merge /o /c PO 8");
+  while (host_.Status("o") != "snapshot-merge 16/128 16") {
+    ASSERT_NE(host_.Status("o"), "snapshot-merge Overflow");
+    host_.Settle();
+  }
+  EXPECT_TRUE(host_.ReadAll("o") == view_);
+}
+
 // What was brought back has no copy any more: the next write has to make one.
 TEST_F(SnapshotMergeTest, AMergedSnapshotThatIsASnapshotAgainIsCopiedTo) {
   Diverge(40, 3);

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // snapshot and snapshot-origin: words, status and effects as the kernel's.
+#include <thread>
+
 #include "core/async/gate.h"
+#include "targets/snapshot/origin_group.h"
 #include "targets/snapshot/snapshot_args.h"
 #include "tests/support/crash_disk.h"
 #include "tests/support/faulty_device.h"
@@ -570,6 +573,37 @@ TEST_F(SnapshotTest, AStoreHasOneOwner) {
   EXPECT_EQ(host_.ReadAll("t"), Original(0, kOrigin));
   EXPECT_THAT(std::string(host_.registry().Resume("s").message()),
               HasSubstr("Unable to perform snapshot handover"));
+}
+
+// As a recipe does that puts a layer under a snapshot, or takes one away.
+TEST_F(SnapshotTest, WhenTheStoreGoesToAnotherDeviceTheOriginIsHeldBackAllTheTime) {
+  auto slow = std::make_shared<SlowDevice>(store_);
+  slow->Release();
+  host_.Add("/c", slow);
+  MakePair();
+  slow->Hold();
+  std::vector<std::byte> data = Pattern("NEW", Sector(0), SectorCount(8));
+  SnapshotHost::UnderWay write(host_, "o", IoRequest::Write(Sector(0), data));
+  slow->WaitUntilHeld(1);
+  ASSERT_EQ(host_.registry().Suspend("s", SuspendMode::kNoFlush), absl::OkStatus());
+  absl::Notification taken_over;
+  std::thread other([&] {
+    host_.Make("t", "0 16384 snapshot /o /c P 8");
+    taken_over.Notify();
+  });
+  const std::shared_ptr<OriginGroup> group = OriginGroup::Of(origin_);
+  std::atomic<bool> gap{false};
+  while (!taken_over.HasBeenNotified() && !gap) {
+    host_.reactors().OnEach(
+        [&](Reactor&) { gap = gap || group->NothingToCopy(Sector(800), SectorCount(8)); });
+  }
+  EXPECT_FALSE(gap);
+  slow->Release();
+  other.join();
+  EXPECT_EQ(write.Wait(), IoStatus::kOk);
+  host_.Remove("s");
+  ASSERT_EQ(host_.WritePattern("o", "NEW", 800, 8), IoStatus::kOk);
+  EXPECT_EQ(host_.ReadAll("t"), Original(0, kOrigin));
 }
 
 TEST_F(SnapshotTest, ASuspendedSnapshotIsStillProtected) {
