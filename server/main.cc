@@ -33,7 +33,7 @@
 #include "server/control/change_feed.h"
 #include "server/control/control_server.h"
 #include "server/control/device_mapper_service.h"
-#include "server/control/durable_reservations.h"
+#include "server/control/durable_units.h"
 #include "server/control/export_catalog.h"
 #include "server/control/iscsi_service.h"
 #include "server/control/operations_service.h"
@@ -126,7 +126,7 @@ class Daemon {
   std::unique_ptr<BackingOpener> backings_;
   std::unique_ptr<DeviceRegistry> registry_;
   std::unique_ptr<volumes::VolumeService> volumes_;
-  std::unique_ptr<control::DurableReservations> reservations_;
+  std::unique_ptr<control::DurableUnits> unit_store_;
   std::unique_ptr<control::ExportCatalog> exports_;
   std::unique_ptr<control::ChangeFeed> feed_;
   std::unique_ptr<control::DeviceMapperService> mapper_service_;
@@ -202,9 +202,9 @@ absl::Status Daemon::StartDevices(const state::Contents& contents) {
     if (info.error.empty()) continue;
     spdlog::error("event=restore_device device={} error={}", Quoted(info.name), Quoted(info.error));
   }
-  reservations_ = std::make_unique<control::DurableReservations>(*store_);
+  unit_store_ = std::make_unique<control::DurableUnits>(*store_);
   exports_ = std::make_unique<control::ExportCatalog>(volumes_->catalog(), *store_, directory_,
-                                                      *reactors_, reservations_.get());
+                                                      *reactors_, unit_store_.get());
   for (const absl::Status& refusal : exports_->Restore(contents)) {
     spdlog::error("event=restore_export error={}", Quoted(refusal.message()));
   }

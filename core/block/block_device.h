@@ -27,6 +27,8 @@ struct BlockLimits {
   bool discard_zeroes = false;             // discarded sectors read as zeroes
   bool can_write_zeroes = false;           // without moving the bytes
   bool can_lend = false;                   // Lend() is worth a try
+
+  bool operator==(const BlockLimits&) const = default;
 };
 
 // What two devices side by side can do: the strictest of each (block/blk-settings.c,

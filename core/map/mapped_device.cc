@@ -176,6 +176,17 @@ BlockLimits MappedDevice::limits() const {
   return live != nullptr ? live->limits() : BlockLimits();
 }
 
+bool MappedDevice::has_medium() const {
+  const std::shared_ptr<const MappingTable> live = table(TableSlot::kLive);
+  if (live == nullptr) return false;
+  // A target that flushes itself (a mirror) may do without one of those below.
+  const std::span<BlockDevice* const> members = live->flush_set();
+  return std::all_of(members.begin(), members.end(), [](const BlockDevice* member) {
+    const auto* mapped = dynamic_cast<const MappedDevice*>(member);
+    return mapped == nullptr || mapped->has_medium();
+  });
+}
+
 Task<IoStatus> MappedDevice::Submit(IoRequest request) {
   Shard& shard = ThisShard();
   if (!shard.open) [[unlikely]] {
@@ -297,11 +308,12 @@ void MappedDevice::RemoveObserver(DeviceObserver* observer) {
   std::erase(observers_, observer);
 }
 
-void MappedDevice::TellObservers(bool size_changed, bool read_only_changed) {
+void MappedDevice::TellObservers(bool size_changed, bool read_only_changed, bool limits_changed) {
   absl::MutexLock lock(&observers_mutex_);
   for (DeviceObserver* observer : observers_) {
     if (size_changed) observer->OnSizeChanged();
     if (read_only_changed) observer->OnReadOnlyChanged();
+    if (limits_changed) observer->OnLimitsChanged();
   }
 }
 
@@ -408,7 +420,8 @@ absl::Status MappedDevice::Resume(SuspendMode mode) {
     const bool size_changed = size_.exchange(size, std::memory_order_relaxed) != size;
     const bool read_only_changed =
         read_only_.exchange(read_only, std::memory_order_relaxed) != read_only;
-    TellObservers(size_changed, read_only_changed);
+    const bool limits_changed = old == nullptr || old->limits() != next->limits();
+    TellObservers(size_changed, read_only_changed, limits_changed);
   }
   if (first) return StartFirstTable(*next);
   UseTable(next.get());

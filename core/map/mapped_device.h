@@ -58,6 +58,7 @@ class DeviceObserver {
   virtual ~DeviceObserver() = default;
   virtual void OnSizeChanged() = 0;
   virtual void OnReadOnlyChanged() = 0;
+  virtual void OnLimitsChanged() = 0;
 };
 
 class MappedDevice final : public BlockDevice, public TargetHost {
@@ -80,6 +81,9 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   Task<Extent> ExtentAt(Sector first) override;
 
   bool read_only() const { return read_only_.load(std::memory_order_relaxed); }
+  // True if I/O would reach a medium: a table is live, and every mapped device that it passes I/O
+  // on to has one, too. Any thread.
+  bool has_medium() const;
   const std::string& identity() const { return identity_; }
   const IoCounters& counters() const { return counters_; }
 
@@ -178,7 +182,7 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   absl::Status StartFirstTable(const MappingTable& table)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(verb_mutex_);
   absl::Status SuspendLocked(SuspendMode mode) ABSL_EXCLUSIVE_LOCKS_REQUIRED(verb_mutex_);
-  void TellObservers(bool size_changed, bool read_only_changed);
+  void TellObservers(bool size_changed, bool read_only_changed, bool limits_changed);
 
   const std::string identity_;
   ReactorPool& reactors_;

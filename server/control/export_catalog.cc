@@ -33,12 +33,12 @@ std::string PlaceName(const std::string& iqn, uint64_t lun_number) {
 
 ExportCatalog::ExportCatalog(volumes::VolumeCatalog& volumes, state::StateStore& store,
                              iscsi::TargetDirectory& directory, ReactorPool& reactors,
-                             scsi::ReservationStore* reservations)
+                             scsi::UnitStore* unit_store)
     : volumes_(volumes),
       store_(store),
       directory_(directory),
       reactors_(reactors),
-      reservations_(reservations) {}
+      unit_store_(unit_store) {}
 
 ExportCatalog::~ExportCatalog() {
   absl::MutexLock hold(&mutex_);
@@ -135,7 +135,8 @@ absl::StatusOr<std::shared_ptr<scsi::Lun>> ExportCatalog::LunFor(const std::stri
   if (shared != nullptr) return shared;
 
   scsi::LunOptions options;
-  options.reservation_store = reservations_;
+  options.store = unit_store_;
+  ASSIGN_OR_RETURN(options.block_bytes, BlockBytesOf(*mapped));
   ASSIGN_OR_RETURN(options.reservation_record, store_.Reservation(identity));
   ASSIGN_OR_RETURN(
       std::shared_ptr<scsi::Lun> lun,
@@ -143,6 +144,16 @@ absl::StatusOr<std::shared_ptr<scsi::Lun>> ExportCatalog::LunFor(const std::stri
   std::erase_if(luns_, [](const auto& entry) { return entry.second.expired(); });
   luns_[identity] = lun;
   return lun;
+}
+
+// As kept, or the live table's, which is kept from now on: a unit's blocks stay as they were when
+// it was first exported. 0: there is no medium yet, and the unit keeps the first one's.
+absl::StatusOr<uint32_t> ExportCatalog::BlockBytesOf(const MappedDevice& device) {
+  ASSIGN_OR_RETURN(const uint32_t kept, store_.BlockBytes(device.identity()));
+  if (kept != 0 || !device.has_medium()) return kept;
+  const uint32_t found = device.limits().logical_block_bytes;
+  RETURN_IF_ERROR(store_.PutBlockBytes(device.identity(), found));
+  return found;
 }
 
 absl::Status ExportCatalog::Publish(const TargetRecord& target, const ExportRecord& record,

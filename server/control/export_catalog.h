@@ -48,10 +48,10 @@ struct ExportInfo {
 // Any control thread; changes run one after the other.
 class ExportCatalog {
  public:
-  // All outlive it. `reservations` may be null: reservations then end with the daemon.
+  // All outlive it. `unit_store` may be null: reservations then end with the daemon.
   ExportCatalog(volumes::VolumeCatalog& volumes, state::StateStore& store,
                 iscsi::TargetDirectory& directory, ReactorPool& reactors,
-                scsi::ReservationStore* reservations);
+                scsi::UnitStore* unit_store);
   // Lets every device go. REQUIRES: no portal is open.
   ~ExportCatalog();
   ExportCatalog(const ExportCatalog&) = delete;
@@ -82,6 +82,7 @@ class ExportCatalog {
   absl::StatusOr<state::TargetRecord> TargetFor(const std::string& iqn,
                                                 const ExportRequest& request) const;
   absl::StatusOr<std::shared_ptr<scsi::Lun>> LunFor(const std::string& device);
+  absl::StatusOr<uint32_t> BlockBytesOf(const MappedDevice& device);
   absl::Status Publish(const state::TargetRecord& target, const state::ExportRecord& record,
                        const std::shared_ptr<scsi::Lun>& lun);
   absl::Status Withdraw(const state::ExportKey& key);
@@ -98,7 +99,7 @@ class ExportCatalog {
   state::StateStore& store_;
   iscsi::TargetDirectory& directory_;
   ReactorPool& reactors_;
-  scsi::ReservationStore* const reservations_;
+  scsi::UnitStore* const unit_store_;
 
   // Held by Export, Unexport and Restore, which may wait for sessions; List never does.
   absl::Mutex verb_mutex_;

@@ -256,6 +256,10 @@ Task<scsi::ScsiResult> Session::Execute(ScsiTask& task) {
     bytes = task.buffer.bytes().first(in ? task.plan.bytes : task.wanted());
   }
   if (task.unit == nullptr) return scsi::ExecuteWithoutLun(cdb, lun_numbers_, bytes);
+  // The unit has learned its block size while the data came, for which no room was planned.
+  if (task.plan.bytes == 0 && task.unit->lun->Plan(cdb).bytes != 0) {
+    return scsi::ScsiResult{scsi::ScsiStatus::kBusy, {}, 0};
+  }
   return task.unit->lun->Execute(*task.unit->nexus, cdb, bytes);
 }
 

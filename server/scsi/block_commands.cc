@@ -114,14 +114,13 @@ Task<ScsiResult> ReadCapacity10(Command command) {
 Task<ScsiResult> ReadCapacity16(Command command) {
   constexpr uint8_t kManaged = 0x80, kReadsZeros = 0x40;
   constexpr size_t kBytes = 32;
-  const BlockLimits limits = command.unit->limits();
+  const Characteristics about = command.unit->characteristics();
   ParameterWriter out(command.buffer);
   out.Put64(command.unit->capacity_blocks() - 1);
   out.Put32(command.unit->block_bytes());
   out.Put8(0);
-  out.Put8(PhysicalBlockExponent(limits));
-  out.Put8((limits.can_discard ? kManaged : 0) |
-           (limits.can_discard && limits.discard_zeroes ? kReadsZeros : 0));
+  out.Put8(PhysicalBlockExponent(*command.unit));
+  out.Put8((about.unmaps ? kManaged : 0) | (about.reads_zeros ? kReadsZeros : 0));
   out.PadTo(kBytes);
   return ScsiResult{ScsiStatus::kGood, {}, out.returned()};
 }

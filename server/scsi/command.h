@@ -60,9 +60,9 @@ enum class Access : uint8_t {
 enum CommandFlags : uint8_t {
   kPlain = 0,
   kDespiteAttention = 1,  // runs while a unit attention waits
-  kNeedsMedium = 2,       // NOT READY while the device has no table
+  kNeedsMedium = 2,       // NOT READY while the device has no medium
   kModifies = 4,          // refused if write protected
-  kNeedsDiscard = 8,      // exists only on devices that can discard
+  kNeedsDiscard = 8,      // exists only on units that offer it (Characteristics::unmaps)
   kExactLength = 16,      // data-out of another length than planned is refused, never cut
 };
 

@@ -40,7 +40,25 @@ uint8_t ConflictMask(Access access) {
   return 0;
 }
 
+bool IsBlockSize(uint32_t bytes) {
+  return std::has_single_bit(bytes) && bytes >= kSectorBytes && bytes <= kMaxTransferBytes;
+}
+
 }  // namespace
+
+Characteristics Characteristics::After(const BlockLimits& limits) const {
+  Characteristics next = *this;
+  next.physical_block_bytes = limits.physical_block_bytes;
+  next.io_min_bytes = limits.io_min_bytes;
+  next.io_opt_bytes = limits.io_opt_bytes;
+  next.reads_zeros = limits.can_discard && limits.discard_zeroes;
+  if (limits.can_discard) {
+    next.unmaps = true;
+    next.unmap_granularity_bytes = limits.discard_granularity_bytes;
+    next.write_same_unmaps |= next.reads_zeros;
+  }
+  return next;
+}
 
 // --- Command ---
 
@@ -86,19 +104,16 @@ LogicalUnit::LogicalUnit(UnitBacking backing, ReactorPool& reactors, LunOptions 
       reactors_(reactors),
       options_(std::move(options)),
       identity_(MakeUnitIdentity(backing_.identity)),
-      block_bytes_(backing_.device->limits().logical_block_bytes),
-      block_sector_shift_(std::countr_zero(block_bytes_) - kSectorShift),
+      block_bytes_(options_.block_bytes),
       home_(identity_.naa.back() % reactors.size()),
       range_lock_(reactors, home_) {}
 
 absl::StatusOr<std::shared_ptr<LogicalUnit>> LogicalUnit::Create(UnitBacking backing,
                                                                  ReactorPool& reactors,
                                                                  LunOptions options) {
-  const uint32_t block_bytes = backing.device->limits().logical_block_bytes;
-  if (!std::has_single_bit(block_bytes) || block_bytes < kSectorBytes ||
-      block_bytes > kMaxTransferBytes) {
+  if (options.block_bytes != 0 && !IsBlockSize(options.block_bytes)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("a logical block of ", block_bytes, " bytes cannot be exported"));
+        absl::StrCat("a logical block of ", options.block_bytes, " bytes cannot be exported"));
   }
   absl::StatusOr<Reservations> saved = Reservations::FromRecord(options.reservation_record);
   if (!saved.ok()) return saved.status();
@@ -109,6 +124,7 @@ absl::StatusOr<std::shared_ptr<LogicalUnit>> LogicalUnit::Create(UnitBacking bac
     unit->reservations_ = *std::move(saved);
   }
   if (unit->backing_.add_observer) unit->backing_.add_observer(unit.get());
+  if (unit->block_bytes() != 0 && unit->HasMedium()) unit->OnMediumCame(nullptr);
   return unit;
 }
 
@@ -149,7 +165,7 @@ CommandPlan LogicalUnit::Plan(std::span<const uint8_t, kCdbBytes> cdb) const {
   std::copy(cdb.begin(), cdb.end(), copy.begin());
   const CommandEntry* entry = FindCommand(copy);
   if (entry == nullptr || !Has(*entry)) return {};
-  uint64_t bytes = entry->bytes(*entry, copy, block_bytes_);
+  uint64_t bytes = entry->bytes(*entry, copy, block_bytes());
   if (entry->address == Address::kNone && entry->direction == DataDirection::kIn) {
     bytes = std::min<uint64_t>(bytes, kMaxParameterDataBytes);
   }
@@ -171,12 +187,14 @@ Command LogicalUnit::CommandOf(LunNexus& nexus, std::span<const uint8_t, kCdbByt
 Task<ScsiResult> LogicalUnit::Execute(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
                                       std::span<std::byte> buffer) {
   Command command = CommandOf(nexus, cdb, buffer);
-  if (std::optional<ScsiResult> stopped =
-          Stop(command, nexus.gates.load(std::memory_order_relaxed))) {
-    return *std::move(stopped);
+  const uint8_t gates = nexus.gates.load(std::memory_order_relaxed);
+  if (std::optional<ScsiResult> stopped = Stop(command, gates)) return *std::move(stopped);
+  if ((gates & kNoMedium) != 0 && command.entry->is_set(kNeedsMedium)) [[unlikely]] {
+    return LookForMedium(command);
   }
   if (command.entry->direction == DataDirection::kIn && command.entry->address != Address::kNone) {
-    CHECK(command.buffer.size() >= command.entry->bytes(*command.entry, command.cdb, block_bytes_));
+    CHECK(command.buffer.size() >=
+          command.entry->bytes(*command.entry, command.cdb, block_bytes()));
   }
   return command.entry->run(command);
 }
@@ -187,10 +205,9 @@ std::optional<ScsiResult> LogicalUnit::ReadInPlace(LunNexus& nexus,
   if (!backing_.device->limits().can_lend) return std::nullopt;
   Command command = CommandOf(nexus, cdb, {});
   if (command.entry == nullptr || command.entry->run != &Read) return std::nullopt;
-  if (std::optional<ScsiResult> stopped =
-          Stop(command, nexus.gates.load(std::memory_order_relaxed))) {
-    return stopped;
-  }
+  const uint8_t gates = nexus.gates.load(std::memory_order_relaxed);
+  if ((gates & kNoMedium) != 0) return std::nullopt;
+  if (std::optional<ScsiResult> stopped = Stop(command, gates)) return stopped;
   if (command.blocks == 0) return ScsiResult{};
   const SectorRange range = SectorsOf(command.lba, command.blocks);
   loan = disk().Lend(range.first, range.count);
@@ -203,10 +220,9 @@ std::optional<ScsiResult> LogicalUnit::WriteAtOnce(LunNexus& nexus,
                                                    std::span<std::byte> data) {
   Command command = CommandOf(nexus, cdb, data);
   if (command.entry == nullptr || command.entry->run != &Write) return std::nullopt;
-  if (std::optional<ScsiResult> stopped =
-          Stop(command, nexus.gates.load(std::memory_order_relaxed))) {
-    return stopped;
-  }
+  const uint8_t gates = nexus.gates.load(std::memory_order_relaxed);
+  if ((gates & kNoMedium) != 0) return std::nullopt;
+  if (std::optional<ScsiResult> stopped = Stop(command, gates)) return stopped;
   if (!TryWrite(command)) return std::nullopt;
   return ScsiResult{};
 }
@@ -231,6 +247,8 @@ std::optional<ScsiResult> LogicalUnit::Stop(Command& command, uint8_t gates) {
     return command.RefuseField(byte);
   }
   if (entry->is_set(kNeedsMedium)) {
+    // What a range and a length mean, only a medium says.
+    if ((gates & kNoMedium) != 0) return std::nullopt;
     const uint64_t capacity = capacity_blocks();
     if (capacity == 0) return Refuse(kManualInterventionRequired);
     const BlockRange range = RangeOf(*entry, command.cdb);
@@ -241,7 +259,7 @@ std::optional<ScsiResult> LogicalUnit::Stop(Command& command, uint8_t gates) {
     command.blocks = range.blocks;
   }
   if (entry->address != Address::kNone) {
-    const uint64_t bytes = entry->bytes(*entry, command.cdb, block_bytes_);
+    const uint64_t bytes = entry->bytes(*entry, command.cdb, block_bytes());
     if (bytes > kMaxTransferBytes) return command.RefuseField(LengthFieldOf(*entry));
     if (entry->is_set(kModifies) && (gates & kProtected) != 0) return Refuse(kWriteProtected);
     if (entry->is_set(kExactLength) && command.buffer.size() != bytes) {
@@ -251,6 +269,58 @@ std::optional<ScsiResult> LogicalUnit::Stop(Command& command, uint8_t gates) {
     return Refuse(kWriteProtected);
   }
   return std::nullopt;
+}
+
+// --- The medium ---
+
+// The first command that finds a medium opens the gates: a stacked device's comes with the table of
+// one below it, of which nobody tells the unit. No command runs that was planned before.
+Task<ScsiResult> LogicalUnit::LookForMedium(Command command) {
+  if (!HasMedium()) co_return Refuse(kManualInterventionRequired);
+  if (options_.block_bytes == 0) {
+    const bool taken = co_await TakeBlockBytes();
+    if (!taken) co_return Refuse(kManualInterventionRequired);
+  }
+  OnMediumCame(command.nexus);
+  co_return Refuse(kMediumMayHaveChanged);
+}
+
+// Durable before anybody hears of it. Of several commands that do this at once, all save what the
+// first has found.
+Task<bool> LogicalUnit::TakeBlockBytes() {
+  Reactor& origin = Reactor::Current();
+  const uint32_t found = limits().logical_block_bytes;
+  if (!IsBlockSize(found)) co_return false;
+  uint32_t none = 0;
+  block_bytes_.compare_exchange_strong(none, found, std::memory_order_relaxed);
+  if (options_.store == nullptr) co_return true;
+  const absl::Status saved =
+      co_await options_.store->SaveBlockBytes(backing_.identity, block_bytes());
+  co_await origin.Switch();
+  co_return saved.ok();
+}
+
+void LogicalUnit::OnMediumCame(const LunNexus* from) {
+  const BlockLimits now = limits();
+  absl::MutexLock lock(&mutex_);
+  if (has_medium_) return;
+  has_medium_ = true;
+  characteristics_ = characteristics_.After(now);
+  for (LunNexus* nexus : nexuses_) {
+    if (nexus != from) AddAttention(*nexus, kMediumMayHaveChanged);
+  }
+  UpdateAllGates();
+}
+
+Characteristics LogicalUnit::characteristics() const {
+  absl::MutexLock lock(&mutex_);
+  return characteristics_;
+}
+
+bool LogicalUnit::OffersUnmap() const {
+  absl::MutexLock lock(&mutex_);
+  // Without a medium nobody knows yet, and NOT READY is the answer.
+  return characteristics_.unmaps || !has_medium_;
 }
 
 // --- Gates and unit attentions ---
@@ -273,6 +343,7 @@ void LogicalUnit::UpdateGates(LunNexus& nexus) {
       (backing_.read_only && backing_.read_only())) {
     gates |= kProtected;
   }
+  if (!has_medium_) gates |= kNoMedium;
   nexus.gates.store(gates, std::memory_order_relaxed);
 }
 
@@ -309,6 +380,16 @@ void LogicalUnit::OnReadOnlyChanged() {
   // The WP bit is a mode parameter (SBC-3 §6.5.1).
   for (LunNexus* nexus : nexuses_) AddAttention(*nexus, kModeParametersChanged);
   UpdateAllGates();
+}
+
+void LogicalUnit::OnLimitsChanged() {
+  const BlockLimits now = limits();
+  absl::MutexLock lock(&mutex_);
+  // With the first medium all is told at once.
+  if (!has_medium_) return;
+  const Characteristics before = std::exchange(characteristics_, characteristics_.After(now));
+  if (characteristics_ == before) return;
+  for (LunNexus* nexus : nexuses_) AddAttention(*nexus, kInquiryDataChanged);
 }
 
 // --- Mode parameters ---
@@ -392,9 +473,9 @@ Task<ReservationOutcome> LogicalUnit::ChangeReservations(LunNexus& nexus,
   ReservationOutcome outcome = next.Apply(nexus.name(), request);
   if (outcome.changed) {
     std::string record = next.ToRecord();
-    if (options_.reservation_store != nullptr && record != record_before) {
+    if (options_.store != nullptr && record != record_before) {
       const absl::Status saved =
-          co_await options_.reservation_store->Save(backing_.identity, std::move(record));
+          co_await options_.store->SaveReservations(backing_.identity, std::move(record));
       if (!saved.ok()) {
         outcome = {};
         outcome.status = ScsiStatus::kCheckCondition;

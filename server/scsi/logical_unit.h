@@ -8,6 +8,7 @@
 #pragma once
 
 #include <atomic>
+#include <bit>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -39,6 +40,7 @@ enum NexusGate : uint8_t {
   kWritesConflict = 4,   // ... or write exclusive
   kReservedByOther = 8,  // RESERVE(6)
   kProtected = 16,       // read-only export, read-only device, or SWP
+  kNoMedium = 32,        // the device had no live table when it was last looked at
 };
 
 class LunNexus {
@@ -72,11 +74,30 @@ struct ModeParameters {
   bool operator==(const ModeParameters&) const = default;
 };
 
+// What the unit says of its device in VPD pages B0h and B2h and in READ CAPACITY(16). Initiators
+// ask once, so what a table takes away stays said if that may be (SBC-3 §4.7.3: a block that is
+// to be unmapped may stay mapped).
+struct Characteristics {
+  uint32_t physical_block_bytes = 0;
+  uint32_t io_min_bytes = 0;
+  uint32_t io_opt_bytes = 0;
+  bool unmaps = false;  // for good
+  uint32_t unmap_granularity_bytes = 0;
+  bool write_same_unmaps = false;  // for good
+  bool reads_zeros = false;        // where nothing is mapped
+
+  // With another table.
+  Characteristics After(const BlockLimits& limits) const;
+
+  bool operator==(const Characteristics&) const = default;
+};
+
 // What a unit is made over. In the daemon all of it is one MappedDevice.
 struct UnitBacking {
   BlockDevice* device = nullptr;
   const MappedDevice* mapped = nullptr;  // null in tests that use another device
   std::function<bool()> read_only;       // null: never
+  std::function<bool()> has_medium;      // null: always
   std::function<void(DeviceObserver*)> add_observer, remove_observer;  // null: nothing changes
   std::shared_ptr<void> hold;                                          // kept until the unit goes
   std::string identity;                                                // MappedDevice::identity()
@@ -110,14 +131,21 @@ class LogicalUnit final : public Lun,
   // --- DeviceObserver ---
   void OnSizeChanged() override;
   void OnReadOnlyChanged() override;
+  void OnLimitsChanged() override;
 
   // --- For the handlers ---
   BlockDevice& disk() const { return *backing_.device; }
   BlockLimits limits() const { return backing_.device->limits(); }
-  uint32_t block_bytes() const { return block_bytes_; }
-  uint64_t capacity_blocks() const { return Bytes(backing_.device->size()).value() / block_bytes_; }
+  // 0 as long as there was no medium to take it from; then a nexus's gates are closed, and it
+  // changes before they open.
+  uint32_t block_bytes() const { return block_bytes_.load(std::memory_order_relaxed); }
+  uint64_t capacity_blocks() const {
+    const uint32_t block = block_bytes();
+    return block == 0 ? 0 : Bytes(backing_.device->size()).value() / block;
+  }
   SectorRange SectorsOf(uint64_t lba, uint64_t blocks) const {
-    return {Sector(lba << block_sector_shift_), SectorCount(blocks << block_sector_shift_)};
+    const int shift = std::countr_zero(block_bytes()) - kSectorShift;
+    return {Sector(lba << shift), SectorCount(blocks << shift)};
   }
   const LunOptions& options() const { return options_; }
   const UnitIdentity& identity() const { return identity_; }
@@ -126,8 +154,9 @@ class LogicalUnit final : public Lun,
     return descriptor_sense_.load(std::memory_order_relaxed) ? SenseFormat::kDescriptor
                                                              : SenseFormat::kFixed;
   }
+  Characteristics characteristics() const;
   bool Has(const CommandEntry& entry) const {
-    return !entry.is_set(kNeedsDiscard) || limits().can_discard;
+    return !entry.is_set(kNeedsDiscard) || OffersUnmap();
   }
 
   ModeParameters mode_parameters() const;
@@ -163,6 +192,14 @@ class LogicalUnit final : public Lun,
   ScsiResult Refuse(SenseCode code, SenseDetail detail = {}) const {
     return CheckCondition(code, sense_format(), detail);
   }
+  bool HasMedium() const { return !backing_.has_medium || backing_.has_medium(); }
+  // Answers a command that needs a medium, while the gates say that there is none.
+  Task<ScsiResult> LookForMedium(Command command);
+  // False: it could not be saved.
+  Task<bool> TakeBlockBytes();
+  // Tells every nexus but `from`.
+  void OnMediumCame(const LunNexus* from);
+  bool OffersUnmap() const;
 
   void Detach(LunNexus& nexus);
   void UpdateGates(LunNexus& nexus) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -186,8 +223,7 @@ class LogicalUnit final : public Lun,
   ReactorPool& reactors_;
   const LunOptions options_;
   const UnitIdentity identity_;
-  const uint32_t block_bytes_;
-  const int block_sector_shift_;
+  std::atomic<uint32_t> block_bytes_;
   const int home_;
   RangeLock range_lock_;
   std::atomic<bool> descriptor_sense_{false};
@@ -195,6 +231,8 @@ class LogicalUnit final : public Lun,
   mutable absl::Mutex mutex_;
   std::vector<LunNexus*> nexuses_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_nexus_id_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool has_medium_ ABSL_GUARDED_BY(mutex_) = false;
+  Characteristics characteristics_ ABSL_GUARDED_BY(mutex_);
   ModeParameters mode_ ABSL_GUARDED_BY(mutex_);
   Reservations reservations_ ABSL_GUARDED_BY(mutex_);
   LunNexus* reserved_by_ ABSL_GUARDED_BY(mutex_) = nullptr;  // RESERVE(6)

@@ -23,6 +23,7 @@ absl::StatusOr<std::shared_ptr<Lun>> Lun::Create(std::shared_ptr<MappedDevice> d
   backing.identity = device->identity();
   MappedDevice* mapped = device.get();
   backing.read_only = [mapped] { return mapped->read_only(); };
+  backing.has_medium = [mapped] { return mapped->has_medium(); };
   backing.add_observer = [mapped](DeviceObserver* observer) { mapped->AddObserver(observer); };
   backing.remove_observer = [mapped](DeviceObserver* observer) {
     mapped->RemoveObserver(observer);

@@ -69,20 +69,26 @@ struct CommandPlan {
   bool exact = false;
 };
 
-// Persistent reservations that survive a restart (APTPL). Joined to the state store in main.cc.
-class ReservationStore {
+// What of a unit survives a restart. Joined to the state store in main.cc. Both are durable before
+// they return; called and resumed on a reactor.
+class UnitStore {
  public:
-  virtual ~ReservationStore() = default;
-  // Durable before it returns. An empty record deletes. Called and resumed on a reactor.
-  virtual Task<absl::Status> Save(std::string device_identity, std::string record) = 0;
+  virtual ~UnitStore() = default;
+  // Persistent reservations (APTPL). An empty record deletes.
+  virtual Task<absl::Status> SaveReservations(std::string device_identity, std::string record) = 0;
+  virtual Task<absl::Status> SaveBlockBytes(std::string device_identity, uint32_t bytes) = 0;
 };
 
 struct LunOptions {
   std::string vendor = "SECTRMAP";         // T10 vendor identification, 8 characters
   std::string product = "LOGICAL VOLUME";  // 16 characters at most
   std::string revision = "0001";
-  std::string reservation_record;                 // as last saved; empty if none
-  ReservationStore* reservation_store = nullptr;  // null: APTPL is refused
+  // The logical block, as last saved: initiators address by it, and what they have written holds
+  // such addresses, so it stays whatever the device is moved to. 0: the device never had a medium;
+  // the unit takes the first one's.
+  uint32_t block_bytes = 512;
+  std::string reservation_record{};  // as last saved; empty if none
+  UnitStore* store = nullptr;        // null: APTPL is refused
 };
 
 class Lun {
@@ -100,8 +106,9 @@ class Lun {
   virtual LunNexusPtr Attach(NexusIdentity identity, uint64_t lun_number, bool read_only,
                              NexusTasks* tasks) = 0;
 
-  // Pure; any thread. Never fails: a CDB that cannot be decoded plans no data and Execute refuses
-  // it.
+  // Any thread. Never fails: a CDB that cannot be decoded plans no data and Execute refuses it. A
+  // plan of no data may become one as long as the unit has had no medium: ask again just before
+  // Execute, and answer BUSY then.
   virtual CommandPlan Plan(std::span<const uint8_t, kCdbBytes> cdb) const = 0;
 
   // On a reactor; the task is awaited at once. `buffer` has Plan().bytes for data-in, and what the

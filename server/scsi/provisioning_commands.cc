@@ -37,10 +37,14 @@ Task<IoStatus> WriteRepeated(BlockDevice& disk, SectorRange range, std::span<con
 
 enum class Cheaper : uint8_t { kNone, kDiscard, kWriteZeroes };
 
+bool DiscardGivesZeros(const BlockLimits& limits) {
+  return limits.can_discard && limits.discard_zeroes;
+}
+
 // How zeros can come to the medium without moving bytes.
 Cheaper CheaperWay(const BlockLimits& limits, bool is_zero, bool may_unmap) {
   if (!is_zero) return Cheaper::kNone;
-  if (may_unmap && limits.can_discard && limits.discard_zeroes) return Cheaper::kDiscard;
+  if (may_unmap && DiscardGivesZeros(limits)) return Cheaper::kDiscard;
   return limits.can_write_zeroes ? Cheaper::kWriteZeroes : Cheaper::kNone;
 }
 
@@ -55,8 +59,11 @@ Task<ScsiResult> FillRange(Command command, std::span<const std::byte> block, Ch
                                   ? IoRequest::Discard(range.first, range.count)
                                   : IoRequest::WriteZeroes(range.first, range.count);
     const IoStatus status = co_await disk.Submit(request);
-    // A table may have been swapped for one that cannot.
-    if (status != IoStatus::kNotSupported) co_return command.End(status, IoOp::kWriteZeroes);
+    // A table may have been swapped for one that cannot, or that frees blocks without zeroing them.
+    const bool is_done = way != Cheaper::kDiscard || DiscardGivesZeros(disk.limits());
+    if (is_done && status != IoStatus::kNotSupported) {
+      co_return command.End(status, IoOp::kWriteZeroes);
+    }
   }
   const Scratch scratch;
   if (!scratch) co_return Busy();
@@ -73,16 +80,18 @@ Task<ScsiResult> WriteSame(Command command) {
   const bool may_unmap = command.Bits(1, kUnmapBit) != 0;
   const bool no_data = command.cdb[0] == kWriteSame16 && command.Bits(1, kNoDataOutBit) != 0;
   const uint16_t length_field = command.cdb[0] == kWriteSame16 ? 10 : 7;
-  const BlockLimits limits = command.unit->limits();
   if (command.Bits(1, kAnchorBit) != 0) return command.RefuseField(1);
   // Without LBPWS a device server refuses the UNMAP bit (SBC-3 §5.42).
-  if (may_unmap && !(limits.can_discard && limits.discard_zeroes)) return command.RefuseField(1);
+  if (may_unmap && !command.unit->characteristics().write_same_unmaps) {
+    return command.RefuseField(1);
+  }
   // WSNZ, and MAXIMUM WRITE SAME LENGTH of VPD page B0h.
   if (command.blocks == 0 || command.blocks > kMaxWriteSameBlocks) {
     return command.RefuseField(length_field);
   }
   const std::span<const std::byte> block = command.buffer;
-  return FillRange(command, block, CheaperWay(limits, no_data || IsZero(block), may_unmap));
+  const Cheaper way = CheaperWay(command.unit->limits(), no_data || IsZero(block), may_unmap);
+  return FillRange(command, block, way);
 }
 
 // --- UNMAP ---
@@ -128,7 +137,11 @@ Task<ScsiResult> DiscardRanges(Command command, std::span<const std::byte> list,
     RangeLock::InFlight in_flight(lock, range);
     const IoStatus status =
         co_await command.unit->disk().Submit(IoRequest::Discard(range.first, range.count));
-    if (status != IoStatus::kOk) co_return command.End(status, IoOp::kDiscard);
+    // A table that cannot discard (a merge) leaves the blocks mapped, as a device server may (SBC-3
+    // §4.7.3): initiators that hear of a refusal discard no more, ever.
+    if (status != IoStatus::kOk && status != IoStatus::kNotSupported) {
+      co_return command.End(status, IoOp::kDiscard);
+    }
   }
   co_return ScsiResult{};
 }

@@ -36,7 +36,7 @@ void PutCapabilities(const LogicalUnit& unit, const Reservations& state, Paramet
   // Byte 4: 7h, 6h, 5h, 3h, 1h; byte 5: 8h.
   constexpr uint16_t kAllSixTypes = 0xea01;
   out.Put16(kBytes);
-  out.Put8(unit.options().reservation_store != nullptr ? kPersistCapable : 0);
+  out.Put8(unit.options().store != nullptr ? kPersistCapable : 0);
   out.Put8(kTypeMaskValid | (state.survives_power_loss() ? kPersistActive : 0));
   out.Put16(kAllSixTypes);
   out.Put16(0);
@@ -134,7 +134,7 @@ Task<ScsiResult> PersistentReserveOut(Command command) {
   if (is_register) {
     if ((flags & (kSpecifyPorts | kAllTargetPorts)) != 0) return command.RefuseParameter(20);
     request.survive_power_loss = (flags & kPersist) != 0;
-    if (request.survive_power_loss && command.unit->options().reservation_store == nullptr) {
+    if (request.survive_power_loss && command.unit->options().store == nullptr) {
       return command.RefuseParameter(20);
     }
   } else if (request.action != ReservationAction::kClear) {

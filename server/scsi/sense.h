@@ -46,6 +46,7 @@ inline constexpr SenseCode kInvalidFieldInParameterList{SenseKey::kIllegalReques
 inline constexpr SenseCode kInvalidRelease{SenseKey::kIllegalRequest, 0x26, 0x04};
 inline constexpr SenseCode kSavingNotSupported{SenseKey::kIllegalRequest, 0x39, 0x00};
 inline constexpr SenseCode kNoRegistrationResources{SenseKey::kIllegalRequest, 0x55, 0x04};
+inline constexpr SenseCode kMediumMayHaveChanged{SenseKey::kUnitAttention, 0x28, 0x00};
 inline constexpr SenseCode kPowerOn{SenseKey::kUnitAttention, 0x29, 0x00};
 inline constexpr SenseCode kBusDeviceReset{SenseKey::kUnitAttention, 0x29, 0x03};
 inline constexpr SenseCode kModeParametersChanged{SenseKey::kUnitAttention, 0x2a, 0x01};
@@ -54,6 +55,7 @@ inline constexpr SenseCode kReservationsReleased{SenseKey::kUnitAttention, 0x2a,
 inline constexpr SenseCode kRegistrationsPreempted{SenseKey::kUnitAttention, 0x2a, 0x05};
 inline constexpr SenseCode kCapacityChanged{SenseKey::kUnitAttention, 0x2a, 0x09};
 inline constexpr SenseCode kCommandsCleared{SenseKey::kUnitAttention, 0x2f, 0x00};
+inline constexpr SenseCode kInquiryDataChanged{SenseKey::kUnitAttention, 0x3f, 0x03};
 inline constexpr SenseCode kReportedLunsChanged{SenseKey::kUnitAttention, 0x3f, 0x0e};
 inline constexpr SenseCode kWriteProtected{SenseKey::kDataProtect, 0x27, 0x00};
 inline constexpr SenseCode kSpaceAllocationFailed{SenseKey::kDataProtect, 0x27, 0x07};

@@ -14,7 +14,7 @@ namespace sectormap::scsi {
 class AttentionQueue {
  public:
   // More kinds than this do not exist here, so nothing is ever lost.
-  static constexpr size_t kCapacity = 10;
+  static constexpr size_t kCapacity = 11;
 
   bool empty() const { return size_ == 0; }
 

@@ -66,25 +66,27 @@ void PutDeviceIdentification(const LogicalUnit& unit, const LunNexus& nexus, Par
   out.PutText(port, padded, '\0');
 }
 
+// 0, "not said", as long as there was no medium.
 uint32_t InBlocks(uint64_t bytes, const LogicalUnit& unit) {
-  return static_cast<uint32_t>(bytes / unit.block_bytes());
+  const uint32_t block = unit.block_bytes();
+  return block == 0 ? 0 : static_cast<uint32_t>(bytes / block);
 }
 
 void PutBlockLimits(const LogicalUnit& unit, ParameterWriter& out) {
-  const BlockLimits limits = unit.limits();
+  const Characteristics about = unit.characteristics();
   const size_t head = out.size() - 4;
-  const uint32_t granularity = InBlocks(limits.io_min_bytes, unit);
+  const uint32_t granularity = InBlocks(about.io_min_bytes, unit);
   out.Put8(0x01);  // WSNZ: WRITE SAME of zero blocks is refused
   out.Put8(kMaxCompareAndWriteBlocks);
   out.Put16(std::min<uint32_t>(granularity, UINT16_MAX));
   out.Put32(InBlocks(kMaxTransferBytes, unit));
-  out.Put32(std::min(InBlocks(limits.io_opt_bytes, unit), InBlocks(kMaxTransferBytes, unit)));
+  out.Put32(std::min(InBlocks(about.io_opt_bytes, unit), InBlocks(kMaxTransferBytes, unit)));
   out.Put32(0);  // MAXIMUM PREFETCH LENGTH: none
-  out.Put32(limits.can_discard ? kMaxUnmapBlocks : 0);
-  out.Put32(limits.can_discard ? kMaxUnmapDescriptors : 0);
-  const uint32_t unmap = InBlocks(limits.discard_granularity_bytes, unit);
-  out.Put32(limits.can_discard ? std::max<uint32_t>(unmap, 1) : 0);
-  out.Put32(limits.can_discard ? 0x80000000u : 0);  // UGAVALID, alignment 0
+  out.Put32(about.unmaps ? kMaxUnmapBlocks : 0);
+  out.Put32(about.unmaps ? kMaxUnmapDescriptors : 0);
+  const uint32_t unmap = InBlocks(about.unmap_granularity_bytes, unit);
+  out.Put32(about.unmaps ? std::max<uint32_t>(unmap, 1) : 0);
+  out.Put32(about.unmaps ? 0x80000000u : 0);  // UGAVALID, alignment 0
   out.Put64(kMaxWriteSameBlocks);
   out.PadTo(head + kLongPageBytes);
 }
@@ -97,18 +99,16 @@ void PutBlockDeviceCharacteristics(ParameterWriter& out) {
 
 // SBC-3 §6.6.4.
 void PutLogicalBlockProvisioning(const LogicalUnit& unit, ParameterWriter& out) {
-  const BlockLimits limits = unit.limits();
+  const Characteristics about = unit.characteristics();
   constexpr uint8_t kUnmap = 0x80, kWriteSame16 = 0x40, kWriteSame10 = 0x20, kReadsZeros = 0x04;
   constexpr uint8_t kThin = 2;
   uint8_t abilities = 0;
-  if (limits.can_discard) abilities |= kUnmap;
-  // WRITE SAME with UNMAP promises that the blocks read as its data, zeros.
-  if (limits.can_discard && limits.discard_zeroes) {
-    abilities |= kWriteSame16 | kWriteSame10 | kReadsZeros;
-  }
+  if (about.unmaps) abilities |= kUnmap;
+  if (about.write_same_unmaps) abilities |= kWriteSame16 | kWriteSame10;
+  if (about.reads_zeros) abilities |= kReadsZeros;
   out.Put8(0);  // THRESHOLD EXPONENT: none
   out.Put8(abilities);
-  out.Put8(limits.can_discard ? kThin : 0);
+  out.Put8(about.unmaps ? kThin : 0);
   out.Put8(0);
 }
 
@@ -118,8 +118,8 @@ void PutSupportedPages(ParameterWriter& out) { out.PutBytes(kPages); }
 
 }  // namespace
 
-uint8_t PhysicalBlockExponent(const BlockLimits& limits) {
-  const uint32_t ratio = limits.physical_block_bytes / limits.logical_block_bytes;
+uint8_t PhysicalBlockExponent(const LogicalUnit& unit) {
+  const uint32_t ratio = InBlocks(unit.characteristics().physical_block_bytes, unit);
   return ratio < 2 ? 0 : static_cast<uint8_t>(std::bit_width(ratio) - 1);
 }
 

@@ -18,6 +18,6 @@ bool PutVpdPage(uint8_t page, const LogicalUnit& unit, const LunNexus& nexus, Pa
 inline constexpr uint16_t kTargetPortGroup = 1;
 
 // LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT (READ CAPACITY(16)).
-uint8_t PhysicalBlockExponent(const BlockLimits& limits);
+uint8_t PhysicalBlockExponent(const LogicalUnit& unit);
 
 }  // namespace sectormap::scsi

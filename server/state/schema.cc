@@ -86,6 +86,12 @@ CREATE TABLE operation (
     R"sql(
 ALTER TABLE operation ADD COLUMN cancelled INTEGER NOT NULL DEFAULT 0;
 )sql",
+    R"sql(
+CREATE TABLE unit (
+  device             TEXT    NOT NULL PRIMARY KEY REFERENCES device ON DELETE CASCADE,
+  block_bytes        INTEGER NOT NULL
+) STRICT;
+)sql",
 };
 constexpr int64_t kVersion = kMigrations.size();
 

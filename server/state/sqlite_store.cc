@@ -34,8 +34,10 @@ class SqliteStore final : public StateStore {
   absl::Status PutExport(const TargetRecord& target, const ExportRecord& entry) override;
   absl::Status DeleteExports(std::span<const ExportKey> exports) override;
   absl::Status PutReservation(std::string_view device_identity, std::string_view record) override;
+  absl::Status PutBlockBytes(std::string_view device_identity, uint32_t bytes) override;
   absl::Status Apply(const Changes& changes) override;
   absl::StatusOr<std::string> Reservation(std::string_view device_identity) override;
+  absl::StatusOr<uint32_t> BlockBytes(std::string_view device_identity) override;
 
  private:
   absl::StatusOr<std::vector<DeviceRecord>> LoadDevices() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -380,6 +382,24 @@ absl::StatusOr<std::string> SqliteStore::Reservation(std::string_view device_ide
   row.Bind(device_identity);
   ASSIGN_OR_RETURN(const bool found, row.Step());
   return found ? row.Text(0) : std::string();
+}
+
+absl::Status SqliteStore::PutBlockBytes(std::string_view device_identity, uint32_t bytes) {
+  absl::MutexLock hold(&mutex_);
+  return SqliteStatement(*database_,
+                         "INSERT INTO unit (device, block_bytes) VALUES (?, ?) "
+                         "ON CONFLICT (device) DO UPDATE SET block_bytes = excluded.block_bytes")
+      .Bind(device_identity)
+      .Bind(static_cast<int64_t>(bytes))
+      .Run();
+}
+
+absl::StatusOr<uint32_t> SqliteStore::BlockBytes(std::string_view device_identity) {
+  absl::MutexLock hold(&mutex_);
+  SqliteStatement row(*database_, "SELECT block_bytes FROM unit WHERE device = ?");
+  row.Bind(device_identity);
+  ASSIGN_OR_RETURN(const bool found, row.Step());
+  return found ? static_cast<uint32_t>(row.Number(0)) : 0;
 }
 
 absl::Status CheckUndamaged(SqliteDatabase& database) {

@@ -88,7 +88,7 @@ struct Contents {
 
 // Several records at once; deletions of devices happen first.
 struct Changes {
-  std::vector<std::string> delete_devices;  // identities; exports, reservations, snapshots go too
+  std::vector<std::string> delete_devices;  // identities; all that is kept of them goes too
   std::vector<DeviceRecord> put_devices;
   std::vector<SnapshotRecord> put_snapshots;
   std::vector<std::string> put_made_files, delete_made_files;
@@ -107,7 +107,7 @@ class StateStore {
 
   // Inserts or replaces. AlreadyExists: another identity has the name or the uuid.
   virtual absl::Status PutDevice(const DeviceRecord& device) = 0;
-  // And its exports and its reservation. OK if there is none.
+  // And its exports, its unit and its reservation. OK if there is none.
   virtual absl::Status DeleteDevice(std::string_view identity) = 0;
 
   // Inserts or replaces both. NotFound: no such device.
@@ -118,11 +118,15 @@ class StateStore {
   // Persistent reservations (APTPL); an empty record deletes. NotFound: no such device.
   virtual absl::Status PutReservation(std::string_view device_identity,
                                       std::string_view record) = 0;
+  // The logical block of the unit that the device is exported as. NotFound: no such device.
+  virtual absl::Status PutBlockBytes(std::string_view device_identity, uint32_t bytes) = 0;
   // All of it or nothing. AlreadyExists: as PutDevice. NotFound: a snapshot's device.
   virtual absl::Status Apply(const Changes& changes) = 0;
 
   // Empty if there is none.
   virtual absl::StatusOr<std::string> Reservation(std::string_view device_identity) = 0;
+  // 0 if it was never put.
+  virtual absl::StatusOr<uint32_t> BlockBytes(std::string_view device_identity) = 0;
 };
 
 struct StoreOptions {

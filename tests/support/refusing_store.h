@@ -56,12 +56,19 @@ class RefusingStore final : public state::StateStore {
     RETURN_IF_ERROR(refusal());
     return store_->PutReservation(identity, record);
   }
+  absl::Status PutBlockBytes(std::string_view identity, uint32_t bytes) override {
+    RETURN_IF_ERROR(refusal());
+    return store_->PutBlockBytes(identity, bytes);
+  }
   absl::Status Apply(const state::Changes& changes) override {
     RETURN_IF_ERROR(refusal());
     return store_->Apply(changes);
   }
   absl::StatusOr<std::string> Reservation(std::string_view identity) override {
     return store_->Reservation(identity);
+  }
+  absl::StatusOr<uint32_t> BlockBytes(std::string_view identity) override {
+    return store_->BlockBytes(identity);
   }
 
  private:

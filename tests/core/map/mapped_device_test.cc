@@ -417,7 +417,12 @@ class CountingObserver final : public DeviceObserver {
     waiting_was_done = waiting != nullptr && waiting();
   }
   void OnReadOnlyChanged() override { ++read_only_changes; }
-  int size_changes = 0, read_only_changes = 0;
+  void OnLimitsChanged() override {
+    ++limits_changes;
+    limits_seen = device_.limits();
+  }
+  int size_changes = 0, read_only_changes = 0, limits_changes = 0;
+  BlockLimits limits_seen;
   SectorCount size_seen;
   std::function<bool()> waiting;
   bool waiting_was_done = false;
@@ -448,10 +453,36 @@ TEST_F(MappedDeviceTest, ObserversHearOfReadOnlyAndOfNothingElse) {
   CountingObserver observer(*device);
   ASSERT_TRUE(Load("x", "0 8 linear /dev/b 0").ok());
   ASSERT_TRUE(registry().Resume("x").ok());
-  EXPECT_EQ(observer.size_changes + observer.read_only_changes, 0);
+  EXPECT_EQ(observer.size_changes + observer.read_only_changes + observer.limits_changes, 0);
   ASSERT_TRUE(Load("x", "0 8 linear /dev/b 0", /*read_only=*/true).ok());
   ASSERT_TRUE(registry().Resume("x").ok());
   EXPECT_EQ(observer.read_only_changes, 1);
+}
+
+TEST_F(MappedDeviceTest, ObserversHearOfNewLimits) {
+  const auto device = Make("x", "0 8 linear /dev/a 0");
+  CountingObserver observer(*device);
+  b_->mutable_limits().can_discard = false;
+  ASSERT_TRUE(Load("x", "0 8 linear /dev/b 0").ok());
+  ASSERT_TRUE(registry().Resume("x").ok());
+  EXPECT_EQ(observer.limits_changes, 1);
+  EXPECT_FALSE(observer.limits_seen.can_discard);
+  EXPECT_EQ(observer.size_changes + observer.read_only_changes, 0);
+}
+
+TEST_F(MappedDeviceTest, AMediumComesWithTheFirstTableAlsoOfTheDeviceBelow) {
+  ASSERT_TRUE(registry().Create("low", {}).ok());
+  ASSERT_TRUE(Load("low", "0 8 linear /dev/a 0").ok());
+  ASSERT_TRUE(registry().AnnounceSize("low").ok());
+  const auto top = Make("top", "0 8 linear low 0");
+  const auto mirror = Make("mirror", "0 8 mirror core 1 8 2 low 0 /dev/b 0");
+  const auto low = registry().Find("low");
+  EXPECT_FALSE(low->has_medium());
+  EXPECT_FALSE(top->has_medium());
+  EXPECT_TRUE(mirror->has_medium());  // it has another leg
+  ASSERT_TRUE(registry().Resume("low").ok());
+  EXPECT_TRUE(low->has_medium());
+  EXPECT_TRUE(top->has_medium());
 }
 
 TEST_F(MappedDeviceTest, AStuckSuspendHoldsUpOnlyItsOwnDevice) {

@@ -13,7 +13,7 @@
 #include "server/control/change_feed.h"
 #include "server/control/control_server.h"
 #include "server/control/device_mapper_service.h"
-#include "server/control/durable_reservations.h"
+#include "server/control/durable_units.h"
 #include "server/control/export_catalog.h"
 #include "server/control/iscsi_service.h"
 #include "tests/server/volumes/volume_fixture.h"
@@ -26,10 +26,10 @@ class ControlFixture : public VolumeFixture {
     ASSERT_NO_FATAL_FAILURE(VolumeFixture::Start());
     const auto contents = store_->LoadAll();
     ASSERT_TRUE(contents.ok()) << contents.status();
-    reservations_ = std::make_unique<DurableReservations>(*store_);
+    unit_store_ = std::make_unique<DurableUnits>(*store_);
     directory_ = std::make_unique<iscsi::TargetDirectory>();
     exports_ = std::make_unique<ExportCatalog>(*volumes_, *store_, *directory_, *reactors_,
-                                               reservations_.get());
+                                               unit_store_.get());
     ASSERT_TRUE(exports_->Restore(*contents).empty());
     feed_ = std::make_unique<ChangeFeed>(*registry_, times_);
     mapper_service_ = std::make_unique<DeviceMapperService>(
@@ -58,7 +58,7 @@ class ControlFixture : public VolumeFixture {
     feed_.reset();
     exports_.reset();
     directory_.reset();
-    reservations_.reset();
+    unit_store_.reset();
     VolumeFixture::Stop();
   }
 
@@ -90,7 +90,7 @@ class ControlFixture : public VolumeFixture {
   // Short, so that a test sees heartbeats; no test depends on how short.
   FeedTimes times_{.poll = std::chrono::milliseconds(20),
                    .heartbeat = std::chrono::milliseconds(60)};
-  std::unique_ptr<DurableReservations> reservations_;
+  std::unique_ptr<DurableUnits> unit_store_;
   std::unique_ptr<iscsi::TargetDirectory> directory_;
   std::unique_ptr<ExportCatalog> exports_;
   std::unique_ptr<ChangeFeed> feed_;

@@ -53,6 +53,23 @@ class IscsiServiceTest : public ControlFixture {
     return {response.exports().begin(), response.exports().end()};
   }
 
+  scsi::Lun& LunOf(const std::string& iqn) { return *directory_->luns(iqn).at(0).lun; }
+
+  // By what one READ(10) moves; 0 if it is not known yet.
+  uint32_t BlockBytesOf(const std::string& iqn) {
+    constexpr std::array<uint8_t, scsi::kCdbBytes> kReadOne = {0x28, 0, 0, 0, 0, 0, 0, 0, 1};
+    return LunOf(iqn).Plan(kReadOne).bytes;
+  }
+
+  static Task<scsi::LunNexusPtr> Attach(scsi::Lun& lun) {
+    co_return lun.Attach(scsi::NexusIdentity{}, 0, false, nullptr);
+  }
+  static Task<scsi::ScsiStatus> TestReady(scsi::Lun& lun, scsi::LunNexus& nexus) {
+    constexpr std::array<uint8_t, scsi::kCdbBytes> kTestUnitReady = {};
+    const scsi::ScsiResult result = co_await lun.Execute(nexus, kTestUnitReady, {});
+    co_return result.status;
+  }
+
   v1::Export export_;  // the last answer
 };
 
@@ -159,6 +176,53 @@ TEST_F(IscsiServiceTest, BadSecretsAreRefusedWithAdviceAndWithoutTheSecret) {
   EXPECT_THAT(directory_->targets(), IsEmpty());
 }
 
+TEST_F(IscsiServiceTest, ADeviceKeepsTheBlocksOfItsFirstExport) {
+  ASSERT_TRUE(Export(Wanted("a")).ok());
+  const std::string identity = registry_->Info("a")->identity;
+  EXPECT_EQ(store_->BlockBytes(identity).value(), 512u);
+  EXPECT_EQ(BlockBytesOf(kIqnA), 512u);
+  // As if it had been exported over another medium.
+  ASSERT_TRUE(store_->PutBlockBytes(identity, 4096).ok());
+  Restart();
+  EXPECT_EQ(BlockBytesOf(kIqnA), 4096u);
+  ASSERT_TRUE(Unexport("a").ok());
+  ASSERT_TRUE(Export(Wanted("a")).ok());
+  EXPECT_EQ(BlockBytesOf(kIqnA), 4096u);
+}
+
+TEST_F(IscsiServiceTest, BlocksThatAreNotKnownYetAreThoseOfTheFirstTableAndKept) {
+  constexpr char kIqn[] = "iqn.2026-11.io.sectormap:m";
+  ASSERT_TRUE(Create("m", "0 8 linear /mem 0").ok());
+  const std::string identity = registry_->Info("m")->identity;
+  backings_.present = false;
+  Restart();
+  ASSERT_TRUE(Export(Wanted("m")).ok());
+  EXPECT_EQ(BlockBytesOf(kIqn), 0u);
+  EXPECT_EQ(store_->BlockBytes(identity).value(), 0u);
+  backings_.present = true;
+  ASSERT_TRUE(registry_->Resume("m").ok());
+  {
+    scsi::Lun& lun = LunOf(kIqn);
+    const scsi::LunNexusPtr nexus = reactors_->RunOn(0, Attach(lun));
+    for (const bool good : {false, false, true}) {  // power on, the medium
+      EXPECT_EQ(reactors_->RunOn(0, TestReady(lun, *nexus)) == scsi::ScsiStatus::kGood, good);
+    }
+  }
+  EXPECT_EQ(BlockBytesOf(kIqn), 512u);
+  EXPECT_EQ(store_->BlockBytes(identity).value(), 512u);
+}
+
+TEST_F(IscsiServiceTest, AnExportOfAnOlderVersionGetsItsBlocksAtTheFirstStart) {
+  ASSERT_TRUE(Create("m", "0 8 linear /mem 0").ok());
+  backings_.present = false;
+  Restart();
+  ASSERT_TRUE(Export(Wanted("m")).ok());
+  backings_.present = true;
+  Restart();
+  EXPECT_EQ(store_->BlockBytes(registry_->Info("m")->identity).value(), 512u);
+  EXPECT_EQ(BlockBytesOf("iqn.2026-11.io.sectormap:m"), 512u);
+}
+
 TEST_F(IscsiServiceTest, ARestartBringsBackExportsAndWhoMayLogIn) {
   v1::ExportRequest request = Wanted("a");
   request.set_lun(3);
@@ -223,13 +287,14 @@ TEST_F(IscsiServiceTest, PortalsAreListed) {
 
 TEST_F(IscsiServiceTest, ReservationsAreDurableAndReachTheNextUnit) {
   const std::string identity = registry_->Info("a")->identity;
-  const absl::Status saved = reactors_->RunOn(0, reservations_->Save(identity, "registrants"));
+  const absl::Status saved =
+      reactors_->RunOn(0, unit_store_->SaveReservations(identity, "registrants"));
   EXPECT_TRUE(saved.ok()) << saved;
   Restart();
   EXPECT_EQ(store_->Reservation(identity).value(), "registrants");
-  EXPECT_TRUE(reactors_->RunOn(0, reservations_->Save(identity, "")).ok());
+  EXPECT_TRUE(reactors_->RunOn(0, unit_store_->SaveReservations(identity, "")).ok());
   EXPECT_EQ(store_->Reservation(identity).value(), "");
-  EXPECT_EQ(reactors_->RunOn(0, reservations_->Save("nobody", "x")).code(),
+  EXPECT_EQ(reactors_->RunOn(0, unit_store_->SaveReservations("nobody", "x")).code(),
             absl::StatusCode::kNotFound);
 }
 

@@ -320,6 +320,50 @@ class ConnectionTest : public IscsiTest {
     EXPECT_EQ(outcome.sense_code(), 0x0b0c0cu);
   }
 
+  // A write whose data comes while the unit gets a medium, and with it blocks: nothing was planned
+  // for the data, so it must not count as written.
+  static Task<void> BlocksBecomeKnownWhileDataComes(ConnectionTest& test) {
+    auto has_medium = std::make_shared<std::atomic<bool>>(false);
+    scsi::UnitBacking backing;
+    backing.device = test.disk_.get();
+    backing.identity = "late";
+    backing.has_medium = [has_medium] { return has_medium->load(); };
+    auto unit = *scsi::LogicalUnit::Create(std::move(backing), *test.pool_, {.block_bytes = 0});
+    EXPECT_TRUE(test.directory_.AddLun(kTestTarget, 1, std::move(unit), false).ok());
+    FakeInitiator* initiator = co_await Session(test);
+    for (const uint32_t sense : {0x062900u, 0x020403u}) {
+      const Outcome ready = co_await initiator->Run(FakeInitiator::TestUnitReady(1));
+      EXPECT_EQ(ready.sense_code(), sense);
+    }
+    const std::vector<std::byte> data(512, std::byte{1});
+    const Command write = FakeInitiator::Write10(0, data, 1);
+    ScsiCommandHeader header;
+    header.flags = ScsiCommandHeader::kWriteBit;
+    header.lun = EncodeLun(1);
+    header.initiator_task_tag = initiator->NextTag();
+    header.expected_data_transfer_length = 512;
+    header.cmd_sn = initiator->cmd_sn()++;
+    header.cdb = write.cdb;
+    initiator->Expect(header.initiator_task_tag);
+    co_await initiator->Send(header);
+    *has_medium = true;
+    for (const uint32_t sense : {0x062800u, 0u}) {
+      const Outcome ready = co_await initiator->Run(FakeInitiator::TestUnitReady(1));
+      EXPECT_EQ(ready.sense_code(), sense);
+    }
+    DataOutHeader part;
+    part.flags = kFinalBit;
+    part.lun = header.lun;
+    part.initiator_task_tag = header.initiator_task_tag;
+    part.target_transfer_tag = kReservedTag;
+    co_await initiator->Send(part, data);
+    const Outcome outcome = co_await initiator->Finish(header.initiator_task_tag);
+    EXPECT_EQ(outcome.status, ScsiStatus::kBusy);
+    const Outcome again = co_await initiator->Run(write);
+    EXPECT_TRUE(again.good());
+    EXPECT_EQ(test.disk_->bytes()[0], std::byte{1});
+  }
+
   static Task<void> MemoryRunsOut(ConnectionTest& test) {
     InitiatorOptions options;
     options.first_burst_bytes = options.max_burst_bytes = 262144;
@@ -613,6 +657,9 @@ TEST_F(SlowUnitTest, TheWindowClosesWhenFullAndOpensAgain) {
   pool_->RunOn(0, WindowCloses(*this, *slow_));
 }
 
+TEST_F(ConnectionTest, AWriteThatWasPlannedWithoutBlocksIsSentAgain) {
+  pool_->RunOn(0, BlocksBecomeKnownWhileDataComes(*this));
+}
 TEST_F(ConnectionTest, SessionsSeeLunsComeAndGo) {
   auto other = *MemoryDevice::Create(SectorCount(64));
   pool_->RunOn(0, LunsComeAndGo(*this, UnitOver(*other, "other")));

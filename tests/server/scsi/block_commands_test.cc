@@ -211,7 +211,39 @@ TEST_F(BlockCommandsTest, PhysicalBlocksAreTold) {
   BlockLimits limits = disk_->limits();
   limits.physical_block_bytes = 4096;
   disk_->set_limits(limits);
+  unit_->OnLimitsChanged();
+  EXPECT_FAILS(Do(Cdb({0x00})), kInquiryDataChanged);
   EXPECT_EQ(Do(Cdb16(0x9e, 0x10, 0, 32)).data[13], 3);
+}
+
+// What is written by one block size holds addresses of that size.
+TEST_F(BlockCommandsTest, BlocksStayWhenTheMediumHasOthers) {
+  EXPECT_GOOD(Do(Cdb10(0x2a, 0, 8, 1), Fill(1, 0x77)));
+  BlockLimits limits = disk_->limits();
+  limits.logical_block_bytes = 4096;
+  limits.physical_block_bytes = 4096;
+  disk_->set_limits(limits);
+  initiators_.clear();
+  MakeUnit({.block_bytes = kTestBlockBytes});
+  a_ = &Login(1);
+  const Answer capacity = Do(Cdb16(0x9e, 0x10, 0, 32));
+  EXPECT_EQ(capacity.Number(0, 8), kBlocks - 1);
+  EXPECT_EQ(capacity.Number(8, 4), kTestBlockBytes);
+  EXPECT_EQ(capacity.data[13], 3);  // so that initiators align to the medium
+  EXPECT_EQ(Do(Cdb10(0x28, 0, 8, 1)).data, Fill(1, 0x77));
+  EXPECT_GOOD(Do(Cdb10(0x2a, 0, 9, 1), Fill(1, 0x78)));
+  EXPECT_EQ(ByteOnDisk(9), 0x78);
+  EXPECT_EQ(ByteOnDisk(10), 0);
+
+  limits.logical_block_bytes = kTestBlockBytes;
+  limits.physical_block_bytes = kTestBlockBytes;
+  disk_->set_limits(limits);
+  initiators_.clear();
+  MakeUnit({.block_bytes = 4096});
+  a_ = &Login(1);
+  EXPECT_EQ(Do(Cdb({0x25})).Number(4, 4), 4096u);
+  EXPECT_EQ(Do(Cdb16(0x9e, 0x10, 0, 32)).data[13], 0);
+  EXPECT_EQ(Do(Cdb10(0x28, 0, 1, 1)).data[512], 0x78);
 }
 
 TEST_F(BlockCommandsTest, FourKilobyteBlocksAreAddressedAsSuch) {
@@ -220,7 +252,7 @@ TEST_F(BlockCommandsTest, FourKilobyteBlocksAreAddressedAsSuch) {
   limits.physical_block_bytes = 4096;
   disk_->set_limits(limits);
   initiators_.clear();
-  MakeUnit({});
+  MakeUnit({.block_bytes = 4096});
   a_ = &Login(1);
   EXPECT_EQ(Do(Cdb({0x25})).Number(0, 4), kBlocks / 8 - 1);
   EXPECT_GOOD(Do(Cdb10(0x2a, 0, 1, 1), Bytes8(4096, 0x77)));

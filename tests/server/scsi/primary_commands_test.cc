@@ -115,6 +115,9 @@ TEST_F(PrimaryCommandsTest, WithoutDiscardNothingOfItIsClaimed) {
   BlockLimits limits = disk_->limits();
   limits.can_discard = false;
   disk_->set_limits(limits);
+  initiators_.clear();
+  MakeUnit({});
+  a_ = &Login(1);
   EXPECT_EQ(Vpd(0xb0).Number(20, 4), 0u);
   EXPECT_EQ(Vpd(0xb2).data[5], 0);
   EXPECT_EQ(Do(Cdb16(0x9e, 0x10, 0, 32)).data[14], 0);
@@ -308,9 +311,6 @@ TEST_F(PrimaryCommandsTest, StopFlushesAndStartIsGood) {
   EXPECT_FAILS(Do(Cdb({0x1b, 0, 0, 0, 2})), kInvalidFieldInCdb);
 }
 
-TEST_F(PrimaryCommandsTest, ReportLunsOfAUnitNamesItself) {
-  const Answer answer = Do(Cdb({0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 64}));
-  ASSERT_EQ(answer.data.size(), 16u);
 TEST_F(PrimaryCommandsTest, TheDefaultSelfTestIsTheOnlyOne) {
   EXPECT_GOOD(Do(Cdb({0x1d, 0x04})));
   EXPECT_FAILS(Do(Cdb({0x1d, 0x00})), kInvalidFieldInCdb);
@@ -319,6 +319,9 @@ TEST_F(PrimaryCommandsTest, TheDefaultSelfTestIsTheOnlyOne) {
   EXPECT_FAILS(Do(Cdb({0x1d, 0x04, 0, 0, 8})), kInvalidFieldInCdb);
 }
 
+TEST_F(PrimaryCommandsTest, ReportLunsOfAUnitNamesItself) {
+  const Answer answer = Do(Cdb({0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 64}));
+  ASSERT_EQ(answer.data.size(), 16u);
   EXPECT_EQ(answer.Number(0, 4), 8u);
 }
 

@@ -115,6 +115,46 @@ TEST_F(ProvisioningTest, ABadRangeStopsTheWholeUnmap) {
   EXPECT_EQ(Submitted(IoOp::kDiscard), 0);
 }
 
+// A merge cannot discard, and ends: an initiator that was refused would not discard any more then.
+TEST_F(ProvisioningTest, WhatWasOfferedOnceIsAcceptedFromThenOn) {
+  EXPECT_GOOD(Do(Cdb16(0x93, 0, 0, 1000), Fill(1, 0x11)));
+  const BlockLimits before = disk_->limits();
+  BlockLimits limits = before;
+  limits.can_discard = limits.discard_zeroes = limits.can_write_zeroes = false;
+  limits.discard_granularity_bytes = 0;
+  disk_->set_limits(limits);
+  unit_->OnLimitsChanged();
+  EXPECT_FAILS(Do(Cdb({0x00})), kInquiryDataChanged);
+  EXPECT_EQ(Do(Cdb16(0x9e, 0x10, 0, 32)).data[14], 0x80);                   // LBPME, no LBPRZ
+  EXPECT_EQ(Do(Cdb({0x12, 1, 0xb2, 0, 255})).data[5], 0xe0);                // likewise
+  EXPECT_EQ(Do(Cdb({0x12, 1, 0xb0, 0, 255})).Number(20, 4), 1024u * 1024);  // UNMAP LBA COUNT
+  EXPECT_EQ(Do(Cdb({0xa3, 0x0c, 0x01, 0x42, 0, 0, 0, 0, 0, 255})).data[1] & 7, 3);
+  EXPECT_GOOD(Unmap(UnmapList({{1, 2}, {20, 5}})));
+  EXPECT_EQ(ByteOnDisk(1), 0x11);
+  EXPECT_GOOD(Do(Cdb16(0x93, 0x08, 10, 10), Fill(1, 0)));
+  EXPECT_EQ(ByteOnDisk(9), 0x11);
+  EXPECT_EQ(ByteOnDisk(10), 0);
+  EXPECT_EQ(ByteOnDisk(19, 511), 0);
+  EXPECT_EQ(ByteOnDisk(20), 0x11);
+
+  disk_->set_limits(before);
+  unit_->OnLimitsChanged();
+  EXPECT_FAILS(Do(Cdb({0x00})), kInquiryDataChanged);
+  EXPECT_EQ(Do(Cdb16(0x9e, 0x10, 0, 32)).data[14], 0xc0);
+  EXPECT_GOOD(Unmap(UnmapList({{1, 2}})));
+  EXPECT_EQ(ByteOnDisk(1), 0);
+}
+
+// The table is swapped while a WRITE SAME is on its way.
+TEST_F(ProvisioningTest, ADiscardThatDidNotZeroIsFollowedByZeros) {
+  EXPECT_GOOD(Do(Cdb16(0x93, 0, 0, 1000), Fill(1, 0x11)));
+  disk_->discard_only_frees = true;
+  EXPECT_GOOD(Do(Cdb16(0x93, 0x08, 10, 10), Fill(1, 0)));
+  EXPECT_EQ(Submitted(IoOp::kDiscard), 1);
+  EXPECT_EQ(ByteOnDisk(10), 0);
+  EXPECT_EQ(ByteOnDisk(19, 511), 0);
+}
+
 TEST_F(ProvisioningTest, UnmapDoesNotBelieveItsLengths) {
   const Bytes8 good = UnmapList({{0, 1}});
   for (uint16_t length = 1; length < 8; ++length) {
@@ -164,7 +204,7 @@ TEST_F(ProvisioningTest, ABlockWithAMappedSectorIsMapped) {
   disk_->set_limits(limits);
   disk_->extent = 12;  // sectors 12-23 are free: of blocks of 8 only 16-23
   initiators_.clear();
-  MakeUnit({});
+  MakeUnit({.block_bytes = 4096});
   a_ = &Login(1);
   const Answer answer = Do(Cdb16(0x9e, 0x12, 0, 56));
   EXPECT_EQ(answer.Number(16, 4), 2u);

@@ -477,25 +477,10 @@ TEST_F(ReservationCommandsTest, Reserve6KeepsAllOthersOutUntilItEnds) {
   EXPECT_CONFLICT(Run(*a_, Cdb({0x16})));
 }
 
-class NoteSaves final : public ReservationStore {
- public:
-  Task<absl::Status> Save(std::string device_identity, std::string record) override {
-    co_await Reactor::Current().Sleep(std::chrono::microseconds(50));
-    if (!status.ok()) co_return status;
-    identity = std::move(device_identity);
-    saved = std::move(record);
-    ++saves;
-    co_return absl::OkStatus();
-  }
-  absl::Status status;
-  std::string identity, saved;
-  int saves = 0;
-};
-
-LunOptions WithStore(ReservationStore& store, std::string record = "") {
+LunOptions WithStore(UnitStore& store, std::string record = "") {
   LunOptions options;
   options.reservation_record = std::move(record);
-  options.reservation_store = &store;
+  options.store = &store;
   return options;
 }
 

@@ -25,10 +25,17 @@ TEST(AttentionQueueTest, KeepsOrderAndDropsRepeats) {
 
 TEST(AttentionQueueTest, HoldsEveryKindThereIs) {
   AttentionQueue queue;
-  const std::vector<SenseCode> kinds = {
-      kPowerOn,         kBusDeviceReset,       kModeParametersChanged,
-      kCapacityChanged, kReservationsReleased, kReservationsPreempted,
-      kCommandsCleared, kReportedLunsChanged,  kRegistrationsPreempted};
+  const std::vector<SenseCode> kinds = {kPowerOn,
+                                        kBusDeviceReset,
+                                        kModeParametersChanged,
+                                        kCapacityChanged,
+                                        kReservationsReleased,
+                                        kReservationsPreempted,
+                                        kCommandsCleared,
+                                        kReportedLunsChanged,
+                                        kRegistrationsPreempted,
+                                        kMediumMayHaveChanged,
+                                        kInquiryDataChanged};
   for (SenseCode kind : kinds) queue.Add(kind);
   for (SenseCode kind : kinds) EXPECT_EQ(queue.Take(), kind);
 }
@@ -57,6 +64,142 @@ TEST_F(AttentionTest, SizeChangesReachEveryNexus) {
   EXPECT_EQ(Run(a, Cdb({0x25})).Number(0, 4), kBlocks / 2 - 1);
   EXPECT_FAILS(Ready(b), kCapacityChanged);
   EXPECT_GOOD(Ready(b));
+}
+
+TEST_F(AttentionTest, WhatVpdPagesSayIsToldWhenItChangesAndOnlyThen) {
+  Initiator& a = Login(1, 0);
+  Initiator& b = Login(2, 1);
+  unit_->OnLimitsChanged();
+  EXPECT_GOOD(Ready(a));
+  BlockLimits limits = disk_->limits();
+  limits.can_lend = !limits.can_lend;  // nobody's business
+  disk_->set_limits(limits);
+  unit_->OnLimitsChanged();
+  EXPECT_GOOD(Ready(a));
+  limits.io_opt_bytes = 64 * 1024;
+  disk_->set_limits(limits);
+  unit_->OnLimitsChanged();
+  EXPECT_FAILS(Ready(a), kInquiryDataChanged);
+  EXPECT_FAILS(Ready(b), kInquiryDataChanged);
+  EXPECT_EQ(Run(a, Cdb({0x12, 1, 0xb0, 0, 255})).Number(12, 4), 128u);
+}
+
+class MediumTest : public AttentionTest {
+ protected:
+  void SetUp() override {
+    AttentionTest::SetUp();
+    has_medium_ = false;
+  }
+  std::vector<CdbBytes> CommandsOfTheMedium() {
+    return {Cdb({0x00}),
+            Cdb({0x1d, 0x04}),
+            Cdb({0x25}),
+            Cdb16(0x9e, 0x10, 0, 32),
+            Cdb16(0x9e, 0x12, 0, 24),
+            Cdb10(0x28, 0, 0, 1),
+            Cdb10(0x2a, 0, 0, 1),
+            Cdb10(0x35, 0, 0, 0),
+            Cdb10(0x42, 0, 0, 24),
+            Cdb16(0x93, 0x08, 0, 1)};
+  }
+
+  static Task<void> RunInto(MediumTest& test, Initiator& who, Answer& answer, int& left,
+                            WaitQueue& ended) {
+    answer = co_await test.RunOn(*who.nexus, Cdb({0x00}), {});
+    if (--left == 0) ended.WakeAll();
+  }
+  static Task<void> TwoAtOnce(MediumTest& test, Initiator& a, Initiator& b, Answer& of_a,
+                              Answer& of_b) {
+    int left = 2;
+    WaitQueue ended;
+    Detach(RunInto(test, a, of_a, left, ended));
+    BlockLimits limits = test.disk_->limits();
+    limits.logical_block_bytes = limits.physical_block_bytes = 4096;
+    test.disk_->set_limits(limits);
+    Detach(RunInto(test, b, of_b, left, ended));
+    while (left != 0) co_await ended.Wait();
+  }
+};
+
+TEST_F(MediumTest, WithoutItOnlyTheUnitItselfAnswers) {
+  MakeUnit({});
+  Initiator& a = Login(1, 0);
+  for (const CdbBytes& cdb : CommandsOfTheMedium()) {
+    EXPECT_FAILS(Run(a, cdb, Fill(1, 1)), kManualInterventionRequired);
+  }
+  for (const CdbBytes& cdb :
+       {Cdb({0x12, 0, 0, 0, 96}), Cdb({0x12, 1, 0xb0, 0, 255}), Cdb({0x1a, 0, 0x3f, 0, 255}),
+        Cdb({0x03, 0, 0, 0, 18}), Cdb({0x16}), Cdb({0x17}), Cdb({0x1b, 0, 0, 0, 1}),
+        Cdb({0x5e, 0, 0, 0, 0, 0, 0, 0, 8}), Cdb({0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 16})}) {
+    EXPECT_GOOD(Run(a, cdb));
+  }
+  for (int op = 0; op < kIoOpCount; ++op) EXPECT_EQ(disk_->submitted[op], 0) << op;
+}
+
+// Also when nothing else has changed: what was asked before may be wrong.
+TEST_F(MediumTest, ItsComingIsToldToEveryNexus) {
+  MakeUnit({});
+  Initiator& a = Login(1, 0);
+  Initiator& b = Login(2, 1);
+  EXPECT_FAILS(Ready(a), kManualInterventionRequired);
+  EXPECT_FAILS(Ready(b), kManualInterventionRequired);
+  disk_->lends = disk_->writes_at_once = true;
+  has_medium_ = true;
+  EXPECT_FAILS(Run(a, Cdb10(0x28, 0, 0, 1)), kMediumMayHaveChanged);
+  EXPECT_GOOD(Run(a, Cdb10(0x28, 0, 0, 1)));
+  EXPECT_FAILS(Run(b, Cdb10(0x2a, 0, 0, 1), Fill(1, 1)), kMediumMayHaveChanged);
+  EXPECT_EQ(ByteOnDisk(0), 0);
+  EXPECT_GOOD(Run(b, Cdb10(0x2a, 0, 0, 1), Fill(1, 1)));
+  EXPECT_EQ(ByteOnDisk(0), 1);
+  EXPECT_EQ(Run(b, Cdb16(0x9e, 0x10, 0, 32)).data[14], 0xc0);
+  Initiator& c = Login(3, 0);
+  EXPECT_GOOD(Ready(c));
+}
+
+TEST_F(MediumTest, TheFirstGivesAUnitItsBlocksWhichAreSavedFirst) {
+  NoteSaves store;
+  BlockLimits limits = disk_->limits();
+  limits.logical_block_bytes = limits.physical_block_bytes = 4096;
+  disk_->set_limits(limits);
+  MakeUnit({.block_bytes = 0, .store = &store});
+  Initiator& a = Login(1, 0);
+  Initiator& b = Login(2, 1);
+  EXPECT_EQ(unit_->Plan(Cdb10(0x28, 0, 0, 1)).bytes, 0u);
+  EXPECT_EQ(unit_->Plan(Cdb10(0x2a, 0, 0, 1)).bytes, 0u);
+  for (const CdbBytes& cdb : CommandsOfTheMedium()) {
+    EXPECT_FAILS(Run(a, cdb, Fill(1, 1)), kManualInterventionRequired);
+  }
+  EXPECT_GOOD(Run(a, Cdb({0x12, 1, 0xb0, 0, 255})));
+  EXPECT_EQ(Run(a, Cdb({0x1a, 0, 0x3f, 0, 255})).Number(4, 4), 0u);
+
+  has_medium_ = true;
+  store.status = absl::ResourceExhaustedError("full");
+  EXPECT_FAILS(Ready(a), kManualInterventionRequired);
+  EXPECT_FAILS(Ready(b), kManualInterventionRequired);
+  store.status = absl::OkStatus();
+  EXPECT_FAILS(Ready(a), kMediumMayHaveChanged);
+  EXPECT_EQ(store.identity, "a device");
+  EXPECT_EQ(store.block_bytes, 4096u);
+  EXPECT_EQ(Run(a, Cdb({0x25})).Number(4, 4), 4096u);
+  EXPECT_EQ(unit_->Plan(Cdb10(0x2a, 0, 0, 1)).bytes, 4096u);
+  EXPECT_FAILS(Run(b, Cdb({0x25})), kMediumMayHaveChanged);
+  EXPECT_EQ(Run(b, Cdb({0x25})).Number(0, 4), kBlocks / 8 - 1);
+}
+
+// A table is swapped between two commands that both wait for the store.
+TEST_F(MediumTest, CommandsThatFindItAtOnceAgreeOnItsBlocks) {
+  NoteSaves store;
+  MakeUnit({.block_bytes = 0, .store = &store});
+  Initiator& a = Login(1);
+  Initiator& b = Login(2);
+  has_medium_ = true;
+  Answer of_a;
+  Answer of_b;
+  pool_->RunOn(0, TwoAtOnce(*this, a, b, of_a, of_b));
+  EXPECT_TRUE(of_a.FailedWith(kMediumMayHaveChanged)) << of_a;
+  EXPECT_TRUE(of_b.FailedWith(kMediumMayHaveChanged)) << of_b;
+  EXPECT_EQ(store.block_bytes, kTestBlockBytes);
+  EXPECT_EQ(Run(a, Cdb({0x25})).Number(4, 4), kTestBlockBytes);
 }
 
 TEST_F(AttentionTest, AttentionComesBeforeAConflict) {

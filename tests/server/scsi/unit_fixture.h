@@ -45,6 +45,11 @@ class BendableDisk final : public BlockDevice {
     if (request.op == IoOp::kWriteZeroes && write_zeroes_status != IoStatus::kOk) {
       return IoStatus(write_zeroes_status);
     }
+    if (request.op == IoOp::kDiscard && !limits_.can_discard) return IoStatus::kNotSupported;
+    if (request.op == IoOp::kDiscard && discard_only_frees) {
+      limits_.discard_zeroes = false;
+      return IoStatus::kOk;
+    }
     if (!suspends) return Touch(request);
     return Later(request);
   }
@@ -69,6 +74,8 @@ class BendableDisk final : public BlockDevice {
 
   std::atomic<IoStatus> status{IoStatus::kOk};
   std::atomic<IoStatus> write_zeroes_status{IoStatus::kOk};
+  // The next discard finds a new table, which no more than frees blocks.
+  std::atomic<bool> discard_only_frees{false};
   std::atomic<bool> suspends{false};
   std::atomic<bool> lends{false};
   std::atomic<bool> writes_at_once{false};
@@ -193,6 +200,30 @@ class NoteAborts final : public NexusTasks {
   std::atomic<uint64_t> last_lun{0};
 };
 
+// Keeps what a unit saves, or refuses it with `status`.
+class NoteSaves final : public UnitStore {
+ public:
+  Task<absl::Status> SaveReservations(std::string device_identity, std::string record) override {
+    co_await Reactor::Current().Sleep(std::chrono::microseconds(50));
+    if (!status.ok()) co_return status;
+    identity = std::move(device_identity);
+    saved = std::move(record);
+    ++saves;
+    co_return absl::OkStatus();
+  }
+  Task<absl::Status> SaveBlockBytes(std::string device_identity, uint32_t bytes) override {
+    co_await Reactor::Current().Sleep(std::chrono::microseconds(50));
+    if (!status.ok()) co_return status;
+    identity = std::move(device_identity);
+    block_bytes = bytes;
+    co_return absl::OkStatus();
+  }
+  absl::Status status;
+  std::string identity, saved;
+  int saves = 0;
+  std::atomic<uint32_t> block_bytes{0};
+};
+
 class UnitTest : public testing::Test {
  protected:
   static constexpr uint64_t kBlocks = 4096;
@@ -216,6 +247,7 @@ class UnitTest : public testing::Test {
     backing.device = disk_.get();
     backing.identity = "a device";
     backing.read_only = [this] { return disk_read_only_.load(); };
+    backing.has_medium = [this] { return has_medium_.load(); };
     auto unit = LogicalUnit::Create(std::move(backing), *pool_, std::move(options));
     ASSERT_TRUE(unit.ok()) << unit.status();
     unit_ = *std::move(unit);
@@ -301,6 +333,7 @@ class UnitTest : public testing::Test {
   std::unique_ptr<ReactorPool> pool_;
   std::unique_ptr<BendableDisk> disk_;
   std::atomic<bool> disk_read_only_{false};
+  std::atomic<bool> has_medium_{true};
   std::shared_ptr<LogicalUnit> unit_;
   std::vector<std::unique_ptr<Initiator>> initiators_;
   std::atomic<int> in_place_{0};  // commands that needed no buffer

@@ -209,7 +209,7 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheFirstVersionIsReadAndBroughtUp) {
   ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
   store_.reset();
   RunSql(
-      "DROP TABLE snapshot; DROP TABLE made_file; DROP TABLE operation;"
+      "DROP TABLE snapshot; DROP TABLE made_file; DROP TABLE operation; DROP TABLE unit;"
       "UPDATE schema_version SET version = 1");
   Open();
   EXPECT_THAT(Load().devices, SizeIs(1));
@@ -230,9 +230,37 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheSecondVersionKeepsItsOperations) {
       {.id = 7, .kind = "move", .device = "d", .state = "running", .plan = "p"}};
   ASSERT_TRUE(store_->Apply(changes).ok());
   store_.reset();
-  RunSql("ALTER TABLE operation DROP COLUMN cancelled; UPDATE schema_version SET version = 2");
+  RunSql(
+      "ALTER TABLE operation DROP COLUMN cancelled; DROP TABLE unit;"
+      "UPDATE schema_version SET version = 2");
   Open();
   EXPECT_THAT(Load().operations, ::testing::ElementsAre(changes.put_operations[0]));
+}
+
+TEST_F(SqliteStoreTest, ADatabaseOfTheThirdVersionKeepsItsExportsAndKnowsNoBlockSize) {
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  ASSERT_TRUE(store_->PutExport(Target("t"), ExportOf("t", 0, "d")).ok());
+  store_.reset();
+  RunSql("DROP TABLE unit; UPDATE schema_version SET version = 3");
+  Open();
+  EXPECT_THAT(Load().exports, SizeIs(1));
+  EXPECT_EQ(store_->BlockBytes("id-d").value(), 0u);
+  ASSERT_TRUE(store_->PutBlockBytes("id-d", 4096).ok());
+  EXPECT_EQ(store_->BlockBytes("id-d").value(), 4096u);
+}
+
+TEST_F(SqliteStoreTest, ABlockSizeGoesWithItsDeviceAndNotWithItsExport) {
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  ASSERT_TRUE(store_->PutExport(Target("t"), ExportOf("t", 0, "d")).ok());
+  ASSERT_TRUE(store_->PutBlockBytes("id-d", 512).ok());
+  const std::vector<ExportKey> keys{{"t", 0}};
+  ASSERT_TRUE(store_->DeleteExports(keys).ok());
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  Open();
+  EXPECT_EQ(store_->BlockBytes("id-d").value(), 512u);
+  ASSERT_TRUE(store_->DeleteDevice("id-d").ok());
+  EXPECT_EQ(store_->BlockBytes("id-d").value(), 0u);
+  EXPECT_EQ(store_->PutBlockBytes("id-d", 512).code(), absl::StatusCode::kNotFound);
 }
 
 // A record that was made a moment before, with a new plan, must not take it back.

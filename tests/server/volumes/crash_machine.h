@@ -144,6 +144,10 @@ class JournalStore final : public state::StateStore {
     return absl::UnimplementedError("no reservations here");
   }
   absl::StatusOr<std::string> Reservation(std::string_view) override { return std::string(); }
+  absl::Status PutBlockBytes(std::string_view, uint32_t) override {
+    return absl::UnimplementedError("no exports here");
+  }
+  absl::StatusOr<uint32_t> BlockBytes(std::string_view) override { return 0; }
 
  private:
   // As the schema has it.

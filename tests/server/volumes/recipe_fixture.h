@@ -54,6 +54,12 @@ class StepStore final : public state::StateStore {
   absl::StatusOr<std::string> Reservation(std::string_view identity) override {
     return store_->Reservation(identity);
   }
+  absl::Status PutBlockBytes(std::string_view identity, uint32_t bytes) override {
+    return Step([&] { return store_->PutBlockBytes(identity, bytes); });
+  }
+  absl::StatusOr<uint32_t> BlockBytes(std::string_view identity) override {
+    return store_->BlockBytes(identity);
+  }
   absl::Status Apply(const state::Changes& changes) override {
     return Step([&] { return store_->Apply(changes); });
   }

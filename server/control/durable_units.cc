@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/control/durable_reservations.h"
+#include "server/control/durable_units.h"
 
 #include <utility>
 
@@ -9,9 +9,9 @@ namespace sectormap::control {
 
 // The job is posted back to the reactor that is suspending just now, so that it cannot be resumed
 // before it has suspended.
-class DurableReservations::Awaiter {
+class DurableUnits::Awaiter {
  public:
-  Awaiter(DurableReservations& owner, Job& job) : owner_(owner), job_(job) {}
+  Awaiter(DurableUnits& owner, Job& job) : owner_(owner), job_(job) {}
   bool await_ready() const noexcept { return false; }
   void await_suspend(std::coroutine_handle<> caller) {
     job_.caller = caller;
@@ -21,14 +21,13 @@ class DurableReservations::Awaiter {
   void await_resume() noexcept {}
 
  private:
-  DurableReservations& owner_;
+  DurableUnits& owner_;
   Job& job_;
 };
 
-DurableReservations::DurableReservations(state::StateStore& store)
-    : store_(store), thread_([this] { Run(); }) {}
+DurableUnits::DurableUnits(state::StateStore& store) : store_(store), thread_([this] { Run(); }) {}
 
-DurableReservations::~DurableReservations() {
+DurableUnits::~DurableUnits() {
   {
     absl::MutexLock hold(&mutex_);
     CHECK(jobs_.empty());
@@ -37,13 +36,21 @@ DurableReservations::~DurableReservations() {
   thread_.join();
 }
 
-Task<absl::Status> DurableReservations::Save(std::string device_identity, std::string record) {
-  Job job{device_identity, record, Reactor::Current(), absl::OkStatus(), nullptr};
+Task<absl::Status> DurableUnits::SaveReservations(std::string device_identity, std::string record) {
+  Job job{[&] { return store_.PutReservation(device_identity, record); }, Reactor::Current(),
+          absl::OkStatus(), nullptr};
   co_await Awaiter(*this, job);
   co_return std::move(job.result);
 }
 
-void DurableReservations::Run() {
+Task<absl::Status> DurableUnits::SaveBlockBytes(std::string device_identity, uint32_t bytes) {
+  Job job{[&] { return store_.PutBlockBytes(device_identity, bytes); }, Reactor::Current(),
+          absl::OkStatus(), nullptr};
+  co_await Awaiter(*this, job);
+  co_return std::move(job.result);
+}
+
+void DurableUnits::Run() {
   const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return !jobs_.empty() || stopping_;
   };
@@ -55,7 +62,7 @@ void DurableReservations::Run() {
       job = jobs_.front();
       jobs_.pop_front();
     }
-    job->result = store_.PutReservation(job->identity, job->record);
+    job->result = job->work();
     job->reactor.Post([caller = job->caller] { caller.resume(); });
   }
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// DurableReservations: persistent reservations go to the state store on a thread of their own, so
-// that no reactor waits for a disk.
+// DurableUnits: what survives of a unit goes to the state store on a thread of its own, so that no
+// reactor waits for a disk.
 #pragma once
 
 #include <coroutine>
 #include <deque>
+#include <functional>
 #include <string>
 #include <thread>
 
@@ -16,21 +17,21 @@
 
 namespace sectormap::control {
 
-class DurableReservations final : public scsi::ReservationStore {
+class DurableUnits final : public scsi::UnitStore {
  public:
   // `store` outlives it.
-  explicit DurableReservations(state::StateStore& store);
-  // REQUIRES: no Save is under way.
-  ~DurableReservations() override;
-  DurableReservations(const DurableReservations&) = delete;
-  DurableReservations& operator=(const DurableReservations&) = delete;
+  explicit DurableUnits(state::StateStore& store);
+  // REQUIRES: no call is under way.
+  ~DurableUnits() override;
+  DurableUnits(const DurableUnits&) = delete;
+  DurableUnits& operator=(const DurableUnits&) = delete;
 
-  Task<absl::Status> Save(std::string device_identity, std::string record) override;
+  Task<absl::Status> SaveReservations(std::string device_identity, std::string record) override;
+  Task<absl::Status> SaveBlockBytes(std::string device_identity, uint32_t bytes) override;
 
  private:
   struct Job {
-    const std::string& identity;
-    const std::string& record;
+    std::function<absl::Status()> work;
     Reactor& reactor;  // where the caller waits
     absl::Status result;
     std::coroutine_handle<> caller;
