@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <memory>
 #include <tuple>
@@ -38,6 +39,7 @@ struct Snapshots::Plan {
   };
   Restack changes;
   std::vector<Made> made;
+  std::vector<std::shared_ptr<BlockDevice>> stores;
 };
 
 Snapshots::Snapshots(Recipes& recipes) : recipes_(recipes) {
@@ -139,6 +141,12 @@ absl::Status Snapshots::PlanCreation(const CreateSnapshots& wanted, const Volume
 
 absl::StatusOr<uint64_t> Snapshots::ChunkFor(const CreateSnapshots& wanted,
                                              const std::vector<Volume>& others) const {
+  if (wanted.chunk_sectors != 0 &&
+      (!std::has_single_bit(wanted.chunk_sectors) || wanted.chunk_sectors > kChunkSectorsMax)) {
+    return absl::InvalidArgumentError(absl::StrCat("chunks of ", wanted.chunk_sectors,
+                                                   " sectors cannot be: a power of two, at most ",
+                                                   std::bit_floor(kChunkSectorsMax)));
+  }
   if (others.empty()) {
     return wanted.chunk_sectors != 0 ? wanted.chunk_sectors : kDefaultChunkSectors;
   }
@@ -170,6 +178,12 @@ absl::Status Snapshots::PlanOne(const CreateSnapshots& wanted, const CreateSnaps
   }
   ASSIGN_OR_RETURN(const uint64_t chunk, ChunkFor(wanted, older));
   ASSIGN_OR_RETURN(const std::string store, PrepareStore(wanted, entry, origin.length, chunk));
+  ASSIGN_OR_RETURN(std::shared_ptr<BlockDevice> store_device, recipes_.Open(store));
+  if (std::ranges::find(plan.stores, store_device) != plan.stores.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("store '", store, "' is named for two snapshots: each needs one of its own"));
+  }
+  plan.stores.push_back(std::move(store_device));
 
   std::string base = origin.body;
   if (!origin.layered()) {

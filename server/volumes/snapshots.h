@@ -20,6 +20,9 @@ namespace sectormap::volumes {
 // Of a new store, where nothing else is said: the kernel's default for P.
 inline constexpr uint64_t kDefaultChunkSectors = 32;
 
+// Of any: as the snapshot target and the kernel have it (drivers/md/dm-exception-store.c).
+inline constexpr uint64_t kChunkSectorsMax = 0x7fffffff >> kSectorShift;
+
 // When a store that is a file grows, and by how much of its size; LVM's example values
 // (snapshot_autoextend_threshold, snapshot_autoextend_percent).
 inline constexpr int64_t kDefaultGrowAtPercent = 70;

@@ -11,6 +11,7 @@ using ::testing::AnyOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::IsSupersetOf;
 using Views = std::map<std::string, std::vector<std::byte>>;
 
 class SnapshotsTest : public RecipeTest {
@@ -154,6 +155,28 @@ TEST_F(SnapshotsTest, ASnapshotOfASnapshotIsOneToo) {
   EXPECT_THAT(Names(), ElementsAre("vol"));
 }
 
+TEST_F(SnapshotsTest, WhatWritesToADeviceWaitsWhenAMirrorOfItsSnapshotComesAndGoes) {
+  MakeChain(1);
+  const Views views = AllViews({"vol", "s1"});
+  const std::string leg = MakeFile("leg", kVolumeSectors);
+  absl::Mutex mutex;
+  std::set<std::string> suspended;
+  const uint64_t watch = registry_->Subscribe([&](DeviceRegistry::Change, const DeviceInfo& info) {
+    absl::MutexLock lock(&mutex);
+    if (info.suspended) suspended.insert(info.name);
+  });
+  const auto take_suspended = [&] {
+    absl::MutexLock lock(&mutex);
+    return std::exchange(suspended, {});
+  };
+  ExpectDone(mirrors_->StartAdd({.device = "s1", .leg = leg, .log = "core"}));
+  EXPECT_THAT(take_suspended(), IsSupersetOf({"vol", "s1"}));
+  ExpectDone(mirrors_->StartRemove({.device = "s1", .leg = leg}));
+  EXPECT_THAT(take_suspended(), IsSupersetOf({"vol", "s1", "s1-mimage-0"}));
+  registry_->Unsubscribe(watch);
+  ExpectViews(views);
+}
+
 TEST_F(SnapshotsTest, AGroupIsTakenAsAWholeOrNotAtAll) {
   MakeVolume("a");
   MakeVolume("b");
@@ -171,6 +194,7 @@ TEST_F(SnapshotsTest, AGroupIsTakenAsAWholeOrNotAtAll) {
 
 TEST_F(SnapshotsTest, WhatCannotBeDoneRightIsRefusedAndLeavesNothing) {
   MakeChain(1);
+  MakeVolume("other");
   const std::vector<std::string> names = Names();
   const std::vector<std::string> files = Files();
   const auto refusal = [this](const CreateSnapshots& wanted) {
@@ -188,6 +212,19 @@ TEST_F(SnapshotsTest, WhatCannotBeDoneRightIsRefusedAndLeavesNothing) {
               HasSubstr("vol"));
   EXPECT_THAT(refusal({.entries = {{.name = "x", .device = "vol", .store = "/outside/x"}}}),
               HasSubstr("/outside"));
+  for (const uint64_t chunk :
+       {uint64_t{3}, uint64_t{1} << 22, uint64_t{1} << 54, uint64_t{1} << 55}) {
+    EXPECT_EQ(
+        snapshots_->Create({.entries = {{.name = "x", .device = "other"}}, .chunk_sectors = chunk})
+            .status()
+            .code(),
+        absl::StatusCode::kInvalidArgument)
+        << chunk;
+    EXPECT_EQ(Files(), files);
+  }
+  EXPECT_THAT(refusal({.entries = {{.name = "x", .device = "vol", .store = Path("new")},
+                                   {.name = "y", .device = "other", .store = Path("new")}}}),
+              HasSubstr("named for two snapshots"));
   EXPECT_THAT(refusal({.entries = {{.name = "x", .device = "vol"}}, .store_sectors = 16}),
               HasSubstr("too few"));
   EXPECT_THAT(refusal({.entries = {{.name = "x", .device = "vol"}, {.name = "y", .device = "s1"}}}),
@@ -300,6 +337,28 @@ TEST_F(SnapshotsTest, ARollBackBringsTheInstantBackAndUsesTheSnapshotUp) {
   }
 }
 
+TEST_F(SnapshotsTest, AnOverflowedSnapshotIsRolledBackTo) {
+  MakeVolume();
+  ASSERT_TRUE(snapshots_
+                  ->Create({.entries = {{.name = "s1", .device = "vol"}},
+                            .store_sectors = 512,
+                            .chunk_sectors = kChunk,
+                            .overflow_stays_valid = true,
+                            .never_grow = true})
+                  .ok());
+  Fill("s1", 0, 20 * kChunk, 2);
+  std::vector<std::byte> bytes = Pattern(1024, 1024, 3);
+  const auto device = registry_->Find("s1");
+  EXPECT_EQ(
+      reactors_->RunOn(0, [&] { return device->Submit(IoRequest::Write(Sector(1024), bytes)); }),
+      IoStatus::kIoError);
+  EXPECT_EQ(snapshots_->List().at(0).status.state, SnapshotStatus::State::kOverflow);
+  const Views views = {{"vol", View("s1")}};
+  ExpectDone(snapshots_->StartRollBack("s1"));
+  EXPECT_THAT(Names(), ElementsAre("vol"));
+  ExpectViews(views);
+}
+
 TEST_F(SnapshotsTest, WhenARollBackHasBegunTheDeviceShowsTheSnapshot) {
   MakeChain(1);
   const auto bytes = View("s1");
@@ -335,6 +394,56 @@ TEST_F(SnapshotsTest, TheFirstSnapshotIsThereWholeOrNotAtAllAfterAKill) {
                     EXPECT_EQ(Exists("s1"), Exists("vol-real"));
                     if (Exists("s1")) EXPECT_TRUE(View("s1") == before.at("vol"));
                   });
+}
+
+// Nothing may be written that a snapshot whose store is away has not copied.
+TEST_F(SnapshotsTest, ADeviceWaitsForTheStoreOfItsNewestSnapshot) {
+  MakeChain(2);
+  const Views views = AllViews({"vol", "s1", "s2"});
+  may_be_unbuilt_ = {"vol", "s2-real"};
+  Stop();
+  std::filesystem::rename(Path("s2.cow"), Path("away"));
+  Start();
+  EXPECT_THAT(registry_->Info("vol")->error, HasSubstr("'s2-real' could not be restored"));
+  EXPECT_NE(registry_->Info("s2-real")->error, "");
+  EXPECT_FALSE(catalog_->Resume("vol").ok());
+  EXPECT_FALSE(snapshots_->Create({.entries = {{.name = "s3", .device = "vol"}}}).ok());
+  std::filesystem::rename(Path("away"), Path("s2.cow"));
+  ASSERT_TRUE(catalog_->Resume("s2-real").ok());
+  ASSERT_TRUE(catalog_->Resume("vol").ok());
+  ExpectViews(views);
+  Restart();
+  ExpectViews(views);
+}
+
+TEST_F(SnapshotsTest, AnOlderSnapshotWhoseStoreIsAwayLeavesTheDeviceAtWork) {
+  MakeChain(2);
+  Views views = AllViews({"vol", "s1", "s2"});
+  may_be_unbuilt_ = {"s1", "s2"};
+  Stop();
+  std::filesystem::rename(Path("s1.cow"), Path("away"));
+  Start();
+  EXPECT_THAT(registry_->Info("s2")->error, HasSubstr("'s1' could not be restored"));
+  WriteSome("vol", 30);
+  views["vol"] = View("vol");
+  std::filesystem::rename(Path("away"), Path("s1.cow"));
+  Restart();
+  ExpectViews(views);
+}
+
+TEST_F(SnapshotsTest, ASnapshotWhoseStoreIsLostCanBeRemovedAndTheDeviceGoesOn) {
+  MakeChain(1);
+  const Views views = AllViews({"vol"});
+  may_be_unbuilt_ = {"vol", "s1"};
+  Stop();
+  std::filesystem::remove(Path("s1.cow"));
+  Start();
+  ExpectDone(snapshots_->StartRemove("s1"));
+  EXPECT_THAT(Names(), ElementsAre("vol"));
+  ExpectViews(views);
+  may_be_unbuilt_.clear();
+  Restart();
+  ExpectViews(views);
 }
 
 TEST_F(SnapshotsTest, ARemovalThatIsKilledEndsAfterTheStart) {
