@@ -4,8 +4,10 @@
 // only when used, so an idle daemon costs nothing.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -60,6 +62,8 @@ class BufferPool {
   // Empty if there is no room, or somebody is waiting for it.
   std::optional<IoBuffer> TryTake(size_t bytes);
 
+  // What a buffer of so many bytes takes of the capacity.
+  static size_t HeldBytes(size_t bytes) { return std::bit_ceil(std::max(bytes, kBufferAlignment)); }
   size_t capacity() const { return capacity_; }
   size_t largest() const { return kBufferAlignment << (class_count_ - 1); }
   // Counts whole blocks, as they are held. Any thread; to another than its reactor's a moment late.

@@ -129,7 +129,8 @@ void Connection::FinishWith(DropReason reason) {
 }
 
 void Connection::AskLogout(DropReason reason) {
-  if (drop_timer_ || finishing_) return;
+  // Closed: it is about to end, and would not stop a timer that begins now.
+  if (drop_timer_ || finishing_ || writer_.closed()) return;
   if (!in_full_feature_ || session_ == nullptr) {
     Drop(reason);
     return;

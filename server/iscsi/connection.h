@@ -26,6 +26,7 @@
 #include "server/iscsi/command_window.h"
 #include "server/iscsi/login.h"
 #include "server/iscsi/pdu_stream.h"
+#include "server/iscsi/portal_addresses.h"
 #include "server/iscsi/session.h"
 #include "server/iscsi/target_directory.h"
 #include "server/iscsi/text_exchange.h"
@@ -82,6 +83,7 @@ class Connection {
     Reactor& reactor;
     TargetDirectory& directory;
     CommandMemory& memory;
+    const PortalAddresses& portals;
     LoginNegotiator::Service service = LoginNegotiator::Service::kReady;
     // Called when the login phase has ended, well or not: the connection is no longer one of the
     // unauthenticated.

@@ -170,7 +170,8 @@ void Connection::EnterFullFeature() {
   reader_.set_max_data_bytes(kOurMaxRecvDataSegmentBytes);
   writer_.SetDigests(parameters_.header_digest, parameters_.data_digest);
   writer_.set_next_stat_sn(login_.next_stat_sn);
-  text_.emplace(context_.directory, login_, std::vector<std::string>{stream_->local_address()});
+  text_.emplace(context_.directory, login_,
+                context_.portals.ReachableFrom(stream_->local_address()));
   if (login_.type == SessionType::kDiscovery) return;
   scsi::NexusIdentity identity;
   identity.initiator_name = login_.initiator_name;

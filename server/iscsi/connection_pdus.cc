@@ -277,7 +277,7 @@ Task<bool> Connection::OnTaskManagement() {
 void Connection::ManageTasks(const TaskManagementRequestHeader& request) {
   const TaskManagementHooks hooks{
       [this](uint32_t cmd_sn) { return SkipCommand(cmd_sn); },
-      // Its own session too: the drop is posted, so the answer leaves at the end of this turn.
+      // Its own session too.
       [this] { context_.directory.DropSessions(login_.target->iqn, DropReason::kColdReset); },
   };
   StartTaskManagement(*session_, request, hooks);
@@ -285,6 +285,10 @@ void Connection::ManageTasks(const TaskManagementRequestHeader& request) {
 
 Task<bool> Connection::OnLogout() {
   const auto header = HeaderAs<LogoutRequestHeader>(reader_.header());
+  // Before it takes its turn: the number of what is rejected has not come (RFC 7143 §7.3).
+  if (header.reason() > LogoutReason::kRemoveConnectionForRecovery) {
+    co_return co_await Refuse(RejectReason::kInvalidPduField);
+  }
   const Turn turn = TurnOf(header);
   const bool go_on = co_await SkipData();
   if (!go_on || turn == Turn::kNever) co_return go_on;
@@ -309,9 +313,6 @@ void Connection::AnswerLogout(const LogoutRequestHeader& request) {
     case LogoutReason::kRemoveConnectionForRecovery:
       answer.response = LogoutResult::kRecoveryNotSupported;
       break;
-    default:
-      SendReject(RejectReason::kInvalidPduField, HeaderAs<BasicHeader>(request));
-      return;
   }
   if (ends) {
     // RFC 7143 §11.14: the commands that are at work end unanswered.

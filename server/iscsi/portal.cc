@@ -30,7 +30,10 @@ class TcpPortal final : public Portal {
 
   std::string address() const override { return listener_->address(); }
 
-  void Start() { reactors_[0].Spawn(AcceptLoop()); }
+  void Start() {
+    resources_->addresses().Add(address());
+    reactors_[0].Spawn(AcceptLoop());
+  }
   void Stop() override;
 
  private:
@@ -84,6 +87,7 @@ Task<void> TcpPortal::Serve(int reactor, std::unique_ptr<TcpStream> stream, std:
       .reactor = reactors_[reactor],
       .directory = targets_,
       .memory = resources_->memory(reactor),
+      .portals = resources_->addresses(),
       .on_login_end = [this, peer = std::move(peer)] { resources_->logins().Leave(peer); },
   };
   std::function<void(std::shared_ptr<ConnectionHandle>)> on_start =
@@ -111,6 +115,7 @@ void TcpPortal::Remove(uint64_t id) {
 void TcpPortal::Stop() {
   CHECK(Reactor::CurrentOrNull() == nullptr);
   if (std::exchange(stopped_, true)) return;
+  resources_->addresses().Remove(address());
   reactors_[0].Post([this] { listener_->Close(); });
   accept_ended_.WaitForNotification();
   // Those that were handed over are known when their reactors have run what was posted.

@@ -14,12 +14,14 @@
 #include "core/async/reactor_pool.h"
 #include "server/iscsi/command_memory.h"
 #include "server/iscsi/login_limits.h"
+#include "server/iscsi/portal_addresses.h"
 #include "server/iscsi/target_directory.h"
 
 namespace sectormap::iscsi {
 
 // What the portals of a daemon share: each reactor's memory for commands and count of connections,
-// and the bounds on logins. Any thread, but for the memory, of which only the figures are.
+// the bounds on logins, and where they all listen. Any thread, but for the memory, of which only
+// the figures are.
 class PortalResources {
  public:
   explicit PortalResources(const ReactorPool& reactors,
@@ -29,6 +31,7 @@ class PortalResources {
   const CommandMemory& memory(int reactor) const { return *memories_[reactor]; }
   int reactors() const { return static_cast<int>(memories_.size()); }
   LoginLimits& logins() { return logins_; }
+  PortalAddresses& addresses() { return addresses_; }
 
   // The reactor with the fewest connections, which has one more from now on.
   int TakeLeastLoaded();
@@ -38,6 +41,7 @@ class PortalResources {
   std::vector<std::unique_ptr<CommandMemory>> memories_;
   std::vector<std::atomic<int>> connections_;
   LoginLimits logins_;
+  PortalAddresses addresses_;
 };
 
 class Portal {

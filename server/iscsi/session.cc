@@ -316,11 +316,20 @@ ScsiTask* Session::FindTask(uint32_t tag) {
   return place == table_.end() ? nullptr : place->second;
 }
 
+ScsiTask* Session::FindAborted(uint32_t tag) {
+  const auto meant = [tag](const ScsiTask* task) {
+    return task->aborted && task->executing && task->tag() == tag;
+  };
+  const auto place = std::find_if(live_.begin(), live_.end(), meant);
+  return place == live_.end() ? nullptr : *place;
+}
+
 void Session::DataArrived(ScsiTask& task, DataFault fault) {
   task.receiving = false;
   if (fault != DataFault::kNone) task.transfer.Fail(fault);
   if (!task.aborted && task.transfer.MayRequest() && task.buffer) task.requests.Queue();
-  if (task.aborted || task.transfer.done()) task.changed.WakeAll();
+  // Its coroutine may wait for the rest of the data, or for the reader only: to end.
+  task.changed.WakeAll();
 }
 
 uint32_t Session::NextTransferTag() {

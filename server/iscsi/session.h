@@ -89,6 +89,8 @@ class Session {
 
   // The task that a Data-Out is for; null if it is gone.
   ScsiTask* FindTask(uint32_t tag);
+  // One with this tag that will not answer any more but may still touch the medium; null: none.
+  ScsiTask* FindAborted(uint32_t tag);
   // A Data-Out's bytes are there, or `fault` says why not.
   void DataArrived(ScsiTask& task, DataFault fault);
 

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/async/next_turn.h"
 #include "core/base/check.h"
 
 namespace sectormap::iscsi {
@@ -72,7 +73,10 @@ Task<void> AnswerInTime(std::shared_ptr<Ending> ending, uint32_t tag,
          ending->done ? TaskManagementResult::kFunctionComplete
                       : TaskManagementResult::kFunctionRejected);
   session.ReleaseImmediatePlace();
-  if (when_done) when_done();
+  if (when_done) {
+    co_await AfterOthers();  // the answer leaves before the sessions end
+    when_done();
+  }
   session.gate().Leave();
 }
 
@@ -96,6 +100,8 @@ void AnswerNow(Session& session, const TaskManagementRequestHeader& request,
 void AbortTask(Session& session, const TaskManagementRequestHeader& request,
                const TaskManagementHooks& hooks) {
   ScsiTask* task = session.FindTask(request.referenced_task_tag);
+  // Asked again: until the device has let go of the command, it is not gone.
+  if (task == nullptr) task = session.FindAborted(request.referenced_task_tag);
   if (task != nullptr && task->header.lun == request.lun) {
     std::vector<Unit*> units;
     if (task->unit != nullptr) units.push_back(session.UseUnit(*task->unit));

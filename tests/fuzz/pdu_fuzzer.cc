@@ -40,6 +40,7 @@ struct World {
   SteadyClock clock;
   TargetDirectory directory;
   CommandMemory memory;
+  PortalAddresses portals;
   std::unique_ptr<MemoryDevice> disk;
   std::unique_ptr<ReactorPool> pool;
 };
@@ -57,6 +58,7 @@ Task<void> Serve(World& world, std::unique_ptr<ByteStream> stream, Ends& ends) {
   Connection::Context context{.reactor = Reactor::Current(),
                               .directory = world.directory,
                               .memory = world.memory,
+                              .portals = world.portals,
                               .on_login_end = [] {}};
   std::function<void(std::shared_ptr<ConnectionHandle>)> on_start = [](auto) {};
   co_await Connection::Serve(std::move(context), std::move(stream), std::move(on_start));

@@ -189,6 +189,7 @@ class ConnectionTest : public IscsiTest {
   }
 
   static Task<void> Discovery(ConnectionTest& test) {
+    test.portals_.Add("192.0.2.8:3260");
     FakeInitiator& initiator = test.Connect({.first_address = "192.0.2.7:3260"});
     InitiatorOptions options;
     options.target = "";
@@ -207,6 +208,7 @@ class ConnectionTest : public IscsiTest {
     const std::string got(reinterpret_cast<const char*>(answer->data.data()), answer->data.size());
     EXPECT_THAT(got, testing::HasSubstr(std::string("TargetName=") + kTestTarget));
     EXPECT_THAT(got, testing::HasSubstr("TargetAddress=192.0.2.7:3260,1"));
+    EXPECT_THAT(got, testing::HasSubstr("TargetAddress=192.0.2.8:3260,1"));
     // There are no commands in a discovery session.
     co_await initiator.Start(FakeInitiator::TestUnitReady());
     const std::optional<Pdu> reject = co_await initiator.ReceiveKind(Opcode::kReject);
@@ -320,6 +322,41 @@ class ConnectionTest : public IscsiTest {
     EXPECT_EQ(outcome.sense_code(), 0x0b0c0cu);
   }
 
+  // A command that is refused before its data has come: its status leaves while the reader is in
+  // the middle of a Data-Out, and more would follow.
+  static Task<void> AnsweredInTheMiddleOfData(ConnectionTest& test) {
+    FakeInitiator* initiator = co_await Session(test);
+    const std::vector<std::byte> data(4096, std::byte{1});
+    ScsiCommandHeader command;
+    command.flags = ScsiCommandHeader::kReadBit | ScsiCommandHeader::kWriteBit;
+    command.initiator_task_tag = initiator->NextTag();
+    command.expected_data_transfer_length = 16384;
+    command.cmd_sn = initiator->cmd_sn()++;
+    command.cdb = FakeInitiator::Write10(0, data).cdb;
+    DataOutHeader part;
+    part.initiator_task_tag = command.initiator_task_tag;
+    part.target_transfer_tag = kReservedTag;
+    part.data_segment_length = static_cast<uint32_t>(data.size());
+    // In one piece, so that the reader has begun with the data when the status leaves.
+    std::vector<std::byte> bytes;
+    const auto add = [&bytes](std::span<const std::byte> more) {
+      bytes.insert(bytes.end(), more.begin(), more.end());
+    };
+    add(std::as_bytes(command.bytes()));
+    add(std::as_bytes(part.bytes()));
+    add(std::span(data).first(100));
+    initiator->Expect(command.initiator_task_tag);
+    co_await initiator->SendBytes(bytes);
+    const Outcome outcome = co_await initiator->Finish(command.initiator_task_tag);
+    EXPECT_EQ(outcome.status, ScsiStatus::kCheckCondition);
+    co_await initiator->SendBytes(std::span(data).subspan(100));
+    const bool alive = co_await initiator->Ping();
+    EXPECT_TRUE(alive);
+    initiator->Shutdown();
+    co_await AllEnded(test);  // or the test hangs here
+    EXPECT_TRUE(test.directory_.sessions().empty());
+  }
+
   // A write whose data comes while the unit gets a medium, and with it blocks: nothing was planned
   // for the data, so it must not count as written.
   static Task<void> BlocksBecomeKnownWhileDataComes(ConnectionTest& test) {
@@ -402,7 +439,7 @@ class ConnectionTest : public IscsiTest {
     const bool alive = co_await initiator->Ping();
     EXPECT_TRUE(alive);
     EXPECT_FALSE(initiator->Answered(read));
-    for (CommandBuffer& buffer : taken) share.used += buffer.bytes().size();
+    for (CommandBuffer& buffer : taken) share.used += BufferPool::HeldBytes(buffer.bytes().size());
     taken.clear();
     test.memory_.Leave(nullptr);
     const Outcome outcome = co_await initiator->Finish(read);
@@ -642,6 +679,9 @@ TEST_F(ConnectionTest, WhatADeviceLendsTakesNoMemory) { pool_->RunOn(0, Lent(*th
 TEST_F(ConnectionTest, WhatHasADigestIsCopied) { pool_->RunOn(0, Lent(*this, true)); }
 TEST_F(ConnectionTest, AWriteWaitsForAllBytesOfItsLastDataOut) {
   pool_->RunOn(0, HalfOfTheLastDataOut(*this));
+}
+TEST_F(ConnectionTest, ACommandAnsweredInTheMiddleOfItsDataEnds) {
+  pool_->RunOn(0, AnsweredInTheMiddleOfData(*this));
 }
 TEST_F(ConnectionTest, WhatIsWrittenNeedsNoMemory) { pool_->RunOn(0, WrittenAndUnread(*this)); }
 

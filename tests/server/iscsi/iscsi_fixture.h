@@ -93,6 +93,7 @@ class IscsiTest : public testing::Test {
     Connection::Context context{.reactor = Reactor::Current(),
                                 .directory = test.directory_,
                                 .memory = test.memory_,
+                                .portals = test.portals_,
                                 .on_login_end = [] {}};
     std::function<void(std::shared_ptr<ConnectionHandle>)> on_start =
         [&test](std::shared_ptr<ConnectionHandle> handle) {
@@ -120,6 +121,7 @@ class IscsiTest : public testing::Test {
   ManualClock clock_;
   TargetDirectory directory_;
   CommandMemory memory_;
+  PortalAddresses portals_;
   std::unique_ptr<MemoryDevice> disk_;
   std::vector<std::unique_ptr<SlowDevice>> slow_devices_;
   std::unique_ptr<ReactorPool> pool_;

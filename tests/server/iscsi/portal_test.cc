@@ -163,6 +163,19 @@ TEST_F(PortalTest, ATargetThatGoesTakesItsSessionsAlong) {
   portal->Stop();
 }
 
+TEST_F(PortalTest, AColdResetIsAnsweredBeforeItsSessionEnds) {
+  std::unique_ptr<Portal> portal = Listen("127.0.0.1:0");
+  clients_->RunOn(0, [](std::string address) -> Task<void> {
+    std::unique_ptr<FakeInitiator> initiator = co_await Connect(std::move(address), 0);
+    const std::optional<TaskManagementResult> result =
+        co_await initiator->Manage(TaskManagementFunction::kTargetColdReset, 0);
+    EXPECT_EQ(result, TaskManagementResult::kFunctionComplete);
+    const auto end = co_await initiator->Receive();
+    EXPECT_FALSE(end.has_value());
+  }(portal->address()));
+  portal->Stop();
+}
+
 TEST_F(PortalTest, AnAddressInUseIsNamed) {
   std::unique_ptr<Portal> portal = Listen("127.0.0.1:0");
   const auto second = Portal::Listen(portal->address(), *pool_, directory_);

@@ -160,6 +160,42 @@ class TaskManagementTest : public IscsiTest {
     co_await AllEnded(test);
   }
 
+  // Aborted again after it was too early to say so: the device still has it.
+  static Task<void> AbortStart(TaskManagementTest& test) {
+    FakeInitiator* initiator = co_await Ready(test);
+    test.tag_ = co_await HeldWrite(test, *initiator);
+    co_await initiator->StartManage(Function::kAbortTask, 1, test.tag_, initiator->cmd_sn() - 1);
+    co_await ExpectAlive(*initiator);
+  }
+  static Task<void> AbortAgain(TaskManagementTest& test) {
+    FakeInitiator* initiator = test.initiators_.back().get();
+    const Result rejected = co_await ResultOf(*initiator);
+    EXPECT_EQ(rejected, Result::kFunctionRejected);
+    co_await initiator->StartManage(Function::kAbortTask, 1, test.tag_, initiator->cmd_sn() - 1);
+    co_await ExpectAlive(*initiator);
+    EXPECT_FALSE(HasAnswer(*initiator));
+    test.slow_->Release();
+    const Result result = co_await ResultOf(*initiator);
+    EXPECT_EQ(result, Result::kFunctionComplete);
+    EXPECT_FALSE(initiator->Answered(test.tag_));
+  }
+
+  // The peer has gone, a command is in the device's hands: asking for a logout asks nobody, and
+  // nothing of that is left when the connection has ended.
+  static Task<void> AskWhileEnding(TaskManagementTest& test) {
+    FakeInitiator* initiator = co_await Ready(test);
+    co_await HeldWrite(test, *initiator);
+    const std::shared_ptr<ConnectionHandle> handle = test.last_handle_;
+    initiator->Shutdown();
+    for (int i = 0; i < 10; ++i) co_await Yield();
+    handle->AskLogout(DropReason::kTargetRemoved);
+    for (int i = 0; i < 10; ++i) co_await Yield();
+    test.slow_->Release();
+    co_await AllEnded(test);
+    const IscsiTotals totals = test.directory_.totals();
+    EXPECT_EQ(totals.drops[static_cast<int>(DropReason::kPeerClosed)], 1u);
+  }
+
   static Task<void> ResetEndsOthers(TaskManagementTest& test) {
     FakeInitiator* one = co_await Ready(test, 0x800000000001);
     FakeInitiator* two = co_await Ready(test, 0x800000000002);
@@ -180,6 +216,8 @@ class TaskManagementTest : public IscsiTest {
     FakeInitiator* two = co_await Ready(test, 0x800000000002);
     test.slow_->Release();
     co_await one->StartManage(Function::kTargetColdReset, 0);
+    const Result result = co_await ResultOf(*one);
+    EXPECT_EQ(result, Result::kFunctionComplete);
     const std::optional<FakeInitiator::Pdu> end = co_await two->Receive();
     EXPECT_FALSE(end.has_value());
     co_await AllEnded(test);
@@ -248,6 +286,17 @@ TEST_F(TaskManagementTest, AHangingDeviceDelaysTheAnswerByTheGraceAndNothingElse
   pool_->RunOn(0, HangingStart(*this));
   clock_.Advance(kAbortGrace, *pool_);
   pool_->RunOn(0, HangingEnd(*this));
+}
+
+TEST_F(TaskManagementTest, WhatTheDeviceStillHasIsNotGoneForASecondAbort) {
+  pool_->RunOn(0, AbortStart(*this));
+  clock_.Advance(kAbortGrace, *pool_);
+  pool_->RunOn(0, AbortAgain(*this));
+}
+
+TEST_F(TaskManagementTest, AConnectionThatEndsIsNotAskedToLogOut) {
+  pool_->RunOn(0, AskWhileEnding(*this));
+  clock_.Advance(kLogoutGrace, *pool_);  // a timer of the connection's would find it gone
 }
 
 TEST_F(TaskManagementTest, LogicalUnitResetEndsTheTasksOfOtherSessions) {
