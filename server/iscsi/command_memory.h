@@ -21,9 +21,9 @@ namespace sectormap::iscsi {
 // pages that were used once are in memory.
 inline constexpr size_t kDefaultCommandMemoryBytes = 64 * 1024 * 1024;
 
-// What all commands of one logical unit may hold on one reactor.
+// What all commands of one logical unit hold on one reactor.
 struct UnitShare {
-  size_t used = 0;  // bytes
+  size_t used = 0;  // bytes of whole blocks, as the pool counts them
   size_t holders = 0;
   WaitQueue room;
 };
@@ -49,7 +49,7 @@ class CommandBuffer {
  private:
   void Release() {
     if (share_ == nullptr) return;
-    share_->used -= buffer_.bytes().size();
+    share_->used -= BufferPool::HeldBytes(buffer_.bytes().size());
     share_->room.WakeAll();
     share_ = nullptr;
     buffer_ = IoBuffer();
@@ -87,7 +87,7 @@ class CommandMemory {
     if (!HasRoom(share, bytes)) return std::nullopt;
     std::optional<IoBuffer> buffer = pool_.TryTake(bytes);
     if (!buffer) return std::nullopt;
-    share.used += bytes;
+    share.used += BufferPool::HeldBytes(bytes);
     return CommandBuffer(*std::move(buffer), share);
   }
 
@@ -97,20 +97,24 @@ class CommandMemory {
            pool_.used() + scsi::kMaxTransferBytes <= pool_.capacity();
   }
   // What each of those who use the unit may hold if all do, in bytes.
-  size_t FairPart(const UnitShare& share) const { return UnitMost() / share.holders; }
+  size_t FairPart(const UnitShare& share) const { return UnitMost(share) / share.holders; }
   // Bytes; `used` counts whole blocks, as they are held. Any thread.
   size_t capacity() const { return pool_.capacity(); }
   size_t used() const { return pool_.used(); }
 
  private:
-  // A unit's most is half of the pool, but always one command.
-  size_t UnitMost() const { return pool_.capacity() / 2; }
+  // A unit may hold as much as it leaves free: half of the pool if it is alone, a third if another
+  // has as much (a shared buffer's dynamic threshold: Choudhury and Hahne, 1998). So one that has
+  // nothing yet finds room, however many hang. But always one command.
+  size_t UnitMost(const UnitShare& share) const {
+    return (share.used + pool_.capacity() - pool_.used()) / 2;
+  }
   bool HasRoom(const UnitShare& share, size_t bytes) const {
-    return share.used == 0 || share.used + bytes <= UnitMost();
+    return share.used == 0 || share.used + BufferPool::HeldBytes(bytes) <= UnitMost(share);
   }
   Task<CommandBuffer> WaitAndTake(UnitShare& share, size_t bytes) {
     while (!HasRoom(share, bytes)) co_await share.room.Wait();
-    share.used += bytes;
+    share.used += BufferPool::HeldBytes(bytes);
     IoBuffer buffer = co_await pool_.Take(bytes);
     co_return CommandBuffer(std::move(buffer), share);
   }
