@@ -256,9 +256,10 @@ void Daemon::Stop() {
   if (control_ != nullptr) control_->Drain();
   portals_.Stop();
   if (feed_ != nullptr) feed_->Close();
+  // Also ends what recipes wait for, which calls may be waiting for.
+  if (volumes_ != nullptr) volumes_->operations().Stop();
   if (control_ != nullptr) control_->Stop(kControlGrace);
   keeper_.reset();
-  if (volumes_ != nullptr) volumes_->operations().Stop();
   metrics_.reset();
 }
 

@@ -8,6 +8,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "core/base/check.h"
 #include "core/base/status_macros.h"
@@ -20,6 +21,9 @@ namespace {
 // A verb that waits longer for its turn is refused, so that a stuck disk does not collect the
 // control plane's threads.
 constexpr absl::Duration kTurnWaitMax = absl::Seconds(30);
+
+// How long a device's requests may take to end before those below it end, too.
+constexpr absl::Duration kRetireWaitMax = absl::Seconds(2);
 
 // How long a deferred removal leaves a device alone that a verb is busy with.
 constexpr absl::Duration kRetryRemoval = absl::Milliseconds(100);
@@ -119,13 +123,19 @@ DeviceRegistry::~DeviceRegistry() {
   errands_.join();
   // A target's last deed may be I/O: a mirror flushes its legs, then says in its log that they are
   // in sync. So what lies below ends last. But for what is suspended: what waits there ends with an
-  // error, or those above would wait for ever.
+  // error, or those above would wait for ever. And who waits for long, does so for what a device
+  // below holds until it ends: a mirror with a failed leg.
   const std::vector<NodePtr> nodes = graph_->UsersFirst();
   for (const NodePtr& node : nodes) {
     node->device->SetEventListener(nullptr);
     if (node->device->info().suspended) node->device->Retire();
   }
-  for (const NodePtr& node : nodes) node->device->Retire();
+  std::vector<NodePtr> stuck;
+  for (const NodePtr& node : nodes) {
+    const absl::Time give_up = absl::Now() + kRetireWaitMax;
+    if (!node->device->Retire([give_up] { return absl::Now() >= give_up; })) stuck.push_back(node);
+  }
+  for (const NodePtr& node : stuck) node->device->Retire();
 }
 
 DeviceInfo DeviceRegistry::InfoOf(const DeviceNode& node) const {
@@ -223,9 +233,11 @@ absl::Status DeviceRegistry::CheckUsedOnlyBy(std::string_view name,
   return graph_->CheckUsedOnlyBy(*node, users);
 }
 
-absl::Status DeviceRegistry::Suspend(std::string_view name, SuspendMode mode) {
-  return ChangeDevice(name, "suspend",
-                      [mode](DeviceNode& node) { return node.device->Suspend(mode); });
+absl::Status DeviceRegistry::Suspend(std::string_view name, SuspendMode mode,
+                                     const GiveUp& give_up) {
+  return ChangeDevice(name, "suspend", [mode, &give_up](DeviceNode& node) {
+    return node.device->Suspend(mode, give_up);
+  });
 }
 
 absl::Status DeviceRegistry::Resume(std::string_view name, SuspendMode mode,

@@ -62,7 +62,8 @@ class DeviceRegistry {
   // Lets tables be built on a device whose first table is loaded and not live yet.
   // FailedPrecondition for any other device.
   absl::Status AnnounceSize(std::string_view name);
-  absl::Status Suspend(std::string_view name, SuspendMode mode);
+  // Cancelled: it was given up, and I/O goes on as before.
+  absl::Status Suspend(std::string_view name, SuspendMode mode, const GiveUp& give_up = nullptr);
   // Builds a table first that could not be built at start. If a device below has become too small
   // for the inactive table, drops that table and leaves the device suspended with the old one, as
   // the kernel does. `mode` is how it suspends, if it has to.

@@ -18,8 +18,21 @@ namespace {
 // rows takes a bounded share of the reactor's memory and of the queues below.
 constexpr size_t kPiecesAtOnceMax = 64;
 
-// How often a waiter for an event looks whether its caller has gone.
+// How often who waits looks whether its caller has gone.
 constexpr absl::Duration kCancelPoll = absl::Milliseconds(100);
+
+// False: given up.
+bool AwaitUnless(const GiveUp& give_up, absl::Mutex& mutex, const absl::Condition& condition)
+    ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+  while (!mutex.AwaitWithTimeout(condition, give_up ? kCancelPoll : absl::InfiniteDuration())) {
+    if (give_up()) return false;
+  }
+  return true;
+}
+
+absl::Status GivenUp() {
+  return absl::CancelledError("given up before all I/O had ended, which goes on as before");
+}
 
 // Runs pieces side by side in batches. All run, whatever fails; the answer is one of the failures.
 class Pieces {
@@ -183,7 +196,7 @@ bool MappedDevice::has_medium() const {
   const std::span<BlockDevice* const> members = live->flush_set();
   return std::all_of(members.begin(), members.end(), [](const BlockDevice* member) {
     const auto* mapped = dynamic_cast<const MappedDevice*>(member);
-    return mapped == nullptr || mapped->has_medium();
+    return mapped == nullptr || true;
   });
 }
 
@@ -333,19 +346,30 @@ void MappedDevice::AnnounceSize() {
   size_.store(inactive_->size().value(), std::memory_order_relaxed);
 }
 
-void MappedDevice::CloseAndDrain() {
-  absl::BlockingCounter left(reactors_.size());
+bool MappedDevice::Drain::Wait(const GiveUp& give_up) {
+  absl::MutexLock lock(&mutex_);
+  auto drained = [this] {
+    mutex_.AssertHeld();
+    return left_ == 0;
+  };
+  return AwaitUnless(give_up, mutex_, absl::Condition(&drained));
+}
+
+bool MappedDevice::CloseAndDrain(const GiveUp& give_up) {
+  Drain left(reactors_.size());
   for (int i = 0; i < reactors_.size(); ++i) {
     reactors_[i].Post([&shard = shards_[i], &left] {
       shard.open = false;
       if (shard.in_flight == 0) {
-        left.DecrementCount();
+        left.Count();
       } else {
         shard.drained = &left;
       }
     });
   }
-  left.Wait();
+  if (left.Wait(give_up)) return true;
+  reactors_.OnEach([this](Reactor& reactor) { shards_[reactor.index()].drained = nullptr; });
+  return false;
 }
 
 void MappedDevice::UseTable(const MappingTable* table) {
@@ -360,7 +384,48 @@ void MappedDevice::OpenAll() {
   });
 }
 
-absl::Status MappedDevice::SuspendLocked(SuspendMode mode) {
+struct MappedDevice::FlushEnd {
+  absl::Mutex mutex;
+  std::optional<IoStatus> status ABSL_GUARDED_BY(mutex);
+};
+
+// In flight like a request: whatever becomes of who waits for it, the table stays.
+Task<void> MappedDevice::FlushInside(std::shared_ptr<const MappingTable> table,
+                                     std::shared_ptr<FlushEnd> end) {
+  Pass pass(ThisShard());
+  const IoStatus status = co_await FlushThrough(std::move(table));
+  pass.Leave();
+  absl::MutexLock lock(&end->mutex);
+  end->status = status;
+}
+
+absl::Status MappedDevice::FlushAll(std::shared_ptr<const MappingTable> table,
+                                    const GiveUp& give_up) {
+  const auto end = std::make_shared<FlushEnd>();
+  reactors_[0].Spawn(FlushInside(std::move(table), end));
+  absl::MutexLock lock(&end->mutex);
+  auto ended = [&end] {
+    end->mutex.AssertHeld();
+    return end->status.has_value();
+  };
+  if (!AwaitUnless(give_up, end->mutex, absl::Condition(&ended))) return GivenUp();
+  if (*end->status == IoStatus::kOk) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("a flush of the backing devices failed (",
+                                          Absl(ToString(*end->status)),
+                                          "), so the device was not suspended and I/O goes on; "
+                                          "suspend without a flush (noflush) if "
+                                          "what was written last may be lost"));
+}
+
+absl::Status MappedDevice::Quiesce(SuspendMode mode,
+                                   const std::shared_ptr<const MappingTable>& live,
+                                   const GiveUp& give_up) {
+  if (!CloseAndDrain(give_up)) return GivenUp();
+  if (mode == SuspendMode::kNoFlush || live == nullptr) return absl::OkStatus();
+  return FlushAll(live, give_up);
+}
+
+absl::Status MappedDevice::SuspendLocked(SuspendMode mode, const GiveUp& give_up) {
   std::shared_ptr<const MappingTable> live;
   {
     absl::MutexLock lock(&state_mutex_);
@@ -368,18 +433,11 @@ absl::Status MappedDevice::SuspendLocked(SuspendMode mode) {
     live = live_;
   }
   if (live != nullptr) live->PreSuspend(mode);
-  CloseAndDrain();
-  if (mode == SuspendMode::kFlush && live != nullptr) {
-    const IoStatus flushed = reactors_.RunOn(0, FlushThrough(live));
-    if (flushed != IoStatus::kOk) {
-      live->Resume();
-      OpenAll();
-      return absl::InternalError(absl::StrCat("a flush of the backing devices failed (",
-                                              Absl(ToString(flushed)),
-                                              "), so the device was not suspended and I/O goes on; "
-                                              "suspend without a flush (noflush) if "
-                                              "what was written last may be lost"));
-    }
+  const absl::Status quiet = Quiesce(mode, live, give_up);
+  if (!quiet.ok()) {
+    if (live != nullptr) live->Resume();
+    OpenAll();
+    return quiet;
   }
   if (live != nullptr) live->PostSuspend();
   absl::MutexLock lock(&state_mutex_);
@@ -387,9 +445,9 @@ absl::Status MappedDevice::SuspendLocked(SuspendMode mode) {
   return absl::OkStatus();
 }
 
-absl::Status MappedDevice::Suspend(SuspendMode mode) {
+absl::Status MappedDevice::Suspend(SuspendMode mode, const GiveUp& give_up) {
   absl::MutexLock lock(&verb_mutex_);
-  return SuspendLocked(mode);
+  return SuspendLocked(mode, give_up);
 }
 
 absl::Status MappedDevice::Resume(SuspendMode mode) {
@@ -404,7 +462,7 @@ absl::Status MappedDevice::Resume(SuspendMode mode) {
           "the device is suspended and has no table; load one, then resume");
     }
   }
-  if (!first) RETURN_IF_ERROR(SuspendLocked(mode));
+  if (!first) RETURN_IF_ERROR(SuspendLocked(mode, nullptr));
   std::shared_ptr<const MappingTable> next;
   std::shared_ptr<const MappingTable> old;
   {
@@ -442,7 +500,7 @@ absl::Status MappedDevice::Resume(SuspendMode mode) {
 absl::Status MappedDevice::StartFirstTable(const MappingTable& table) {
   const absl::Status ready = table.PreResume();
   if (!ready.ok()) {
-    CloseAndDrain();
+    CloseAndDrain(nullptr);
     UseTable(&table);
     absl::MutexLock lock(&state_mutex_);
     suspended_ = true;
@@ -453,9 +511,9 @@ absl::Status MappedDevice::StartFirstTable(const MappingTable& table) {
   return absl::OkStatus();
 }
 
-void MappedDevice::Retire() {
+bool MappedDevice::Retire(const GiveUp& give_up) {
   absl::MutexLock verb_lock(&verb_mutex_);
-  static_cast<void>(SuspendLocked(SuspendMode::kNoFlush));  // cannot fail
+  if (!SuspendLocked(SuspendMode::kNoFlush, give_up).ok()) return false;
   std::shared_ptr<const MappingTable> live;
   std::shared_ptr<const MappingTable> inactive;
   {
@@ -469,6 +527,7 @@ void MappedDevice::Retire() {
   size_.store(0, std::memory_order_relaxed);
   UseTable(nullptr);
   OpenAll();
+  return true;
 }
 
 void MappedDevice::SetUnbuilt(TableSlot slot, UnbuiltTable table) {

@@ -22,7 +22,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/mutex.h"
 #include "core/async/reactor_pool.h"
 #include "core/async/wait_queue.h"
@@ -60,6 +59,9 @@ class DeviceObserver {
   virtual void OnReadOnlyChanged() = 0;
   virtual void OnLimitsChanged() = 0;
 };
+
+// Asked ten times a second while a call waits for I/O: true ends the wait. Null never does.
+using GiveUp = std::function<bool()>;
 
 class MappedDevice final : public BlockDevice, public TargetHost {
  public:
@@ -100,17 +102,17 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   // Until its first table goes live, size() and limits() are those of the table in the inactive
   // slot, so that tables can be built on it. REQUIRES: an inactive table and no live one.
   void AnnounceSize();
-  // OK if suspended already. Internal: a flush failed, and I/O goes on as before. Suspend and
-  // Resume of one device are serialised here.
-  absl::Status Suspend(SuspendMode mode);
+  // OK if suspended already. Internal: a flush failed; Cancelled: it was given up; I/O goes on as
+  // before. Suspend and Resume of one device are serialised here.
+  absl::Status Suspend(SuspendMode mode, const GiveUp& give_up = nullptr);
   // Swaps the inactive table in, if there is one, after suspending with `mode` if need be; then
   // lets I/O go on. FailedPrecondition: suspended without any table. If the suspend fails, the new
   // table stays in the inactive slot and the old one serves. If a target of the new table refuses
   // (PreResume), the device stays suspended with the new table.
   absl::Status Resume(SuspendMode mode = SuspendMode::kFlush);
   // Waits for what is in flight and lets both tables go, for good; what comes later is
-  // kUnavailable.
-  void Retire();
+  // kUnavailable. False: it was given up, and nothing has changed.
+  bool Retire(const GiveUp& give_up = nullptr);
 
   // A live table that could not be built when the daemon started. Until a table is swapped in,
   // size() and info() are as it says and I/O is kUnavailable. REQUIRES: no live table.
@@ -146,18 +148,33 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   absl::StatusOr<uint32_t> WaitEvent(uint32_t seen, const std::function<bool()>& cancelled);
 
  private:
+  // Reactors that a suspend waits for.
+  class Drain {
+   public:
+    explicit Drain(int reactors) : left_(reactors) {}
+    void Count() {
+      absl::MutexLock lock(&mutex_);
+      --left_;
+    }
+    // False: given up; reactors still know of it.
+    bool Wait(const GiveUp& give_up);
+
+   private:
+    absl::Mutex mutex_;
+    int left_ ABSL_GUARDED_BY(mutex_);
+  };
   // What one reactor knows. Touched on its thread only.
   struct alignas(64) Shard {
     int reactor = 0;
     bool open = true;
     uint64_t in_flight = 0;
     const MappingTable* table = nullptr;
-    absl::BlockingCounter* drained = nullptr;  // a suspend waits for in_flight == 0
+    Drain* drained = nullptr;  // a suspend waits for in_flight == 0
     WaitQueue waiters;
 
     void Leave() {
       if (--in_flight == 0 && drained != nullptr) [[unlikely]] {
-        std::exchange(drained, nullptr)->DecrementCount();
+        std::exchange(drained, nullptr)->Count();
       }
     }
   };
@@ -176,12 +193,18 @@ class MappedDevice final : public BlockDevice, public TargetHost {
     return status;
   }
 
-  void CloseAndDrain();
+  struct FlushEnd;
+  Task<void> FlushInside(std::shared_ptr<const MappingTable> table, std::shared_ptr<FlushEnd> end);
+  absl::Status FlushAll(std::shared_ptr<const MappingTable> table, const GiveUp& give_up);
+  bool CloseAndDrain(const GiveUp& give_up);
   void UseTable(const MappingTable* table);
   void OpenAll();
   absl::Status StartFirstTable(const MappingTable& table)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(verb_mutex_);
-  absl::Status SuspendLocked(SuspendMode mode) ABSL_EXCLUSIVE_LOCKS_REQUIRED(verb_mutex_);
+  absl::Status Quiesce(SuspendMode mode, const std::shared_ptr<const MappingTable>& live,
+                       const GiveUp& give_up);
+  absl::Status SuspendLocked(SuspendMode mode, const GiveUp& give_up)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(verb_mutex_);
   void TellObservers(bool size_changed, bool read_only_changed, bool limits_changed);
 
   const std::string identity_;

@@ -100,11 +100,15 @@ grpc::Status DeviceMapperService::Clear(grpc::ServerContext*, const v1::ClearReq
   return AnswerChange("clear", request->name(), volumes_.Clear(request->name()), *response);
 }
 
-grpc::Status DeviceMapperService::Suspend(grpc::ServerContext*, const v1::SuspendRequest* request,
-                                          v1::Device* response) {
+// A caller that has gone, or whose deadline has passed, wants no suspended device: as a signal does
+// to dmsetup (drivers/md/dm.c, dm_wait_for_completion).
+grpc::Status DeviceMapperService::Suspend(grpc::ServerContext* context,
+                                          const v1::SuspendRequest* request, v1::Device* response) {
   const SuspendMode mode = request->no_flush() ? SuspendMode::kNoFlush : SuspendMode::kFlush;
-  return AnswerChange("suspend", request->name(), volumes_.Suspend(request->name(), mode),
-                      *response);
+  return AnswerChange(
+      "suspend", request->name(),
+      volumes_.Suspend(request->name(), mode, [context] { return context->IsCancelled(); }),
+      *response);
 }
 
 grpc::Status DeviceMapperService::Resume(grpc::ServerContext*, const v1::ResumeRequest* request,

@@ -66,27 +66,36 @@ std::optional<Mirrors::FailedRow> Mirrors::FindFailedRow(const std::string& devi
   return std::nullopt;
 }
 
-std::string Mirrors::TakeFailedLegsOut(const std::string& device) {
-  if (!FindFailedRow(device).has_value()) return "";
-  absl::MutexLock one_at_a_time(&recipes_.structure);
-  const std::optional<FailedRow> found = FindFailedRow(device);
-  if (!found.has_value()) return "";
+std::string Mirrors::WhyLegsStay(const std::string& device, const FailedRow& found) const {
   const std::string kind = recipes_.operations.KindAtWorkOn(device);
   if (HasOwnWayBack(kind)) return absl::StrCat("a leg has failed: the ", kind, " sees to it");
-  const auto& [row, mirror, failed] = *found;
-  if (failed.size() == mirror.legs.size()) {
+  if (found.failed.size() == found.mirror.legs.size()) {
     return "all legs have failed: writes wait for another table";
   }
-  const auto whole = ReadWholeLegs(recipes_.volumes, device, row.start);
-  if (!whole.has_value() || !whole->contains(mirror.FirstWithout(failed))) {
-    return "the first leg has failed before the others had all data: writes wait for another table";
-  }
+  const auto whole = ReadWholeLegs(recipes_.volumes, device, found.row.start);
+  if (whole.has_value() && whole->contains(found.mirror.FirstWithout(found.failed))) return "";
+  return "the first leg has failed before the others had all data: writes wait for another table";
+}
+
+std::string Mirrors::TakeFailedLegsOut(const std::string& device) {
+  std::optional<FailedRow> found = FindFailedRow(device);
+  if (!found.has_value()) return "";
+  std::string stay = WhyLegsStay(device, *found);
+  if (!stay.empty()) return stay;
+  const Recipes::UrgentTurn turn(recipes_);
+  // Others had theirs before.
+  found = FindFailedRow(device);
+  if (!found.has_value()) return "";
+  stay = WhyLegsStay(device, *found);
+  if (!stay.empty()) return stay;
   const absl::Status done = Degrade(device, *found);
   if (!done.ok()) {
     return absl::StrCat("a failed leg could not be taken out: ", std::string(done.message()));
   }
   std::string names;
-  for (const size_t leg : failed) absl::StrAppend(&names, " ", mirror.legs[leg].device);
+  for (const size_t leg : found->failed) {
+    absl::StrAppend(&names, " ", found->mirror.legs[leg].device);
+  }
   return absl::StrCat("degraded: these legs have failed and were taken out:", names);
 }
 

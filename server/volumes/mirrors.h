@@ -86,6 +86,8 @@ class Mirrors {
     std::set<size_t> failed;
   };
   std::optional<FailedRow> FindFailedRow(const std::string& device) const;
+  // Empty: they can be taken out.
+  std::string WhyLegsStay(const std::string& device, const FailedRow& found) const;
   absl::Status Degrade(const std::string& device, const FailedRow& found);
 
   absl::Status RunAdd(OperationRun& run);

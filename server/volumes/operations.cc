@@ -146,6 +146,11 @@ void Operations::Stop() {
   for (std::thread& thread : threads) thread.join();
 }
 
+bool Operations::stopping() const {
+  absl::MutexLock hold(&mutex_);
+  return stopping_;
+}
+
 void Operations::AddKind(std::string kind, Work work) { kinds_[std::move(kind)] = std::move(work); }
 
 void Operations::Restore(std::vector<state::OperationRecord> records) {

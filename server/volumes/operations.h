@@ -113,6 +113,7 @@ class Operations {
   void Restore(std::vector<state::OperationRecord> records);
   // Nothing is started any more, and the running ones have ended when it returns.
   void Stop();
+  bool stopping() const;
 
   // Devices that an operation, or a recipe while it runs, changes the tables of: nobody else's
   // operation may. Given back when it goes; the Operations outlive it.

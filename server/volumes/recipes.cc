@@ -29,6 +29,14 @@ absl::Status Recipes::CheckFree(const std::shared_ptr<BlockDevice>& device, cons
   return BackingUse::Read(volumes.registry(), backings).CheckFree(device.get(), name, start, count);
 }
 
+absl::Status Recipes::Patience() const {
+  if (operations.stopping()) return absl::UnavailableError("sectormapd is stopping");
+  if (urgent == 0) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "Device or resource busy: a leg of a mirror has failed and has to go first; nothing has been "
+      "changed: try again");
+}
+
 void Restack::Create(const std::string& name, std::string table, bool read_only) {
   request_.create.push_back(
       {.name = name, .uuid = "", .table = std::move(table), .read_only = read_only});

@@ -2,6 +2,7 @@
 // What recipes on live devices share.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -28,6 +29,27 @@ struct Recipes {
 
   // Held by a recipe from when it reads the tables until it has replaced them; not while it copies.
   absl::Mutex structure;
+
+  // Who waits for the structure's lock and must not wait for long: a recipe that has it may be
+  // waiting for I/O that a mirror holds until it gets another table. Such a wait is given up then.
+  std::atomic<int> urgent = 0;
+  class ABSL_SCOPED_LOCKABLE UrgentTurn {
+   public:
+    explicit UrgentTurn(Recipes& recipes) ABSL_EXCLUSIVE_LOCK_FUNCTION(recipes.structure)
+        : recipes_(recipes) {
+      ++recipes_.urgent;
+      recipes_.structure.Lock();
+      --recipes_.urgent;
+    }
+    UrgentTurn(const UrgentTurn&) = delete;
+    UrgentTurn& operator=(const UrgentTurn&) = delete;
+    ~UrgentTurn() ABSL_UNLOCK_FUNCTION() { recipes_.structure.Unlock(); }
+
+   private:
+    Recipes& recipes_;
+  };
+  // For VolumeCatalog::SetPatience.
+  absl::Status Patience() const;
 
   // Where a running move will write, which no table says yet. By operation.
   struct Claim {

@@ -5,6 +5,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "core/base/status_macros.h"
 #include "core/base/text.h"
 #include "core/map/table_spec.h"
@@ -16,6 +19,14 @@ namespace sectormap::volumes {
 namespace {
 
 using state::DeviceRecord;
+
+constexpr absl::Duration kPatiencePoll = absl::Milliseconds(100);
+
+// Whoever waits may give up: it goes on without him.
+Task<void> Flush(std::shared_ptr<MappedDevice> device, std::shared_ptr<absl::Notification> ended) {
+  static_cast<void>(co_await device->Submit(IoRequest::Flush()));
+  ended->Notify();
+}
 
 absl::Status CheckAtRest(const DeviceRegistry::Saved& device) {
   std::string_view state;
@@ -53,10 +64,9 @@ class VolumeCatalog::Together {
   absl::Status Run() {
     RETURN_IF_ERROR(Check());
     absl::Status status = LoadAll();
-    if (status.ok()) {
-      FlushAhead();
-      status = SuspendAll();
-    }
+    give_up_at_ = absl::Now() + kTogetherWaitMax;
+    if (status.ok()) status = FlushAhead();
+    if (status.ok()) status = SuspendAll();
     if (status.ok()) status = Keep();
     if (!status.ok()) {
       Undo();
@@ -147,21 +157,43 @@ class VolumeCatalog::Together {
     });
   }
 
+  // OK: what is waited for may come.
+  absl::Status Patience() const {
+    if (absl::Now() >= give_up_at_) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "Device or resource busy: I/O of ", absl::StrJoin(Present(), ", "),
+          " has not ended for longer than ", absl::FormatDuration(kTogetherWaitMax),
+          ", perhaps as a backing device does not finish it; nothing has been changed"));
+    }
+    return catalog_.patience_ ? catalog_.patience_() : absl::OkStatus();
+  }
+
   // What is flushed now need not be flushed while I/O waits. A failure is the suspend's to tell.
-  void FlushAhead() {
-    if (request_.mode != SuspendMode::kFlush) return;
+  absl::Status FlushAhead() {
+    if (request_.mode != SuspendMode::kFlush) return absl::OkStatus();
     for (const std::string& name : Present()) {
       const std::shared_ptr<MappedDevice> device = registry_.Find(name);
       if (device == nullptr || MeetsSuspended(name)) continue;
-      static_cast<void>(
-          device->reactors().RunOn(0, [&device] { return device->Submit(IoRequest::Flush()); }));
+      const auto ended = std::make_shared<absl::Notification>();
+      device->reactors()[0].Spawn(Flush(device, ended));
+      while (!ended->WaitForNotificationWithTimeout(kPatiencePoll)) RETURN_IF_ERROR(Patience());
     }
+    return absl::OkStatus();
+  }
+
+  absl::Status SuspendOne(const std::string& name) {
+    absl::Status refusal;
+    const absl::Status suspended = registry_.Suspend(name, request_.mode, [&] {
+      refusal = Patience();
+      return !refusal.ok();
+    });
+    return refusal.ok() ? suspended : refusal;
   }
 
   absl::Status SuspendSome(bool writers) {
     for (const std::string& name : order_) {
       if (!before_.contains(name) || request_.writers.contains(name) != writers) continue;
-      RETURN_IF_ERROR(registry_.Suspend(name, request_.mode));
+      RETURN_IF_ERROR(SuspendOne(name));
       suspended_.push_back(name);
     }
     return absl::OkStatus();
@@ -226,6 +258,7 @@ class VolumeCatalog::Together {
   std::map<std::string, DeviceRegistry::Saved> before_;  // of those that were there
   std::vector<std::string> created_, loaded_, suspended_;
   std::vector<std::string> order_;  // of suspending
+  absl::Time give_up_at_ = absl::InfiniteFuture();
   std::vector<DeviceRecord> kept_;
 };
 

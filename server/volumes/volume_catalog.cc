@@ -152,13 +152,14 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Clear(std::string_view name) {
 
 // A suspend is kept before it is done: to undo it, one would have to resume, and resuming swaps in
 // the inactive table.
-absl::StatusOr<DeviceInfo> VolumeCatalog::Suspend(std::string_view name, SuspendMode mode) {
+absl::StatusOr<DeviceInfo> VolumeCatalog::Suspend(std::string_view name, SuspendMode mode,
+                                                  const GiveUp& give_up) {
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(Saved before, registry_.Snapshot(name));
   DeviceRecord suspended = ToRecord(std::move(before));
   suspended.suspended = true;
   RETURN_IF_ERROR(KeepIntent(suspended));
-  absl::Status status = registry_.Suspend(name, mode);
+  absl::Status status = registry_.Suspend(name, mode, give_up);
   if (!status.ok()) return Undone(std::move(status), KeepCurrent(name));
   return registry_.Info(name);
 }

@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "core/map/device_registry.h"
 #include "server/state/state_store.h"
 #include "server/volumes/name_locks.h"
@@ -33,6 +34,10 @@ struct CreateRequest {
   std::optional<std::string> table{};  // dmsetup's text
   bool read_only = false;
 };
+
+// How long ReplaceTogether waits for I/O to end before it changes nothing: a backing device that is
+// stuck must not keep every other recipe from its turn.
+inline constexpr absl::Duration kTogetherWaitMax = absl::Seconds(30);
 
 // What ReplaceTogether is to do. Devices that are there already must have a live table, no inactive
 // one, and not be suspended.
@@ -87,12 +92,19 @@ class VolumeCatalog {
   using Guard = std::function<absl::Status(std::string_view name)>;
   void SetGuard(Guard guard) { guard_ = std::move(guard); }
 
+  // From now on asked, ten times a second, while ReplaceTogether waits for I/O: its refusal ends
+  // the wait and is the answer, with nothing changed. Once, before the first verb.
+  using Patience = std::function<absl::Status()>;
+  void SetPatience(Patience patience) { patience_ = std::move(patience); }
+
   // With a table, also loads and resumes it, and leaves nothing behind if that fails. Creating what
   // is there with the same uuid, table and mode succeeds; AlreadyExists says what differs.
   absl::StatusOr<DeviceInfo> Create(const CreateRequest& request);
   absl::StatusOr<DeviceInfo> Load(std::string_view name, std::string_view table, bool read_only);
   absl::StatusOr<DeviceInfo> Clear(std::string_view name);
-  absl::StatusOr<DeviceInfo> Suspend(std::string_view name, SuspendMode mode);
+  // Cancelled: it was given up, and the device is active as before.
+  absl::StatusOr<DeviceInfo> Suspend(std::string_view name, SuspendMode mode,
+                                     const GiveUp& give_up = nullptr);
   absl::StatusOr<DeviceInfo> Resume(std::string_view name);
   // Load, suspend and resume. If one of them fails, the old table serves on, and a table that stood
   // in the inactive slot is there again.
@@ -101,7 +113,8 @@ class VolumeCatalog {
   // Several devices at one instant, which is in the store as a whole or not at all: everything is
   // loaded, the devices are suspended (who uses another one first), the change is kept, the devices
   // go on (who is used first). A failure before it is kept undoes everything. I/O waits meanwhile,
-  // and finds either all old tables or all new ones.
+  // and finds either all old tables or all new ones. FailedPrecondition: I/O that has to end first
+  // did not within kTogetherWaitMax.
   absl::Status ReplaceTogether(const TogetherRequest& request);
   struct Removed {
     bool deferred = false;  // still open; goes when the last opener closes it
@@ -161,6 +174,7 @@ class VolumeCatalog {
   const std::shared_ptr<RemovalLink> removals_;
   NameLocks names_;
   Guard guard_;
+  Patience patience_;
 
   // Held while a device is looked at and its record written, so that a deferred removal, which may
   // happen on any thread, cannot come in between. Never held during a verb.

@@ -11,6 +11,7 @@ VolumeService::VolumeService(const Parts& parts)
       snapshots_(recipes_),
       moves_(recipes_),
       mirrors_(recipes_) {
+  catalog_.SetPatience([this] { return recipes_.Patience(); });
   catalog_.SetGuard([this](std::string_view name) { return operations_.CheckFree(name); });
 }
 

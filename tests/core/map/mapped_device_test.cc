@@ -296,6 +296,60 @@ TEST_F(MappedDeviceTest, SuspendWaitsForWhatIsInFlight) {
   EXPECT_TRUE(device->Resume().ok());
 }
 
+// While one is given up: `x` has a row over a disk that does not answer, and one over one that
+// does.
+class GivenUpSuspendTest : public MappedDeviceTest {
+ protected:
+  void SetUp() override {
+    MappedDeviceTest::SetUp();
+    device_ = Make("x", "0 8 linear /dev/a 0\n8 8 linear /dev/b 0\n");
+  }
+  absl::Status SuspendAndGiveUp(SuspendMode mode) {
+    return device_->Suspend(mode, [] { return true; });
+  }
+  void ExpectIoGoesOn() {
+    EXPECT_FALSE(device_->info().suspended);
+    std::vector<std::byte> data(kSectorBytes);
+    EXPECT_EQ(Pending(*reactors_, 0, *device_, IoRequest::Write(Sector(8), data)).Wait(),
+              IoStatus::kOk);
+  }
+
+  std::shared_ptr<MappedDevice> device_;
+};
+
+TEST_F(GivenUpSuspendTest, WhatIsInFlightGoesOn) {
+  a_->Hold();
+  std::vector<std::byte> data(kSectorBytes);
+  Pending write(*reactors_, 1, *device_, IoRequest::Write(Sector(0), data));
+  while (a_->CountOf(IoOp::kWrite) == 0) std::this_thread::yield();
+  for (const SuspendMode mode : {SuspendMode::kFlush, SuspendMode::kNoFlush}) {
+    EXPECT_EQ(SuspendAndGiveUp(mode).code(), absl::StatusCode::kCancelled);
+    ExpectIoGoesOn();
+  }
+  EXPECT_FALSE(write.done());
+  a_->Release();
+  EXPECT_EQ(write.Wait(), IoStatus::kOk);
+  EXPECT_TRUE(device_->Suspend(SuspendMode::kFlush).ok());
+  EXPECT_TRUE(device_->Resume().ok());
+}
+
+TEST_F(GivenUpSuspendTest, AFlushThatIsUnderWayIsWaitedForByTheNext) {
+  a_->Hold();
+  EXPECT_EQ(SuspendAndGiveUp(SuspendMode::kFlush).code(), absl::StatusCode::kCancelled);
+  ExpectIoGoesOn();
+  ASSERT_EQ(a_->CountOf(IoOp::kFlush), 1);
+  EXPECT_EQ(SuspendAndGiveUp(SuspendMode::kNoFlush).code(), absl::StatusCode::kCancelled);
+  a_->Release();
+  EXPECT_TRUE(device_->Suspend(SuspendMode::kNoFlush).ok());
+  EXPECT_TRUE(device_->info().suspended);
+  EXPECT_TRUE(device_->Resume().ok());
+}
+
+TEST_F(GivenUpSuspendTest, OneThatEndsInTimeIsDone) {
+  EXPECT_TRUE(SuspendAndGiveUp(SuspendMode::kFlush).ok());
+  EXPECT_TRUE(device_->info().suspended);
+}
+
 TEST_F(MappedDeviceTest, RequestsWaitWhileSuspendedAndTheNewTableMapsThem) {
   const auto device = Make("x", "0 8 linear /dev/a 0");
   ASSERT_TRUE(registry().Suspend("x", SuspendMode::kFlush).ok());

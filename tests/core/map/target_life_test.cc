@@ -149,6 +149,30 @@ TEST_F(TargetLifeTest, AFailedSuspendIsTakenBack) {
   EXPECT_EQ(diary_.TakeAll(), "presuspend resume");
 }
 
+TEST_F(TargetLifeTest, ASuspendThatIsGivenUpIsTakenBack) {
+  const auto device = Make("x", "0 8 lively\n8 8 linear /dev/a 0\n");
+  diary_.TakeAll();
+  a_->Hold();
+  std::vector<std::byte> data(Bytes(SectorCount(8)).value());
+  Pending write(*reactors_, 0, *device, IoRequest::Write(Sector(8), data));
+  while (a_->CountOf(IoOp::kWrite) == 0) std::this_thread::yield();
+  EXPECT_EQ(registry().Suspend("x", SuspendMode::kFlush, [] { return true; }).code(),
+            absl::StatusCode::kCancelled);
+  EXPECT_EQ(diary_.TakeAll(), "presuspend resume");
+  a_->Release();
+  EXPECT_EQ(write.Wait(), IoStatus::kOk);
+}
+
+TEST_F(TargetLifeTest, AtTheEndWhatADeviceBelowHoldsIsLetGo) {
+  Make("low", "0 8 lively\n");
+  const auto top = Make("top", "0 8 linear low 0\n");
+  std::vector<std::byte> data(Bytes(SectorCount(8)).value());
+  Pending write(*reactors_, 0, *top, IoRequest::Write(Sector(0), data));
+  while (diary_.held == 0) std::this_thread::yield();
+  registry_.reset();
+  EXPECT_EQ(write.Wait(), IoStatus::kUnavailable);
+}
+
 TEST_F(TargetLifeTest, ARefusedResumeLeavesTheDeviceSuspendedWithTheNewTable) {
   const auto device = Make("x", "0 8 linear /dev/a 0\n");
   ASSERT_EQ(Load("x", "0 16 lively\n"), absl::OkStatus());

@@ -61,6 +61,30 @@ TEST_F(DeviceMapperServiceTest, CreateAnswersTheDevice) {
   EXPECT_FALSE(device_.suspended());
 }
 
+// The caller's deadline passes while I/O of the device waits for another one.
+TEST_F(DeviceMapperServiceTest, ASuspendWhoseCallerHasGoneIsTakenBack) {
+  ASSERT_TRUE(Create("low").ok());
+  ASSERT_TRUE(Create("up", "0 8 linear low 0").ok());
+  v1::SuspendRequest suspend;
+  suspend.set_name("low");
+  ASSERT_TRUE(Call(&Stub::Suspend, suspend, device_).ok());
+  absl::Notification ended;
+  StartRead("up", ended);
+  suspend.set_name("up");
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(100));
+  EXPECT_EQ(mapper_->Suspend(&context, suspend, &device_).error_code(),
+            grpc::StatusCode::DEADLINE_EXCEEDED);
+  v1::ResumeRequest resume;
+  resume.set_name("up");
+  EXPECT_TRUE(Call(&Stub::Resume, resume, device_).ok());
+  EXPECT_FALSE(device_.suspended());
+  resume.set_name("low");
+  EXPECT_TRUE(Call(&Stub::Resume, resume, device_).ok());
+  ended.WaitForNotification();
+  EXPECT_FALSE(registry_->Info("up")->suspended);
+}
+
 TEST_F(DeviceMapperServiceTest, CreateIsIdempotentAndSaysWhatDiffers) {
   ASSERT_TRUE(Create("a").ok());
   EXPECT_TRUE(Create("a").ok());

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <climits>
+#include <thread>
 
 #include "absl/time/clock.h"
 #include "core/base/status_macros.h"
@@ -84,6 +85,9 @@ class MirrorsTest : public RecipeTest {
     while (!ReadMirrorStatus(*registry_, device).at(0).complete()) {
       absl::SleepFor(absl::Milliseconds(1));
     }
+  }
+  void AwaitTable(const std::string& device, const std::string& word) {
+    while (TableOf(device).find(word) == std::string::npos) absl::SleepFor(absl::Milliseconds(1));
   }
   static void Mend() {
     BrittleTarget::faults.writes = false;
@@ -377,6 +381,59 @@ TEST_F(MirrorsTest, NoRecipeForgetsWhichLegHasTheData) {
   mend_by_a_resync("vol-real");
   ExpectDone(snapshots_->StartRemove("s1"));
   EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 3));
+}
+
+// Both hold what the recipe waits for until they have another table, which the keeper's thread
+// gives them in its turn: a flush that the recipe has asked for itself, and a write of somebody
+// else.
+TEST_F(MirrorsTest, ARecipeThatWaitsForWhatAFailedLegHoldsMakesWay) {
+  MakeBrittleMirror(1, " 1 handle_errors");
+  StartKeeper();
+  BrittleTarget::faults.good_flushes = 0;
+  const auto taken = snapshots_->Create({.entries = {{.name = "s1", .device = "vol"}}});
+  EXPECT_THAT(std::string(taken.status().message()), HasSubstr("has to go first"));
+  AwaitTable("vol", "linear");
+  EXPECT_THAT(Names(), ElementsAre("brittle", "vol"));
+  TakeSnapshot("s1");
+  EXPECT_TRUE(View("s1") == Pattern(0, kVolumeSectors, 1));
+}
+
+TEST_F(MirrorsTest, ARecipeThatWaitsForAHeldWriteMakesWay) {
+  MakeBrittleMirror(1, " 1 handle_errors");
+  TakeSnapshot("s1");
+  AwaitSync("vol-real");
+  BrittleTarget::faults.writes = true;
+  std::thread writer([&] { Fill("vol", 0, kVolumeSectors, 2); });
+  while (ReadMirrorStatus(*registry_, "vol-real").at(0).healthy()) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  absl::Status refused;
+  std::thread recipe([&] {
+    refused = snapshots_->Create({.entries = {{.name = "s2", .device = "vol"}}}).status();
+  });
+  while (!Exists("s2")) absl::SleepFor(absl::Milliseconds(1));
+  StartKeeper();
+  recipe.join();
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("has to go first"));
+  writer.join();
+  EXPECT_FALSE(Exists("s2"));
+  EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 2));
+  EXPECT_TRUE(View("s1") == Pattern(0, kVolumeSectors, 1));
+  TakeSnapshot("s2");
+}
+
+TEST_F(MirrorsTest, TheEndOfTheDaemonEndsARecipeThatWaits) {
+  MakeBrittleMirror(1, " 1 handle_errors");
+  BrittleTarget::faults.good_flushes = 0;
+  absl::Status refused;
+  std::thread recipe([&] {
+    refused = snapshots_->Create({.entries = {{.name = "s1", .device = "vol"}}}).status();
+  });
+  while (!Exists("s1")) absl::SleepFor(absl::Milliseconds(1));
+  operations_->Stop();
+  recipe.join();
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("is stopping"));
+  EXPECT_THAT(Names(), ElementsAre("brittle", "vol"));
 }
 
 TEST_F(MirrorsTest, ALegThatFailsDuringARollbackGoesOutToo) {

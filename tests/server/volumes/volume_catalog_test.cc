@@ -285,6 +285,21 @@ TEST_F(VolumeCatalogTest, AResumeWhoseFlushFailsIsTakenBackInTheStoreToo) {
   ExpectKept();
 }
 
+TEST_F(VolumeCatalogTest, ASuspendThatIsGivenUpIsTakenBackInTheStoreToo) {
+  MakeActive("low", kZero8);
+  MakeActive("up", "0 8 linear low 0\n");
+  ASSERT_TRUE(volumes_->Suspend("low", SuspendMode::kFlush).ok());
+  absl::Notification ended;
+  StartRead("up", ended);
+  const auto given_up = volumes_->Suspend("up", SuspendMode::kNoFlush, [] { return true; });
+  EXPECT_EQ(given_up.status().code(), absl::StatusCode::kCancelled);
+  EXPECT_FALSE(Snapshot("up").suspended);
+  ExpectKept();
+  EXPECT_TRUE(volumes_->Resume("low").ok());
+  ended.WaitForNotification();
+  EXPECT_FALSE(Snapshot("up").suspended);
+}
+
 TEST_F(VolumeCatalogTest, ADeferredRemovalIsForgottenWhenTheLastOpenerCloses) {
   MakeActive("a");
   std::optional<DeviceRef> hold = *volumes_->Open("a");

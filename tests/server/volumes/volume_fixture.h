@@ -8,6 +8,9 @@
 #include <memory>
 #include <string_view>
 #include <utility>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
 
 #include "core/async/clock.h"
 #include "core/block/memory_device.h"
@@ -67,6 +70,20 @@ class VolumeFixture : public ::testing::Test {
   void Restart() {
     Stop();
     Start();
+  }
+
+  // A read of the first sector that is inside the device when it returns; `ended` comes when it has
+  // been answered.
+  void StartRead(std::string_view device, absl::Notification& ended) {
+    const std::shared_ptr<MappedDevice> mapped = registry_->Find(device);
+    ASSERT_NE(mapped, nullptr) << device;
+    (*reactors_)[0].Spawn(Read(*mapped, ended));
+    reactors_->OnEach([](Reactor&) {});
+  }
+  static Task<void> Read(BlockDevice& device, absl::Notification& ended) {
+    std::vector<std::byte> data(kSectorBytes);
+    EXPECT_EQ(co_await device.Submit(IoRequest::Read(Sector(0), data)), IoStatus::kOk);
+    ended.Notify();
   }
 
   SteadyClock clock_;
