@@ -29,8 +29,9 @@ google::rpc::Status DetailsOf(const grpc::Status& status) {
 }
 
 v1::TableViolation ViolationOf(const grpc::Status& status) {
+  const google::rpc::Status details = DetailsOf(status);
   v1::TableViolation violation;
-  EXPECT_TRUE(DetailsOf(status).details(0).UnpackTo(&violation));
+  EXPECT_TRUE(details.details_size() == 1 && details.details(0).UnpackTo(&violation));
   return violation;
 }
 
