@@ -15,6 +15,7 @@
 #include <ctime>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -367,6 +368,8 @@ int Run(int argc, char** argv) {
   RaiseFileLimit();
   StartLogging(line->options.log_level);
 
+  // Outlives the daemon, whose end does I/O, too: mirrors flush their legs.
+  std::optional<StopGuard> guard;
   Daemon daemon(line->options);
   const absl::Status started = daemon.Start();
   if (started.ok()) {
@@ -382,7 +385,7 @@ int Run(int argc, char** argv) {
     }
     spdlog::info("event=stopping");
   }
-  const StopGuard guard(signals);
+  guard.emplace(signals);
   daemon.Stop();
   return started.ok() ? 0 : Fail(started, kExitFailure);
 }

@@ -94,6 +94,37 @@ TEST_F(DaemonTest, EndsCleanlyOnSigtermAndSigintWithAWatcherConnected) {
   }
 }
 
+bool HasOpen(pid_t pid, const std::string& path) {
+  const std::string all = "/proc/" + std::to_string(pid) + "/fd";
+  for (const auto& one : std::filesystem::directory_iterator(all)) {
+    std::error_code closed_meanwhile;
+    if (std::filesystem::read_symlink(one, closed_meanwhile) == path) return true;
+  }
+  return false;
+}
+
+// When nothing answers any more the devices still have to let go: a mirror flushes its legs.
+TEST_F(DaemonTest, ASecondSigtermCutsAStopThatWaitsForADisk) {
+  ASSERT_NO_FATAL_FAILURE(MustStart({"--device-root", scratch_.path().string()}));
+  constexpr uint64_t kBytes = 1024 * 1024;
+  const std::string first = scratch_.MakeFile("first", kBytes);
+  const std::string fast = scratch_.MakeFile("fast", kBytes) + " 0 ";
+  const std::string slow = scratch_.MakeFile("slow", kBytes) + " 0 ";
+  const std::string log = scratch_.MakeFile("log", kBytes);
+  // Devices go in the order of their names, those below others last. Reads and writes pass the
+  // third one at once, a flush takes a minute.
+  ASSERT_TRUE(Create("1", "0 2048 linear " + first + " 0").ok());
+  ASSERT_TRUE(Create("3", "0 2048 delay " + slow + "0 " + slow + "0 " + slow + "60000").ok());
+  ASSERT_TRUE(Create("2", "0 2048 mirror disk 2 " + log + " 64 2 " + fast + "3 0").ok());
+  ASSERT_TRUE(HasOpen(daemon_.pid(), first));
+  daemon_.Signal(SIGTERM);
+  while (HasOpen(daemon_.pid(), first)) std::this_thread::yield();
+  daemon_.Signal(SIGTERM);
+  const testing::DaemonProcess::Exit end = daemon_.Wait();
+  EXPECT_EQ(end.code, 1);
+  EXPECT_THAT(end.errors, HasSubstr("cut short"));
+}
+
 TEST_F(DaemonTest, ASecondOneInTheSameStateDirectoryIsToldWhoHasIt) {
   ASSERT_NO_FATAL_FAILURE(MustStart());
   testing::DaemonProcess second(scratch_.path().string());
