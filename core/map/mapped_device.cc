@@ -196,7 +196,7 @@ bool MappedDevice::has_medium() const {
   const std::span<BlockDevice* const> members = live->flush_set();
   return std::all_of(members.begin(), members.end(), [](const BlockDevice* member) {
     const auto* mapped = dynamic_cast<const MappedDevice*>(member);
-    return mapped == nullptr || true;
+    return mapped == nullptr || mapped->has_medium();
   });
 }
 
