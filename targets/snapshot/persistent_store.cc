@@ -181,7 +181,7 @@ class PersistentStore::Reader {
 
 Task<absl::StatusOr<PersistentStore::Opened>> PersistentStore::Open(
     std::shared_ptr<BlockDevice> cow, BlockLimits origin, SectorCount origin_size,
-    uint64_t chunk_sectors) {
+    uint64_t chunk_sectors, bool restored) {
   if (cow->size() < SectorCount(chunk_sectors)) {
     co_return absl::UnavailableError(absl::StrCat(
         "the store has ", cow->size().value(), " sectors, less than one chunk of ", chunk_sectors));
@@ -193,7 +193,8 @@ Task<absl::StatusOr<PersistentStore::Opened>> PersistentStore::Open(
   Opened opened;
   if (Load<uint32_t>(header.get(), kMagicPlace) == 0) {
     opened.store.reset(new PersistentStore(std::move(cow), chunk_sectors));
-    absl::Status formatted = co_await opened.store->Format();
+    opened.valid = !restored;
+    absl::Status formatted = co_await opened.store->Format(opened.valid);
     if (!formatted.ok()) co_return formatted;
     co_return opened;
   }
@@ -245,7 +246,7 @@ Task<absl::Status> PersistentStore::ReadEntries(Reader& reader) {
 
 // The kernel writes the header first; a loss of power then leaves a valid header over whatever was
 // in area 0. Here the header is last.
-Task<absl::Status> PersistentStore::Format() {
+Task<absl::Status> PersistentStore::Format(bool valid) {
   if (cow_chunks() < 2) {
     co_return absl::UnavailableError(absl::StrCat("the store has ", cow_->size().value(),
                                                   " sectors, too few for a header and an area of ",
@@ -253,7 +254,7 @@ Task<absl::Status> PersistentStore::Format() {
   }
   IoStatus status = co_await WriteZeroesTo(*cow_, Sector(1), SectorCount(2 * chunk_ - 1));
   if (status == IoStatus::kOk) status = co_await cow_->Submit(IoRequest::Flush());
-  if (status == IoStatus::kOk) status = co_await WriteHeader(true);
+  if (status == IoStatus::kOk) status = co_await WriteHeader(valid);
   if (status != IoStatus::kOk) co_return CannotWrite(status);
   co_return absl::OkStatus();
 }

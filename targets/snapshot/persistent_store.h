@@ -41,14 +41,16 @@ class PersistentStore final : public ExceptionStore {
   };
 
   // Reads the whole store, or makes a new one where the first four bytes are zero.
-  // `chunk_sectors` is the table's, checked, for a new one; what is on disk wins. Every entry is
-  // checked: its origin's chunk exists, its store's chunk exists, holds no metadata and no other
-  // entry's data. DataLoss: it is damaged, and why; Unavailable: it cannot be read or written;
-  // InvalidArgument: a version or chunk size that cannot be used.
-  // Takes time and reads in proportion to the number of exceptions; memory: ExceptionTable's, and
-  // kReadBytes. REQUIRES: on a reactor.
+  // `chunk_sectors` is the table's, checked, for a new one; what is on disk wins. `restored`: the
+  // snapshot was there before, so that a new store is not the one it had, and is made invalid.
+  // Every entry is checked: its origin's chunk exists, its store's chunk exists, holds no metadata
+  // and no other entry's data. DataLoss: it is damaged, and why; Unavailable: it cannot be read or
+  // written; InvalidArgument: a version or chunk size that cannot be used. Takes time and reads in
+  // proportion to the number of exceptions; memory: ExceptionTable's, and kReadBytes. REQUIRES: on
+  // a reactor.
   static Task<absl::StatusOr<Opened>> Open(std::shared_ptr<BlockDevice> cow, BlockLimits origin,
-                                           SectorCount origin_size, uint64_t chunk_sectors);
+                                           SectorCount origin_size, uint64_t chunk_sectors,
+                                           bool restored);
 
   uint64_t chunk_sectors() const override { return chunk_; }
   // Refuses the exception that would make an area full if the next area has no room: the kernel
@@ -83,7 +85,7 @@ class PersistentStore final : public ExceptionStore {
   Sector EntrySector(uint64_t index) const;
 
   Task<absl::Status> ReadEntries(Reader& reader);
-  Task<absl::Status> Format();
+  Task<absl::Status> Format(bool valid);
   Task<IoStatus> WriteHeader(bool valid);
   Task<IoStatus> ZeroArea(uint64_t area);
   Task<IoStatus> ZeroBehind(uint64_t index);

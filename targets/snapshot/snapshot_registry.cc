@@ -46,7 +46,7 @@ absl::StatusOr<std::shared_ptr<Snapshot>> Read(const StoreArgs& args, ReactorPoo
   }
   absl::StatusOr<PersistentStore::Opened> opened = reactors.RunOn(0, [&args, &cow] {
     return PersistentStore::Open(cow, args.origin.device->limits(), args.origin.device->size(),
-                                 args.chunk_sectors);
+                                 args.chunk_sectors, args.restored);
   });
   if (!opened.ok()) {
     return TableError(0, "", "Failed to read snapshot metadata",

@@ -23,7 +23,7 @@ struct StoreArgs {
   DeviceRef cow;
   StoreKind kind = StoreKind::kPersistent;
   uint64_t chunk_sectors = 0;  // checked; of a store that is new
-  bool restored = false;       // TargetArgs::restored(): a transient store has lost all it had
+  bool restored = false;       // TargetArgs::restored(): an empty store has lost all it had
 };
 
 // The snapshot of `args.cow`: the one that is in use already, else read from the store, or made.

@@ -170,6 +170,14 @@ TEST_F(MissingStoreTest, TheOriginGoesOnWhenTheSnapshotHasAnotherTable) {
   EXPECT_EQ(Write(), IoStatus::kOk);
 }
 
+TEST_F(MissingStoreTest, AnEmptyStoreInItsPlaceIsNotTakenForTheSnapshots) {
+  auto empty = backings_.Add("/dev/b", kDiskSize);
+  ASSERT_EQ(registry().Resume("snapshot"), absl::OkStatus());
+  ASSERT_EQ(registry().Resume("origin"), absl::OkStatus());
+  EXPECT_EQ(*registry().Status("snapshot", TableSlot::kLive), "0 100 snapshot Invalid\n");
+  EXPECT_EQ(empty->bytes()[4], std::byte{0});  // for ever
+}
+
 TEST_F(DeviceRestoreTest, ATransientSnapshotIsInvalidAfterTheStart) {
   Make("real", "0 100 linear /dev/a 0");
   Make("snapshot", "0 100 snapshot real /dev/b N 8");
