@@ -88,8 +88,7 @@ void AddExportVerb(Verbs& verbs) {
   verb->add_option("name", options->name, "The device")->required();
   verb->add_option("--iqn", options->iqn,
                    "The target's name; iqn.2026-11.io.sectormap:NAME unless given");
-  verb->add_option("--lun", options->lun, "The LUN number; 0 unless given")
-      ->check(CLI::NonNegativeNumber);
+  verb->add_option("--lun", options->lun, "The LUN number; 0 unless given")->check(NotNegative());
   verb->add_flag("-r,--readonly", options->read_only, "Refuse writes");
   options->chap.AddTo(verb, "chap", "Who may log in: the name an initiator proves by CHAP");
   options->mutual_chap.AddTo(verb, "mutual-chap", "The name the target proves in its turn");

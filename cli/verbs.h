@@ -50,6 +50,14 @@ class Verbs {
   std::string group_;
 };
 
+// For numbers without a sign: CLI11 takes -1 for the largest that there is.
+inline CLI::Validator NotNegative() {
+  return {[](std::string& text) {
+            return text.starts_with('-') ? text + " is below zero" : std::string();
+          },
+          ""};
+}
+
 void AddDeviceVerbs(Verbs& verbs);     // what changes a device
 void AddQueryVerbs(Verbs& verbs);      // what shows devices
 void AddExportVerbs(Verbs& verbs);     // what initiators see

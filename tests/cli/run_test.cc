@@ -145,7 +145,9 @@ TEST_F(CliTest, ANumberBelowZeroIsWrongUsage) {
   const std::vector<std::string> cases[] = {
       {"export", "x", "--lun", "-1"}, {"wait", "x", "-1"}, {"message", "x", "-1", "hello"}};
   for (const auto& words : cases) {
-    EXPECT_EQ(RunCli(words).code, ExitCode::kUsage) << testing::PrintToString(words);
+    const Outcome outcome = RunCli(words);
+    EXPECT_EQ(outcome.code, ExitCode::kUsage) << testing::PrintToString(words);
+    EXPECT_TRUE(Contains(outcome.err, ": -1 is below zero\n")) << outcome.err;
   }
 }
 
