@@ -2,6 +2,7 @@
 #include "server/state/sqlite_database.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -120,7 +121,15 @@ absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(const std::
     return absl::PermissionDeniedError(absl::StrCat(
         what, "; make it readable and writable for this user, or give another --state-dir DIR"));
   }
+  // A copy that was put back, say from `sqlite3 .backup`, may be open to everybody.
+  const int changed = fchmod(fd, kFileMode);
+  const int error = errno;
   close(fd);
+  if (changed != 0) {
+    return absl::PermissionDeniedError(absl::StrCat(
+        "cannot give ", path, ", which holds secrets, mode 0600: ", std::strerror(error),
+        "; make it this user's own"));
+  }
 
   std::unique_ptr<SqliteDatabase> database(new SqliteDatabase(path));
   sqlite3* handle = nullptr;
@@ -157,8 +166,7 @@ absl::Status SqliteDatabase::Error(int result) const {
   switch (primary) {
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
-      return absl::DataLossError(absl::StrCat(
-          what, "; restore it from a backup, or move it away to start with no devices"));
+      return absl::DataLossError(absl::StrCat(what, "; ", kDamagedAdvice));
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
       return absl::UnavailableError(

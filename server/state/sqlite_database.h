@@ -17,6 +17,11 @@
 
 namespace sectormap::state {
 
+// What to do about a damaged database. A log that is left beside another file is replayed over it.
+inline constexpr char kDamagedAdvice[] =
+    "move it away, and its -wal and -shm too, which would spoil any other that takes its place; "
+    "then put a backup there (docs/operations.md), or start with no devices";
+
 class SqliteDatabase;
 
 // A prepared statement, bound and stepped once. Bind in the order of its `?`.
@@ -57,7 +62,7 @@ class SqliteStatement {
 
 class SqliteDatabase {
  public:
-  // Opens or makes the file with mode 0600.
+  // Opens or makes the file; either way its mode is 0600 then.
   static absl::StatusOr<std::unique_ptr<SqliteDatabase>> Open(const std::string& path);
 
   // Statements of ours without parameters, several at once.

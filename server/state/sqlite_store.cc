@@ -407,8 +407,8 @@ absl::Status CheckUndamaged(SqliteDatabase& database) {
   ASSIGN_OR_RETURN(const bool found, check.Step());
   if (found && check.Text(0) == "ok") return absl::OkStatus();
   return absl::DataLossError(
-      absl::StrCat("the state database is damaged: ", found ? check.Text(0) : "no answer",
-                   "; restore it from a backup, or move it away to start with no devices"));
+      absl::StrCat("the state database is damaged: ", found ? check.Text(0) : "no answer", "; ",
+                   kDamagedAdvice));
 }
 
 absl::Status LimitSize(SqliteDatabase& database, uint64_t bytes_max) {

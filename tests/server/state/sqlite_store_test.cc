@@ -324,6 +324,18 @@ TEST_F(SqliteStoreTest, FilesAreForTheOwnerOnly) {
   }
 }
 
+// As `sqlite3 .backup` makes it.
+TEST_F(SqliteStoreTest, ADatabaseThatWasPutBackIsForTheOwnerOnly) {
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  store_.reset();
+  ASSERT_EQ(chmod(database().c_str(), 0644), 0);
+  Open();
+  ASSERT_TRUE(store_->PutDevice(Device("e")).ok());
+  for (const char* file : {"sectormap.db", "sectormap.db-wal", "sectormap.db-shm"}) {
+    EXPECT_EQ(ModeOf(directory() + "/" + file), 0600u) << file;
+  }
+}
+
 TEST_F(SqliteStoreTest, SecondOpenerIsToldWhoHoldsTheDirectory) {
   auto second = OpenSqliteStore(directory());
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
@@ -408,7 +420,21 @@ TEST_F(SqliteStoreTest, RefusesADamagedDatabase) {
   std::ofstream(database(), std::ios::trunc) << std::string(8192, 'x');
   auto opened = OpenSqliteStore(directory());
   EXPECT_EQ(opened.status().code(), absl::StatusCode::kDataLoss) << opened.status();
-  EXPECT_THAT(std::string(opened.status().message()), HasSubstr("backup"));
+  EXPECT_THAT(std::string(opened.status().message()),
+              AllOf(HasSubstr("backup"), HasSubstr("-wal")));
+}
+
+// Its pages are readable, what they hold is not what they say.
+TEST_F(SqliteStoreTest, RefusesADatabaseWhosePagesAreWrong) {
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  store_.reset();
+  std::fstream file(database(), std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(2 * 16 * 1024 - 64).write(std::string(64, '\xff').data(), 64);
+  file.close();
+  auto opened = OpenSqliteStore(directory());
+  EXPECT_EQ(opened.status().code(), absl::StatusCode::kDataLoss) << opened.status();
+  EXPECT_THAT(std::string(opened.status().message()),
+              AllOf(HasSubstr("is damaged"), HasSubstr("backup"), HasSubstr("-wal")));
 }
 
 TEST_F(SqliteStoreTest, SaysWhatToDoWhenTheDirectoryIsAFile) {
