@@ -18,17 +18,8 @@ namespace {
 // rows takes a bounded share of the reactor's memory and of the queues below.
 constexpr size_t kPiecesAtOnceMax = 64;
 
-// How often who waits looks whether its caller has gone.
+// How often a waiter for an event looks whether its caller has gone.
 constexpr absl::Duration kCancelPoll = absl::Milliseconds(100);
-
-// False: given up.
-bool AwaitUnless(const GiveUp& give_up, absl::Mutex& mutex, const absl::Condition& condition)
-    ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
-  while (!mutex.AwaitWithTimeout(condition, give_up ? kCancelPoll : absl::InfiniteDuration())) {
-    if (give_up()) return false;
-  }
-  return true;
-}
 
 absl::Status GivenUp() {
   return absl::CancelledError("given up before all I/O had ended, which goes on as before");
@@ -96,9 +87,9 @@ Task<IoStatus> SubmitPieces(const MappingTable& table, IoRequest request) {
   co_return co_await pieces.Join();
 }
 
-Task<IoStatus> FlushMembers(const MappingTable& table) {
+Task<IoStatus> FlushEach(std::span<BlockDevice* const> members) {
   Pieces pieces;
-  for (BlockDevice* member : table.flush_set()) {
+  for (BlockDevice* member : members) {
     if (pieces.Add(member->Submit(IoRequest::Flush()))) {
       co_await pieces.Join();
       co_await NextTurn();
@@ -107,26 +98,28 @@ Task<IoStatus> FlushMembers(const MappingTable& table) {
   co_return co_await pieces.Join();
 }
 
-// What a suspend flushes: the same media as FlushMembers, reached through the mapped devices below
+// What a suspend flushes: the same media as a flush does, reached through the mapped devices below
 // whether their gates are open or not. A suspend must not wait until somebody resumes another
-// device: the kernel's does not either (drivers/md/dm.c: dm_suspend sends no flush down).
-Task<IoStatus> FlushThrough(std::shared_ptr<const MappingTable> table) {
-  Pieces pieces;
-  for (BlockDevice* member : table->flush_set()) {
-    const auto* mapped = dynamic_cast<const MappedDevice*>(member);
-    std::shared_ptr<const MappingTable> below;
-    if (mapped != nullptr) {
-      below = mapped->table(TableSlot::kLive);
-      if (below == nullptr) continue;  // nothing of it can have been written
+// device: the kernel's does not either (drivers/md/dm.c: dm_suspend sends no flush down). But a
+// target that flushes itself (a mirror) waits for what is below it.
+struct FlushBelow {
+  std::vector<std::shared_ptr<const MappingTable>> tables;
+  std::vector<BlockDevice*> members;  // of the tables
+
+  void Add(std::shared_ptr<const MappingTable> table) {
+    for (BlockDevice* member : table->flush_set()) {
+      const auto* mapped = dynamic_cast<const MappedDevice*>(member);
+      if (mapped == nullptr) {
+        members.push_back(member);
+        continue;
+      }
+      std::shared_ptr<const MappingTable> below = mapped->table(TableSlot::kLive);
+      // Without one, nothing of it can have been written.
+      if (below != nullptr) Add(std::move(below));
     }
-    if (pieces.Add(mapped != nullptr ? FlushThrough(std::move(below))
-                                     : member->Submit(IoRequest::Flush()))) {
-      co_await pieces.Join();
-      co_await NextTurn();
-    }
+    tables.push_back(std::move(table));
   }
-  co_return co_await pieces.Join();
-}
+};
 
 // What a request meets before any target sees it.
 IoStatus Refusal(const MappingTable* table, const IoRequest& request) {
@@ -251,7 +244,7 @@ Task<IoStatus> MappedDevice::SubmitFlush(Shard& shard, IoRequest request) {
   if (members.empty()) return Counted(request, IoStatus::kOk);
   if (members.size() == 1) return SubmitTo(*members.front(), shard, request, request);
   Pass pass(shard);
-  return Finish(std::move(pass), request, FlushMembers(*shard.table));
+  return Finish(std::move(pass), request, FlushEach(shard.table->flush_set()));
 }
 
 // The way of nearly every request: one piece, and no frame of our own if the answer is there.
@@ -390,10 +383,10 @@ struct MappedDevice::FlushEnd {
 };
 
 // In flight like a request: whatever becomes of who waits for it, the table stays.
-Task<void> MappedDevice::FlushInside(std::shared_ptr<const MappingTable> table,
+Task<void> MappedDevice::FlushInside(std::vector<BlockDevice*> members,
                                      std::shared_ptr<FlushEnd> end) {
   Pass pass(ThisShard());
-  const IoStatus status = co_await FlushThrough(std::move(table));
+  const IoStatus status = co_await FlushEach(members);
   pass.Leave();
   absl::MutexLock lock(&end->mutex);
   end->status = status;
@@ -401,14 +394,18 @@ Task<void> MappedDevice::FlushInside(std::shared_ptr<const MappingTable> table,
 
 absl::Status MappedDevice::FlushAll(std::shared_ptr<const MappingTable> table,
                                     const GiveUp& give_up) {
+  FlushBelow flush;
+  flush.Add(std::move(table));
+  flushing_ = std::move(flush.tables);
   const auto end = std::make_shared<FlushEnd>();
-  reactors_[0].Spawn(FlushInside(std::move(table), end));
+  reactors_[0].Spawn(FlushInside(std::move(flush.members), end));
   absl::MutexLock lock(&end->mutex);
   auto ended = [&end] {
     end->mutex.AssertHeld();
     return end->status.has_value();
   };
   if (!AwaitUnless(give_up, end->mutex, absl::Condition(&ended))) return GivenUp();
+  flushing_.clear();
   if (*end->status == IoStatus::kOk) return absl::OkStatus();
   return absl::InternalError(absl::StrCat("a flush of the backing devices failed (",
                                           Absl(ToString(*end->status)),
@@ -420,7 +417,12 @@ absl::Status MappedDevice::FlushAll(std::shared_ptr<const MappingTable> table,
 absl::Status MappedDevice::Quiesce(SuspendMode mode,
                                    const std::shared_ptr<const MappingTable>& live,
                                    const GiveUp& give_up) {
+  if (live != nullptr) {
+    if (!live->EndWork(give_up)) return GivenUp();
+    live->PreSuspend(mode);
+  }
   if (!CloseAndDrain(give_up)) return GivenUp();
+  flushing_.clear();
   if (mode == SuspendMode::kNoFlush || live == nullptr) return absl::OkStatus();
   return FlushAll(live, give_up);
 }
@@ -432,7 +434,6 @@ absl::Status MappedDevice::SuspendLocked(SuspendMode mode, const GiveUp& give_up
     if (suspended_) return absl::OkStatus();
     live = live_;
   }
-  if (live != nullptr) live->PreSuspend(mode);
   const absl::Status quiet = Quiesce(mode, live, give_up);
   if (!quiet.ok()) {
     if (live != nullptr) live->Resume();

@@ -27,6 +27,7 @@
 #include "core/async/wait_queue.h"
 #include "core/block/block_device.h"
 #include "core/block/io_counters.h"
+#include "core/map/give_up.h"
 #include "core/map/mapping_table.h"
 #include "core/map/target_host.h"
 
@@ -59,9 +60,6 @@ class DeviceObserver {
   virtual void OnReadOnlyChanged() = 0;
   virtual void OnLimitsChanged() = 0;
 };
-
-// Asked ten times a second while a call waits for I/O: true ends the wait. Null never does.
-using GiveUp = std::function<bool()>;
 
 class MappedDevice final : public BlockDevice, public TargetHost {
  public:
@@ -194,15 +192,16 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   }
 
   struct FlushEnd;
-  Task<void> FlushInside(std::shared_ptr<const MappingTable> table, std::shared_ptr<FlushEnd> end);
-  absl::Status FlushAll(std::shared_ptr<const MappingTable> table, const GiveUp& give_up);
+  Task<void> FlushInside(std::vector<BlockDevice*> members, std::shared_ptr<FlushEnd> end);
+  absl::Status FlushAll(std::shared_ptr<const MappingTable> table, const GiveUp& give_up)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(verb_mutex_);
   bool CloseAndDrain(const GiveUp& give_up);
   void UseTable(const MappingTable* table);
   void OpenAll();
   absl::Status StartFirstTable(const MappingTable& table)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(verb_mutex_);
   absl::Status Quiesce(SuspendMode mode, const std::shared_ptr<const MappingTable>& live,
-                       const GiveUp& give_up);
+                       const GiveUp& give_up) ABSL_EXCLUSIVE_LOCKS_REQUIRED(verb_mutex_);
   absl::Status SuspendLocked(SuspendMode mode, const GiveUp& give_up)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(verb_mutex_);
   void TellObservers(bool size_changed, bool read_only_changed, bool limits_changed);
@@ -217,6 +216,9 @@ class MappedDevice final : public BlockDevice, public TargetHost {
 
   // Held by Suspend, Resume and Retire while they wait for I/O; never taken by anything else.
   absl::Mutex verb_mutex_;
+  // What a suspend's flush goes through, also one that was given up: tables of devices below, whose
+  // gates do not count it. They may be swapped meanwhile, and no table may end on a reactor.
+  std::vector<std::shared_ptr<const MappingTable>> flushing_ ABSL_GUARDED_BY(verb_mutex_);
 
   // Held for moments only, and never while a table is destroyed.
   mutable absl::Mutex state_mutex_ ABSL_ACQUIRED_AFTER(verb_mutex_);

@@ -29,6 +29,9 @@ class LivelyTarget final : public Target {
   static Diary* diary;
 
   explicit LivelyTarget(SectorCount length) : Target(length) {}
+  ~LivelyTarget() override {
+    if (Reactor::CurrentOrNull() != nullptr) diary->Note("ends-on-a-reactor");
+  }
   BlockLimits limits() const override { return {}; }
   Task<IoStatus> Submit(IoRequest request) override {
     if (request.op != IoOp::kWrite) return IoStatus::kOk;
@@ -161,6 +164,32 @@ TEST_F(TargetLifeTest, ASuspendThatIsGivenUpIsTakenBack) {
   EXPECT_EQ(diary_.TakeAll(), "presuspend resume");
   a_->Release();
   EXPECT_EQ(write.Wait(), IoStatus::kOk);
+}
+
+// Flushed by a suspend of the device above, which its own gate does not count.
+TEST_F(TargetLifeTest, ATableThatIsSwappedWhileItIsFlushedFromAboveEndsOnAControlThread) {
+  for (const bool gives_up : {false, true}) {
+    Make("low", "0 8 lively\n8 8 linear /dev/a 0\n");
+    Make("top", "0 16 linear low 0\n");
+    const int before = a_->CountOf(IoOp::kFlush);
+    a_->Hold();
+    std::thread suspend([&] {
+      const absl::Status status =
+          registry().Suspend("top", SuspendMode::kFlush, [&] { return gives_up; });
+      EXPECT_EQ(status.ok(), !gives_up) << status;
+    });
+    while (a_->CountOf(IoOp::kFlush) == before) std::this_thread::yield();
+    if (gives_up) suspend.join();
+    ASSERT_EQ(Load("low", "0 16 error\n"), absl::OkStatus());
+    ASSERT_EQ(registry().Suspend("low", SuspendMode::kNoFlush), absl::OkStatus());
+    ASSERT_EQ(registry().Resume("low"), absl::OkStatus());
+    a_->Release();
+    if (!gives_up) suspend.join();
+    EXPECT_EQ(registry().Suspend("top", SuspendMode::kNoFlush), absl::OkStatus());
+    ASSERT_EQ(registry().Remove("top", {}), absl::OkStatus());
+    ASSERT_EQ(registry().Remove("low", {}), absl::OkStatus());
+    EXPECT_THAT(diary_.TakeAll(), testing::Not(testing::HasSubstr("ends-on-a-reactor")));
+  }
 }
 
 TEST_F(TargetLifeTest, AtTheEndWhatADeviceBelowHoldsIsLetGo) {
