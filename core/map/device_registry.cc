@@ -405,6 +405,13 @@ absl::StatusOr<std::string> DeviceRegistry::Table(std::string_view name, TableSl
   return "";
 }
 
+bool DeviceRegistry::LiveTableIs(std::string_view name, const TableSpec& spec) const {
+  const absl::StatusOr<NodePtr> node = graph_->Find(name);
+  if (!node.ok()) return false;
+  const auto table = (*node)->device->table(TableSlot::kLive);
+  return table != nullptr && table->IsWhatSays(spec, types_, *(*node)->device);
+}
+
 absl::StatusOr<std::string> DeviceRegistry::Status(std::string_view name, TableSlot slot) const {
   ASSIGN_OR_RETURN(const NodePtr node, graph_->Find(name));
   if (const auto table = node->device->table(slot)) return table->StatusText();

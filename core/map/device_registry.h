@@ -88,6 +88,8 @@ class DeviceRegistry {
   std::vector<DeviceInfo> List() const;  // by name
   // One line per row; empty without a table.
   absl::StatusOr<std::string> Table(std::string_view name, TableSlot slot) const;
+  // True if `spec` says, perhaps in other words, what the live table does. False without one.
+  bool LiveTableIs(std::string_view name, const TableSpec& spec) const;
   absl::StatusOr<std::string> Status(std::string_view name, TableSlot slot) const;
   absl::StatusOr<std::vector<DeviceRef>> Dependencies(std::string_view name, TableSlot slot) const;
   // `@cancel_deferred_remove` is the device's own; all else goes to the live table.

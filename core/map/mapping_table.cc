@@ -47,6 +47,25 @@ absl::StatusOr<MappingTable::Row> BuildRow(const TableSpec::Line& line,
   return MappingTable::Row{line.start, line.length, way, type, *std::move(target)};
 }
 
+// Gives a row that is built once more the devices that the first one has, in their order: so a
+// target finds in use whatever it would open, and touches nothing else.
+class DevicesOfRow final : public DeviceResolver {
+ public:
+  explicit DevicesOfRow(const Target& target) : left_(target.backings()) {}
+
+  absl::StatusOr<DeviceRef> Open(std::string_view name, OpenMode) override {
+    if (left_.empty() || left_.front().name() != name) {
+      return absl::NotFoundError("the row has another device there");
+    }
+    const DeviceRef& device = left_.front();
+    left_ = left_.subspan(1);
+    return device;
+  }
+
+ private:
+  std::span<const DeviceRef> left_;
+};
+
 uint64_t BlockSectors(const BlockLimits& limits) {
   return std::max<uint64_t>(WholeSectors(ByteCount(limits.logical_block_bytes)).value(), 1);
 }
@@ -168,6 +187,27 @@ std::string MappingTable::TableTextToKeep() const {
 
 std::string MappingTable::StatusText() const {
   return Text([](const Target& target, std::string& text) { text += target.StatusArgs(); });
+}
+
+bool MappingTable::IsWhatSays(const TableSpec& spec, const TargetRegistry& types,
+                              TargetHost& host) const {
+  if (spec.lines().size() != rows_.size()) return false;
+  WordSplitter splitter;
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    const Row& row = rows_[i];
+    const TableSpec::Line& line = spec.lines()[i];
+    const TableSpec::Line::Words words = line.Split(splitter);
+    if (line.start != row.start || line.length != row.length || words.type != row.type->name) {
+      return false;
+    }
+    DevicesOfRow devices(*row.target);
+    const absl::StatusOr<Row> other =
+        BuildRow(line, words, read_only_, types, devices, host, /*restored=*/false);
+    if (!other.ok() || other->target->TableArgsOnceLive() != row.target->TableArgsOnceLive()) {
+      return false;
+    }
+  }
+  return true;
 }
 
 std::vector<DeviceRef> MappingTable::Dependencies() const {

@@ -77,6 +77,11 @@ class MappingTable {
   std::string TableTextToKeep() const;
   std::string StatusText() const;
 
+  // True if a table of `spec` over the same devices would once be, line by line, what this one is
+  // when it is live: TableText() need not be what was read. Asks no device for anything. `host` is
+  // this table's. Control threads.
+  bool IsWhatSays(const TableSpec& spec, const TargetRegistry& types, TargetHost& host) const;
+
   // Every distinct device used, in the order of first use.
   std::vector<DeviceRef> Dependencies() const;
 

@@ -46,6 +46,9 @@ class Target : public BlockDevice {
   // second time if everything ends right after the resume and starts again from what was kept.
   virtual std::string TableArgsToKeep() const { return TableArgs(); }
 
+  // The same without words that act at the first resume only: what TableArgs says after it.
+  virtual std::string TableArgsOnceLive() const { return TableArgs(); }
+
   // The words after the type in `status`.
   virtual std::string StatusArgs() const { return ""; }
 

@@ -116,7 +116,9 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::ExistingIsSame(const CreateRequest& re
   ASSIGN_OR_RETURN(const TableSpec wanted, TableSpec::Parse(*request.table));
   if (!saved.live_table.has_value()) return differs("without a table");
   ASSIGN_OR_RETURN(const TableSpec present, TableSpec::Parse(*saved.live_table));
-  if (wanted.ToText() != present.ToText()) return differs("with another table");
+  if (wanted.ToText() != present.ToText() && !registry_.LiveTableIs(request.name, wanted)) {
+    return differs("with another table");
+  }
   if (saved.live_read_only != request.read_only) {
     return differs(saved.live_read_only ? "read-only" : "writable");
   }

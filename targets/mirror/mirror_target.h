@@ -61,6 +61,9 @@ class MirrorTarget final : public Target {
   // Without nosync: after a crash it would take legs for equal that no longer are. To copy once
   // more than asked (sync) does no harm.
   std::string TableArgsToKeep() const override;
+  std::string TableArgsOnceLive() const override {
+    return TableWords(MirrorOptions::Sync::kAsLogged);
+  }
   std::string StatusArgs() const override;
   std::span<const DeviceRef> backings() const override { return backings_; }
   // recovery_rate <bytes per second, or 0 for no limit>

@@ -134,6 +134,54 @@ TEST_F(VolumeCatalogTest, CreatingTheSameAgainSucceeds) {
   EXPECT_TRUE(volumes_->Create({.name = "bare"}).ok());
 }
 
+// `table` prints some of these otherwise than they are written.
+TEST_F(VolumeCatalogTest, CreatingTheSameAgainSucceedsWhateverTheTablePrints) {
+  MakeActive("real", "0 64 linear /mem 0\n");
+  int made = 0;
+  for (const std::string row :
+       {"mirror core 2 8 sync 2 /mem1 0 /mem2 0", "mirror core 2 8 nosync 2 /mem1 0 /mem2 0",
+        "mirror disk 3 /memlog 8 sync 2 /mem1 0 /mem2 0 2 keep_log handle_errors",
+        "mirror core 1 8 2 /mem1 0 /mem2 0 0", "error some args", "snapshot real /mem P 8 0",
+        "snapshot real /mem persistent 0", "snapshot real /mem PO 16 1 discard_zeroes_cow",
+        "flakey /mem 0 10 0", "flakey /mem 0 1 0 2 ERROR_WRITES error_reads", "linear /mem 008",
+        "striped 2 8 /mem1 0 /mem2 00", "delay /mem 0 0"}) {
+    SCOPED_TRACE(row);
+    const std::string name = "d" + std::to_string(made++);
+    const std::string table = "0 64 " + row + "\n";
+    MakeActive(name, table);
+    const std::vector<state::DeviceRecord> before = Records();
+    EXPECT_EQ(volumes_->Create({.name = name, .table = table}).status(), absl::OkStatus());
+    EXPECT_EQ(Records(), before);
+  }
+}
+
+TEST_F(VolumeCatalogTest, ATableThatDiffersInOneWordIsAnother) {
+  MakeActive("real", "0 64 linear /mem 0\n");
+  int made = 0;
+  for (const auto& [one, other] : std::vector<std::pair<std::string, std::string>>{
+           {"linear /mem 8", "linear /mem 9"},
+           {"linear /mem 8", "linear /mem2 8"},
+           {"linear /mem 8", "delay /mem 8 0"},
+           {"mirror core 1 8 2 /mem1 0 /mem2 0", "mirror core 1 16 2 /mem1 0 /mem2 0"},
+           {"mirror core 1 8 2 /mem1 0 /mem2 0", "mirror core 1 8 2 /mem2 0 /mem1 0"},
+           {"mirror core 1 8 2 /mem1 0 /mem2 0", "mirror disk 2 /mem1 8 2 /mem1 0 /mem2 0"},
+           {"mirror core 1 8 2 /mem1 0 /mem2 0",
+            "mirror core 1 8 2 /mem1 0 /mem2 0 1 handle_errors"},
+           {"snapshot real /mem P 8", "snapshot real /mem PO 8"},
+           {"snapshot real /mem P 8", "snapshot /mem real P 8"},
+           {"snapshot real /mem N 8", "snapshot real /mem P 8"},
+           {"snapshot real /mem P 8", "snapshot real /elsewhere P 8"},
+           {"flakey /mem 0 10 0", "flakey /mem 0 10 0 1 drop_writes"}}) {
+    SCOPED_TRACE(other);
+    const std::string name = "d" + std::to_string(made++);
+    MakeActive(name, "0 64 " + one + "\n");
+    EXPECT_EQ(volumes_->Create({.name = name, .table = "0 64 " + other + "\n"}).status().code(),
+              absl::StatusCode::kAlreadyExists);
+  }
+  EXPECT_EQ(volumes_->Create({.name = "d0", .table = "0 32 linear /mem 8\n"}).status().code(),
+            absl::StatusCode::kAlreadyExists);
+}
+
 TEST_F(VolumeCatalogTest, CreatingSomethingElseUnderTheNameSaysWhatDiffers) {
   MakeActive("a");
   const auto message = [this](const CreateRequest& request) {
