@@ -19,6 +19,7 @@
 #include "core/async/next_turn.h"
 #include "core/async/reactor.h"
 #include "core/base/check.h"
+#include "core/base/descriptors.h"
 #include "core/base/status_macros.h"
 
 namespace sectormap {
@@ -287,6 +288,11 @@ Task<absl::StatusOr<std::unique_ptr<TcpStream>>> Listener::Accept() {
     const int result = co_await Reactor::Current().Submit([this](io_uring_sqe* sqe) {
       io_uring_prep_accept(sqe, fd_, nullptr, nullptr, SOCK_CLOEXEC);
     });
+    if (result >= 0 && IsReserved(result)) {
+      close(result);
+      co_return absl::ResourceExhaustedError(
+          absl::StrCat("cannot accept on ", address_, ": ", std::strerror(EMFILE)));
+    }
     if (result >= 0) {
       auto stream = std::make_unique<TcpStream>(result);
       if (!closed_) co_return std::move(stream);

@@ -78,8 +78,9 @@ class Listener {
   const std::string& address() const { return address_; }
 
   // On one reactor, one at a time. The stream may be handed to another reactor. Cancelled: Close()
-  // was called. ResourceExhausted: out of descriptors or memory; the caller waits before it tries
-  // again. A connection that its peer gave up meanwhile is passed over.
+  // was called. ResourceExhausted: out of memory or of descriptors that are not reserved; the
+  // caller waits before it tries again. A connection that its peer gave up meanwhile is passed
+  // over.
   Task<absl::StatusOr<std::unique_ptr<TcpStream>>> Accept();
 
   // Lets the port go and wakes Accept(). On the reactor that accepts, or any thread if none does.

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/base/descriptors.h"
 #include "core/base/status_macros.h"
 #include "core/block/memory_device.h"
 #include "core/block/memory_name.h"
@@ -167,6 +168,9 @@ absl::StatusOr<std::shared_ptr<BlockDevice>> BackingOpener::OpenFile(const std::
   ASSIGN_OR_RETURN(Opened opened, OpenBelowRoots(name, read_only));
   FileDevice::Options options;
   options.mode = opened.identity.block_device ? options_.block_device_mode : options_.file_mode;
+  // A device that stays open leaves the reserve alone.
+  const absl::Status room =
+      IsReserved(opened.descriptor.get()) ? OpenError(name, read_only, EMFILE) : absl::OkStatus();
   Descriptor again(fcntl(opened.descriptor.get(), F_DUPFD_CLOEXEC, 0));
   if (again.get() < 0) return OpenError(name, read_only, errno);
   ASSIGN_OR_RETURN(std::shared_ptr<FileDevice> fresh,
@@ -175,12 +179,14 @@ absl::StatusOr<std::shared_ptr<BlockDevice>> BackingOpener::OpenFile(const std::
   absl::MutexLock lock(&mutex_);
   const std::shared_ptr<CountedDevice> known = FindOpen(opened.identity);
   if (known == nullptr) {
+    RETURN_IF_ERROR(room);
     Remember(opened.identity, opened.path, fresh);
     return fresh;
   }
   // What has a file's identity is a FileDevice.
   auto& file = static_cast<FileDevice&>(*known);
   if (!read_only && file.read_only()) {
+    RETURN_IF_ERROR(room);
     RETURN_IF_ERROR(file.AllowWrites(again.Release()));
   }
   RETURN_IF_ERROR(file.RefreshSize());

@@ -48,6 +48,7 @@ class BackingOpener final : public BackingSource {
   // InvalidArgument: the name's form or length, a loop of links, not a file or block device, or too
   // small.
   // NotFound: nothing there. PermissionDenied: outside the roots, or not for this user.
+  // ResourceExhausted: it would take one of the reserved descriptors.
   absl::StatusOr<std::shared_ptr<BlockDevice>> Open(std::string_view name, bool read_only) override;
 
   absl::Status MakeFile(std::string_view name, SectorCount size) override;

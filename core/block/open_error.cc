@@ -29,6 +29,9 @@ absl::Status OpenError(const std::string& name, bool read_only, int error) {
     case ENAMETOOLONG:
       return absl::InvalidArgumentError(
           absl::StrCat(reason, ": no file can be reached by this name"));
+    case EMFILE:
+      return absl::ResourceExhaustedError(
+          absl::StrCat(reason, ": raise the limit, LimitNOFILE= in systemd's unit or ulimit -n"));
     default:
       return absl::UnavailableError(reason);
   }

@@ -9,6 +9,7 @@
 
 #include "core/async/gate.h"
 #include "core/async/reactor_pool.h"
+#include "tests/support/low_descriptor_limit.h"
 #include "tests/support/random.h"
 
 namespace sectormap {
@@ -339,6 +340,24 @@ Task<void> CheckHandedOver(ReactorPool& pool, Listener& listener) {
   EXPECT_EQ(co_await WriteBytes(*ends.client, AsBytes(text)), 0);
   EXPECT_EQ(co_await ReadExactly(*ends.server, AsBytes(heard)), 1);
   EXPECT_EQ(heard, text);
+}
+
+Task<void> CheckReserve(Listener& listener) {
+  absl::StatusOr<std::unique_ptr<TcpStream>> client =
+      co_await TcpStream::Connect(listener.address());
+  CHECK(client.ok());
+  {
+    const LowDescriptorLimit limit;
+    const absl::StatusOr<std::unique_ptr<TcpStream>> refused = co_await listener.Accept();
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted) << refused.status();
+  }
+  std::byte end;
+  EXPECT_LE(co_await (*client)->ReadSome(std::span(&end, 1)), 0);
+  co_await ConnectTo(listener);
+}
+
+TEST_P(TcpStreamTest, AcceptLeavesTheReservedDescriptorsAlone) {
+  pool_->RunOn(0, CheckReserve(*listener_));
 }
 
 TEST_P(TcpStreamTest, AnAcceptedStreamWorksOnAnotherReactor) {

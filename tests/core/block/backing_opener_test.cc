@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/async/reactor_pool.h"
+#include "tests/support/low_descriptor_limit.h"
 #include "tests/support/test_directory.h"
 
 namespace sectormap {
@@ -75,6 +76,19 @@ TEST_F(BackingOpenerTest, LinksAreFollowedBeforeTheyAreJudged) {
   EXPECT_TRUE(absl::IsPermissionDenied(Refusal(In("up/secret"))));
   EXPECT_EQ(Open(In("inside"))->size(), SectorCount(4096));
   EXPECT_EQ(Open(directory_ / "from_outside"), Open(In("a.img")));
+}
+
+TEST_F(BackingOpenerTest, WhatStaysOpenLeavesTheReservedDescriptorsAlone) {
+  const auto read_only = Open(In("a.img"), true);
+  {
+    const LowDescriptorLimit limit;
+    const absl::Status status = Refusal(In("sub/b.img"));
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("LimitNOFILE="));
+    EXPECT_TRUE(absl::IsResourceExhausted(Refusal(In("a.img"))));
+    EXPECT_EQ(Open(In("a.img"), true), read_only);
+  }
+  EXPECT_EQ(Open(In("sub/b.img"))->size(), SectorCount(4096));
 }
 
 TEST_F(BackingOpenerTest, ARootThatIsALinkWorks) {

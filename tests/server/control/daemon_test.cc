@@ -6,6 +6,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -30,16 +31,23 @@ using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-bool CanConnect(const std::string& address) {
+// -1: nobody listens there.
+int ConnectTo(const std::string& address) {
   const size_t colon = address.rfind(':');
   sockaddr_in to{};
   to.sin_family = AF_INET;
   to.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(colon + 1))));
   inet_pton(AF_INET, address.substr(0, colon).c_str(), &to.sin_addr);
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  const bool connected = connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to) == 0;
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to) == 0) return fd;
   close(fd);
-  return connected;
+  return -1;
+}
+
+bool CanConnect(const std::string& address) {
+  const int fd = ConnectTo(address);
+  if (fd >= 0) close(fd);
+  return fd >= 0;
 }
 
 class DaemonTest : public ::testing::Test {
@@ -252,6 +260,34 @@ TEST_F(DaemonTest, ADeviceWithManyExportsIsRefusedWithTheFirstOfThem) {
   EXPECT_THAT(status.error_message(),
               AllOf(HasSubstr(" and " + std::to_string(kExports - 8) + " more"),
                     EndsWith("sectormap unexport a takes that away")));
+}
+
+constexpr rlim_t kFewDescriptors = 60;
+
+void AllowFewDescriptors() {
+  const rlimit few{kFewDescriptors, kFewDescriptors};
+  setrlimit(RLIMIT_NOFILE, &few);
+}
+
+TEST_F(DaemonTest, ConnectionsThatTakeAllDescriptorsLeaveTheControlPlaneItsOwn) {
+  daemon_.BeforeExec(AllowFewDescriptors);
+  ASSERT_NO_FATAL_FAILURE(MustStart());
+  std::vector<pollfd> connections;
+  for (rlim_t i = 0; i < kFewDescriptors; ++i) {
+    connections.push_back({ConnectTo(daemon_.Said("iscsi portal ")), POLLIN, 0});
+    ASSERT_GE(connections.back().fd, 0);
+  }
+  const auto all_are_taken = [this] {
+    const std::string taken = "/proc/" + std::to_string(daemon_.pid()) + "/fd";
+    return std::distance(std::filesystem::directory_iterator(taken), {}) >= int{kFewDescriptors};
+  };
+  // Or one of the connections is closed again.
+  while (!all_are_taken() && poll(connections.data(), connections.size(), 0) == 0) {
+    std::this_thread::yield();
+  }
+  EXPECT_TRUE(Create("a", "0 8 zero").ok());
+  for (const pollfd& connection : connections) close(connection.fd);
+  EXPECT_TRUE(Create("b", "0 8 zero").ok());
 }
 
 // As container engines do by default (moby's seccomp profile).
