@@ -28,6 +28,11 @@ ARM64_PACKAGES=(libc6-dev-arm64-cross libstdc++-12-dev-arm64-cross qemu-user)
 # The peer that tests/bench/run.sh measures against.
 BENCH_PACKAGES=(python3-grpcio tgt)
 
+# While it is there, packages start no services. The mark in it tells ours, which a run that was
+# killed may have left, from the machine's own.
+POLICY_FILE=/usr/sbin/policy-rc.d
+POLICY_MARK="Sectormap's, while deploy/packages.sh installs packages."
+
 # Prints those of the given packages that are not installed.
 missing_packages() {
   local name
@@ -39,7 +44,7 @@ missing_packages() {
 # Installs what is missing of the given packages, without a question and without starting any
 # service that comes with them (Debian would start prometheus and tgtd at once).
 install_packages() {
-  local missing as_root=() policy=/usr/sbin/policy-rc.d own_policy=0 status=0
+  local missing as_root=() status=0
   mapfile -t missing < <(missing_packages "$@")
   ((${#missing[@]} == 0)) && return 0
   if ((EUID != 0)); then
@@ -55,16 +60,18 @@ install_packages() {
     fi
   fi
   echo "Installing ${#missing[@]} Debian packages: ${missing[*]}"
-  if [[ ! -e $policy ]]; then
-    own_policy=1
-    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
-    "${as_root[@]}" chmod 755 "$policy"
-  fi
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q update >/dev/null || true
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends install "${missing[@]}" >/dev/null ||
-    status=1
-  ((own_policy)) && "${as_root[@]}" rm -f "$policy"
+  # A shell of its own: its trap takes no other's place, and also runs when a signal ends it.
+  (
+    if [[ ! -e $POLICY_FILE ]] || grep -qF "$POLICY_MARK" "$POLICY_FILE"; then
+      trap '"${as_root[@]}" rm -f "$POLICY_FILE"' EXIT
+      printf '#!/bin/sh\n# %s\nexit 101\n' "$POLICY_MARK" |
+        "${as_root[@]}" tee "$POLICY_FILE" >/dev/null
+      "${as_root[@]}" chmod 755 "$POLICY_FILE"
+    fi
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q update >/dev/null || true
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+      apt-get -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends install "${missing[@]}" >/dev/null
+  ) || status=1
   mapfile -t missing < <(missing_packages "${missing[@]}")
   if ((status != 0 || ${#missing[@]} != 0)); then
     echo "apt-get could not install: ${missing[*]:-(see its message above)}" >&2
