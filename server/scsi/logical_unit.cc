@@ -124,6 +124,7 @@ absl::StatusOr<std::shared_ptr<LogicalUnit>> LogicalUnit::Create(UnitBacking bac
     unit->reservations_ = *std::move(saved);
   }
   if (unit->backing_.add_observer) unit->backing_.add_observer(unit.get());
+  unit->OnLimitsChanged();
   if (unit->block_bytes() != 0 && unit->HasMedium()) unit->OnMediumCame(nullptr);
   return unit;
 }
@@ -301,11 +302,9 @@ Task<bool> LogicalUnit::TakeBlockBytes() {
 }
 
 void LogicalUnit::OnMediumCame(const LunNexus* from) {
-  const BlockLimits now = limits();
   absl::MutexLock lock(&mutex_);
   if (has_medium_) return;
   has_medium_ = true;
-  characteristics_ = characteristics_.After(now);
   for (LunNexus* nexus : nexuses_) {
     if (nexus != from) AddAttention(*nexus, kMediumMayHaveChanged);
   }
@@ -385,10 +384,9 @@ void LogicalUnit::OnReadOnlyChanged() {
 void LogicalUnit::OnLimitsChanged() {
   const BlockLimits now = limits();
   absl::MutexLock lock(&mutex_);
-  // With the first medium all is told at once.
-  if (!has_medium_) return;
   const Characteristics before = std::exchange(characteristics_, characteristics_.After(now));
-  if (characteristics_ == before) return;
+  // The coming of a medium says it all.
+  if (characteristics_ == before || !has_medium_) return;
   for (LunNexus* nexus : nexuses_) AddAttention(*nexus, kInquiryDataChanged);
 }
 

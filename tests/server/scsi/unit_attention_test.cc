@@ -156,6 +156,19 @@ TEST_F(MediumTest, ItsComingIsToldToEveryNexus) {
   EXPECT_GOOD(Ready(c));
 }
 
+TEST_F(MediumTest, ItsLimitsComeBeforeItAndAreNotToldTwice) {
+  const BlockLimits limits = disk_->limits();
+  disk_->set_limits({});
+  MakeUnit({});
+  Initiator& a = Login(1);
+  disk_->set_limits(limits);
+  unit_->OnLimitsChanged();
+  EXPECT_FAILS(Ready(a), kManualInterventionRequired);
+  has_medium_ = true;
+  EXPECT_FAILS(Ready(a), kMediumMayHaveChanged);
+  EXPECT_EQ(Run(a, Cdb16(0x9e, 0x10, 0, 32)).data[14], 0xc0);
+}
+
 TEST_F(MediumTest, TheFirstGivesAUnitItsBlocksWhichAreSavedFirst) {
   NoteSaves store;
   BlockLimits limits = disk_->limits();
