@@ -73,7 +73,7 @@ class SnapshotMergeTarget final : public Target {
     snapshot_.SetSuspended(this, false);
     merger_.Start();
   }
-  void PreSuspend(SuspendMode) override { merger_.Stop(); }
+  bool EndWork(const GiveUp& give_up) override { return merger_.Stop(give_up); }
   void PostSuspend() override { snapshot_.SetSuspended(this, true); }
 
  private:

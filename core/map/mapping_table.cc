@@ -245,6 +245,11 @@ void MappingTable::Resume() const {
   for (const Row& row : rows_) row.target->Resume();
 }
 
+bool MappingTable::EndWork(const GiveUp& give_up) const {
+  return std::all_of(rows_.begin(), rows_.end(),
+                     [&](const Row& row) { return row.target->EndWork(give_up); });
+}
+
 void MappingTable::PreSuspend(SuspendMode mode) const {
   for (const Row& row : rows_) row.target->PreSuspend(mode);
 }

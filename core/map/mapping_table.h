@@ -91,6 +91,7 @@ class MappingTable {
   // The targets' lives (target.h), row by row. Called by the mapped device, one at a time.
   absl::Status PreResume() const;
   void Resume() const;
+  bool EndWork(const GiveUp& give_up) const;
   void PreSuspend(SuspendMode mode) const;
   void PostSuspend() const;
 

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "core/block/block_device.h"
 #include "core/map/device_resolver.h"
+#include "core/map/give_up.h"
 #include "core/map/target_args.h"
 
 namespace sectormap {
@@ -20,6 +21,7 @@ namespace sectormap {
 enum class SuspendMode {
   kFlush,    // wait for what is in flight, then flush every backing device
   kNoFlush,  // wait for what is in flight; what targets hold waits for the next table
+  kSwap,     // as kFlush, but what targets hold waits, too: the next table is about to come
 };
 
 // Thread: Submit and ExtentAt on any reactor; the rest on control threads. Messages come one at a
@@ -28,8 +30,8 @@ enum class SuspendMode {
 //
 // The life of a target that has work of its own (as the kernel's presuspend .. resume):
 //   Create   at load; the old table still serves, perhaps over the same devices. No background
-//   work. PreResume, Resume    its table goes live, or goes on after a suspend. PreSuspend,
-//   PostSuspend    before it goes for good, or for a while.
+//   work. PreResume, Resume    its table goes live, or goes on after a suspend. EndWork,
+//   PreSuspend, PostSuspend    before it goes for good, or for a while.
 // Destroyed without any of them if its table was never live, else after PostSuspend.
 class Target : public BlockDevice {
  public:
@@ -76,12 +78,20 @@ class Target : public BlockDevice {
   // I/O has stopped; nothing is in flight. A refusal leaves the device suspended, with this table.
   virtual absl::Status PreResume() { return absl::OkStatus(); }
 
-  // I/O comes from now on: background work may start. Also after a PreSuspend that was taken back,
-  // as the suspend failed.
+  // I/O comes from now on: background work may start. Also after a suspend that has begun and was
+  // taken back, as it failed or was given up; in no state but these.
   virtual void Resume() {}
 
-  // I/O still comes, and is about to be stopped: end background work, and let go of every request
-  // that is held, or the suspend waits for ever. With kNoFlush a held request may end with
+  // I/O still comes, and is about to be stopped: background work ends, and has ended when it
+  // returns. False: that was given up; Resume() comes next, perhaps before the work has ended or
+  // was asked to.
+  virtual bool EndWork(const GiveUp& give_up) {
+    static_cast<void>(give_up);
+    return true;
+  }
+
+  // After that, I/O still comes: let go of every request that is held, or the suspend waits for
+  // ever. With kNoFlush and kSwap a held request may end with
   // kRequeue, from now until PostSuspend, and is mapped again by the table that comes; else it
   // fails. (At any other time kRequeue means: ask me again, in your next turn.)
   virtual void PreSuspend(SuspendMode mode) { static_cast<void>(mode); }

@@ -23,10 +23,8 @@ std::set<size_t> FailedLegs(const MirrorStatus& status) {
   return failed;
 }
 
-// Operations on mirrors that do themselves what is to be done about a leg that fails.
-bool HasOwnWayBack(const std::string& kind) {
-  return kind == "move" || kind == "mirror-add" || kind == "mirror-remove";
-}
+// Operations that do themselves what is to be done about a leg that fails: they go back.
+bool HasOwnWayBack(const std::string& kind) { return kind == "move" || kind == "mirror-add"; }
 
 std::shared_ptr<const MappingTable> LiveTable(const DeviceRegistry& registry,
                                               const std::string& device) {
@@ -67,8 +65,6 @@ std::optional<Mirrors::FailedRow> Mirrors::FindFailedRow(const std::string& devi
 }
 
 std::string Mirrors::WhyLegsStay(const std::string& device, const FailedRow& found) const {
-  const std::string kind = recipes_.operations.KindAtWorkOn(device);
-  if (HasOwnWayBack(kind)) return absl::StrCat("a leg has failed: the ", kind, " sees to it");
   if (found.failed.size() == found.mirror.legs.size()) {
     return "all legs have failed: writes wait for another table";
   }
@@ -86,6 +82,9 @@ std::string Mirrors::TakeFailedLegsOut(const std::string& device) {
   // Others had theirs before.
   found = FindFailedRow(device);
   if (!found.has_value()) return "";
+  // It may just have been waiting for what the leg's failure holds; not any more.
+  const std::string kind = recipes_.operations.KindAtWorkOn(device);
+  if (HasOwnWayBack(kind)) return absl::StrCat("a leg has failed: the ", kind, " sees to it");
   stay = WhyLegsStay(device, *found);
   if (!stay.empty()) return stay;
   const absl::Status done = Degrade(device, *found);

@@ -419,7 +419,7 @@ absl::Status Mirrors::TakeLegOut(const std::string& device, const MirrorLeg& leg
   ASSIGN_OR_RETURN(TogetherRequest request,
                    PlanWithout(target.volume.body, target.rows.front(), *target.mirror, {*index}));
   // With a failed leg, held writes go on with the new table; there is nothing to wait for.
-  request.mode = healthy ? SuspendMode::kFlush : SuspendMode::kNoFlush;
+  request.mode = healthy ? SuspendMode::kSwap : SuspendMode::kNoFlush;
   RETURN_IF_ERROR(recipes_.volumes.ReplaceTogether(request));
   recipes_.files.Sweep();
   return absl::OkStatus();

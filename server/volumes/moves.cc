@@ -303,6 +303,15 @@ absl::Status Moves::CheckCopied(const MovePlan& plan, size_t piece) const {
       absl::StrCat("somebody else has changed the table of '", plan.body, "'"));
 }
 
+absl::Status Moves::CheckLegs(const MovePlan& plan) const {
+  for (size_t i = 0; i < plan.pieces.size(); ++i) {
+    if (plan.pieces[i].state != MovePiece::State::kCopying) continue;
+    const absl::Status copied = CheckCopied(plan, i);
+    if (absl::IsDataLoss(copied)) return copied;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Moves::WaitForPiece(OperationRun& run, const MovePlan& plan, size_t piece) const {
   const DeviceRegistry& registry = recipes_.volumes.registry();
   while (true) {
@@ -357,8 +366,9 @@ absl::Status Moves::PutTable(OperationRun& run, const MovePlan& before, const Mo
 absl::Status Moves::PutTableInTime(OperationRun& run, const MovePlan& before, const MovePlan& next,
                                    const std::function<absl::Status()>& confirm) {
   while (true) {
-    absl::Status status = PutTable(run, before, next, SuspendMode::kFlush, confirm);
+    absl::Status status = PutTable(run, before, next, SuspendMode::kSwap, confirm);
     if (!absl::IsFailedPrecondition(status)) return status;
+    RETURN_IF_ERROR(CheckLegs(before));
     if (!run.Sleep(kRetryAfter)) return absl::CancelledError("ended before it was done");
   }
 }

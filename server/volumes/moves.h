@@ -82,6 +82,8 @@ class Moves {
                               const std::function<absl::Status()>& confirm);
   absl::Status CheckTableIs(const MovePlan& plan) const;
   absl::Status CheckCopied(const MovePlan& plan, size_t piece) const;
+  // DataLoss: one of a piece that is being copied has failed.
+  absl::Status CheckLegs(const MovePlan& plan) const;
   // Until the piece is in sync. FailedPrecondition: a leg has failed.
   absl::Status WaitForPiece(OperationRun& run, const MovePlan& plan, size_t piece) const;
   absl::Status FlushDestination(const MovePlan& plan);

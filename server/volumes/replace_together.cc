@@ -165,12 +165,14 @@ class VolumeCatalog::Together {
           " has not ended for longer than ", absl::FormatDuration(kTogetherWaitMax),
           ", perhaps as a backing device does not finish it; nothing has been changed"));
     }
-    return catalog_.patience_ ? catalog_.patience_() : absl::OkStatus();
+    // Without a flush nothing is waited for that a failed leg holds: such a recipe is the way out.
+    const bool asks = request_.mode != SuspendMode::kNoFlush && catalog_.patience_;
+    return asks ? catalog_.patience_() : absl::OkStatus();
   }
 
   // What is flushed now need not be flushed while I/O waits. A failure is the suspend's to tell.
   absl::Status FlushAhead() {
-    if (request_.mode != SuspendMode::kFlush) return absl::OkStatus();
+    if (request_.mode == SuspendMode::kNoFlush) return absl::OkStatus();
     for (const std::string& name : Present()) {
       const std::shared_ptr<MappedDevice> device = registry_.Find(name);
       if (device == nullptr || MeetsSuspended(name)) continue;

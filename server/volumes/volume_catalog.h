@@ -53,7 +53,7 @@ struct TogetherRequest {
   std::vector<NewTable> replace{};
   std::vector<std::string> hold{};    // suspended meanwhile, with the table they have
   std::vector<std::string> remove{};  // used by none but the tables that go
-  SuspendMode mode = SuspendMode::kFlush;
+  SuspendMode mode = SuspendMode::kSwap;
 
   // Of the devices above, those that are suspended before `when_quiet` is called, while the others
   // still serve.

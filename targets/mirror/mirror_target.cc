@@ -85,9 +85,18 @@ Task<void> MirrorTarget::GoOn() {
   if (log_ != nullptr) ArmTidy();
 }
 
+Task<void> MirrorTarget::StopRecovery() {
+  recovery_.Stop();
+  co_return;
+}
+
+bool MirrorTarget::EndWork(const GiveUp& give_up) {
+  host_.reactors().RunOn(home_.index(), [this] { return StopRecovery(); });
+  return recovery_.AwaitEnd(give_up);
+}
+
 void MirrorTarget::PreSuspend(SuspendMode mode) {
-  host_.reactors().RunOn(home_.index(), [this] { return recovery_.Stop(); });
-  held_.Release(mode == SuspendMode::kNoFlush ? IoStatus::kRequeue : IoStatus::kIoError);
+  held_.Release(mode == SuspendMode::kFlush ? IoStatus::kIoError : IoStatus::kRequeue);
 }
 
 void MirrorTarget::PostSuspend() {

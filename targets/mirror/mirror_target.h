@@ -54,6 +54,7 @@ class MirrorTarget final : public Target {
 
   absl::Status PreResume() override;
   void Resume() override;
+  bool EndWork(const GiveUp& give_up) override;
   void PreSuspend(SuspendMode mode) override;
   void PostSuspend() override;
 
@@ -105,6 +106,7 @@ class MirrorTarget final : public Target {
 
   // On the home reactor.
   Task<void> GoOn();
+  Task<void> StopRecovery();
   Task<void> TidyUp();
   Task<void> SetRate(uint64_t bytes_per_second);
   void NoteAllTried();

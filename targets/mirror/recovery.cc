@@ -29,26 +29,40 @@ Recovery::Recovery(RegionStates& regions, RegionGate& gate, Legs& legs, const Ac
       finished_(std::move(finished)) {}
 
 void Recovery::Start() {
-  CHECK(workers_.count() == 0);
+  if (workers() == 0) {
+    Begin();
+  } else {
+    again_ = stopping_;
+  }
+}
+
+void Recovery::Begin() {
   stopping_ = false;
   gate_.Continue();
-  workers_.Open();
   next_ = 0;
   next_start_ = home_.clock().Now();
   activity_seen_ = activity_.total();
+  AddWorkers(kRegionsInRecovery);
   for (int i = 0; i < kRegionsInRecovery; ++i) {
-    CHECK(workers_.TryEnter());
     // Not inline: one of memory's speed would be done before the next one starts.
     home_.Post([this] { Detach(Work()); });
   }
 }
 
-Task<void> Recovery::Stop() {
+void Recovery::Stop() {
   stopping_ = true;
+  again_ = false;
   gate_.Interrupt();
   pauses_.WakeAll();
-  workers_.Close();
-  co_await workers_.Drained();
+}
+
+bool Recovery::AwaitEnd(const GiveUp& give_up) {
+  absl::MutexLock lock(&workers_mutex_);
+  auto ended = [this] {
+    workers_mutex_.AssertHeld();
+    return workers_ == 0;
+  };
+  return AwaitUnless(give_up, workers_mutex_, absl::Condition(&ended));
 }
 
 void Recovery::SetRate(uint64_t bytes_per_second) {
@@ -84,9 +98,10 @@ Task<void> Recovery::Work() {
     co_await Recover(*region, buffer->get());
     last_copy_ = home_.clock().Now() - start;
   }
-  const bool last = workers_.count() == 1;
+  const bool last = workers() == 1;
   if (last && !stopping_) finished_();
-  workers_.Leave();
+  if (last && std::exchange(again_, false)) Begin();
+  AddWorkers(-1);
 }
 
 // Before a region is blocked, so that no write waits for a pause.

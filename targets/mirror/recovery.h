@@ -8,8 +8,11 @@
 #include <optional>
 #include <span>
 
-#include "core/async/gate.h"
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "core/async/reactor.h"
+#include "core/async/wait_queue.h"
+#include "core/map/give_up.h"
 #include "targets/mirror/activity.h"
 #include "targets/mirror/legs.h"
 #include "targets/mirror/region_gate.h"
@@ -39,12 +42,26 @@ class Recovery {
   // Bytes per second; 0: as fast as the legs are. From the next region on; pauses end.
   void SetRate(uint64_t bytes_per_second);
 
-  // From the first region on. REQUIRES: stopped, as at the beginning.
+  // From the first region on; if a stop has been given up, as soon as that would have ended.
   void Start();
-  // Returns when nothing of it is under way. A region that it was at is left as it was.
-  Task<void> Stop();
+  // Asks it to end. A region that it was at is left as it was.
+  void Stop();
+
+  // --- A control thread ---
+
+  // After Stop(): returns when nothing of it is under way. False: given up; Start() may follow.
+  bool AwaitEnd(const GiveUp& give_up);
 
  private:
+  void Begin();
+  void AddWorkers(int count) {
+    absl::MutexLock lock(&workers_mutex_);
+    workers_ += count;
+  }
+  int workers() const {
+    absl::MutexLock lock(&workers_mutex_);
+    return workers_;
+  }
   Task<void> Work();
   // In order; nothing if all have been looked at, or it is to stop.
   Task<std::optional<uint64_t>> NextRegion();
@@ -66,13 +83,16 @@ class Recovery {
   // On the home reactor.
   uint64_t rate_ = 0;
   uint64_t rate_changes_ = 0;
-  Gate workers_;
   bool stopping_ = false;
+  bool again_ = false;  // to begin once all have ended
   uint64_t next_ = 0;
   MonotonicTime next_start_;  // no region is begun before
   nanoseconds last_copy_{0};  // what the last one took
   uint64_t activity_seen_ = 0;
   WaitQueue pauses_;
+
+  mutable absl::Mutex workers_mutex_;
+  int workers_ ABSL_GUARDED_BY(workers_mutex_) = 0;  // changed on the home reactor
 };
 
 }  // namespace sectormap::targets

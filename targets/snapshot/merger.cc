@@ -67,22 +67,39 @@ Merger::~Merger() {
 void Merger::Start() {
   {
     absl::MutexLock lock(&running_mutex_);
-    CHECK(!running_);
+    if (running_) {
+      again_ = stopping_;
+      return;
+    }
     running_ = true;
+    stopping_ = false;
   }
-  {
-    absl::MutexLock lock(&snapshot_.mutex_);
-    snapshot_.merge_failed_ = false;
-  }
-  stopping_ = false;
+  ForgetFailure();
   host_.reactors()[0].Spawn(Run());
 }
 
-void Merger::Stop() {
-  stopping_ = true;
+bool Merger::Stop(const GiveUp& give_up) {
   absl::MutexLock lock(&running_mutex_);
+  stopping_ = true;
+  again_ = false;
   auto stopped = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(running_mutex_) { return !running_; };
-  running_mutex_.Await(absl::Condition(&stopped));
+  return AwaitUnless(give_up, running_mutex_, absl::Condition(&stopped));
+}
+
+bool Merger::ToGoOn() {
+  {
+    absl::MutexLock lock(&running_mutex_);
+    running_ = std::exchange(again_, false);
+    if (!running_) return false;
+    stopping_ = false;
+  }
+  ForgetFailure();
+  return true;
+}
+
+void Merger::ForgetFailure() {
+  absl::MutexLock lock(&snapshot_.mutex_);
+  snapshot_.merge_failed_ = false;
 }
 
 // --- I/O ---
@@ -180,6 +197,12 @@ Task<IoStatus> Merger::WritePieces(IoRequest request) {
 // --- Merging ---
 
 Task<void> Merger::Run() {
+  do {
+    co_await MergeAll();
+  } while (ToGoOn());
+}
+
+Task<void> Merger::MergeAll() {
   bool ended = false;  // nothing is left, and something was
   uint64_t merged = 0;
   IoStatus status = IoStatus::kOk;
@@ -197,8 +220,6 @@ Task<void> Merger::Run() {
     snapshot_.merge_failed_ = true;
   }
   if (status != IoStatus::kOk || ended) host_.RaiseEvent();
-  absl::MutexLock lock(&running_mutex_);
-  running_ = false;
 }
 
 // At least one turn of the reactor, so that others have theirs.

@@ -16,6 +16,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "core/async/task.h"
+#include "core/map/give_up.h"
 #include "targets/snapshot/origin_group.h"
 #include "targets/snapshot/snapshot.h"
 
@@ -40,8 +41,9 @@ class Merger {
   ~Merger();
 
   // Control threads. Stop returns when nothing goes on any more; a batch under way ends first.
+  // False: given up; Start may follow, and the merge goes on after that batch.
   void Start();
-  void Stop();
+  bool Stop(const GiveUp& give_up);
 
   // The origin as the snapshot sees it: on a reactor. An invalid snapshot is the origin.
   Task<IoStatus> Read(IoRequest request);
@@ -56,6 +58,9 @@ class Merger {
   Segment WriteSegment(const IoRequest& request, size_t& slot);
 
   Task<void> Run();
+  Task<void> MergeAll();
+  bool ToGoOn();
+  void ForgetFailure();
   // kOk: go on if `count` is not 0.
   Task<IoStatus> MergeBatch(uint64_t& count);
   Task<IoStatus> ReadBatch(std::vector<ExceptionRun>& batch);
@@ -76,6 +81,7 @@ class Merger {
 
   absl::Mutex running_mutex_;
   bool running_ ABSL_GUARDED_BY(running_mutex_) = false;
+  bool again_ ABSL_GUARDED_BY(running_mutex_) = false;  // once what was to stop has ended
 };
 
 }  // namespace sectormap::targets

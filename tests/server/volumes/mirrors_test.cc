@@ -422,6 +422,53 @@ TEST_F(MirrorsTest, ARecipeThatWaitsForAHeldWriteMakesWay) {
   TakeSnapshot("s2");
 }
 
+// The merge's own write is held.
+TEST_F(MirrorsTest, ASuspendThatWaitsForAMergeIsGivenUpAndTheMergeGoesOn) {
+  MakeBrittleMirror(1, " 1 handle_errors");
+  TakeSnapshot("s1");
+  AwaitSync("vol-real");
+  Fill("vol", 0, kVolumeSectors, 2);
+  BrittleTarget::faults.writes = true;
+  const auto started = snapshots_->StartRollBack("s1");
+  while (ReadMirrorStatus(*registry_, "vol-real").at(0).healthy()) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  const auto given_up = catalog_->Suspend("vol", SuspendMode::kFlush, [] { return true; });
+  EXPECT_TRUE(absl::IsCancelled(given_up.status())) << given_up.status();
+  EXPECT_FALSE(registry_->Info("vol")->suspended);
+  StartKeeper();
+  ExpectDone(started);
+  EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
+}
+
+// The second flush of the destination is the recipe's own, through the mirror, which holds it.
+TEST_F(MirrorsTest, AMoveThatWaitsForWhatAFailedLegHoldsGoesBack) {
+  MakeVolume();
+  Make("brittle", absl::StrCat("0 2048 brittle ", Path("leg.img"), "\n"));
+  StartKeeper();
+  BrittleTarget::faults.good_flushes = 1;
+  const OperationInfo ended =
+      WaitFor(moves_->Start({.device = "vol", .from = Path("vol.img"), .to = "brittle"}));
+  EXPECT_EQ(ended.state, OperationState::kFailed);
+  EXPECT_THAT(ended.error, HasSubstr("has failed"));
+  EXPECT_EQ(TableOf("vol"), "0 2048 linear " + Path("vol.img") + " 0\n");
+  EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
+}
+
+TEST_F(MirrorsTest, ARecipeDoesNotFailWhatAFailedLegHolds) {
+  MakeBrittleMirror(1, " 1 handle_errors");
+  BrittleTarget::faults.writes = true;
+  std::thread writer([&] { Fill("vol", 0, kVolumeSectors, 2); });
+  while (ReadMirrorStatus(*registry_, "vol").at(0).healthy()) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  TogetherRequest request;
+  request.replace = {{.name = "vol", .table = "0 2048 linear " + Path("x.img") + " 0\n"}};
+  EXPECT_TRUE(catalog_->ReplaceTogether(request).ok());
+  writer.join();
+  EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 2));
+}
+
 TEST_F(MirrorsTest, TheEndOfTheDaemonEndsARecipeThatWaits) {
   MakeBrittleMirror(1, " 1 handle_errors");
   BrittleTarget::faults.good_flushes = 0;

@@ -210,6 +210,21 @@ TEST_F(MirrorTest, ASuspendStopsRecoveryAndAResumeGoesOn) {
   WaitForStatus("2 a b 16/16 1 AA 1 core");
 }
 
+TEST_F(MirrorTest, RecoveryGoesOnWhenASuspendThatWaitsForItIsGivenUp) {
+  disk("b").Hold(IoOp::kWrite);
+  Use("core 1 1024 2 a 0 b 0");
+  WaitUntil([&] { return disk("b").holding() == 4; });
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(device_->Suspend(SuspendMode::kFlush, [] { return true; }).code(),
+              absl::StatusCode::kCancelled);
+    EXPECT_NE(At(0), -1);
+  }
+  disk("b").Release();
+  WaitForStatus("2 a b 16/16 1 AA 1 core");
+  EXPECT_TRUE(Same("a", "b"));
+  EXPECT_EQ(device_->Suspend(SuspendMode::kFlush), absl::OkStatus());
+}
+
 TEST_F(MirrorTest, AReadOnlyTableCopiesNothingAndWritesNoLog) {
   Use("disk 2 log 1024 2 a 0 b 0", SuspendMode::kFlush, /*read_only=*/true);
   Settle();
@@ -360,6 +375,20 @@ TEST_F(MirrorTest, AHeldWriteFailsAtAFlushSuspend) {
   EXPECT_FALSE(write.done());
   ASSERT_EQ(device_->Suspend(SuspendMode::kFlush), absl::OkStatus());
   EXPECT_EQ(write.Wait(), IoStatus::kIoError);
+}
+
+TEST_F(MirrorTest, AHeldWriteGoesToTheNextTableAfterASwapWithAFlush) {
+  Use("core 2 1024 nosync 2 a 0 b 0 1 handle_errors");
+  disk("b").Fail({.op = IoOp::kWrite});
+  Pending& write = StartFill(5200, 8, 7);
+  WaitForStatus("2 a b 15/16 1 AD 1 core");
+  ASSERT_EQ(Load("0 16384 linear a 0"), absl::OkStatus());
+  disk("a").TakeSeen();
+  ASSERT_EQ(device_->Suspend(SuspendMode::kSwap), absl::OkStatus());
+  EXPECT_EQ(disk("a").CountOf(IoOp::kFlush), 1);
+  ASSERT_EQ(device_->Resume(), absl::OkStatus());
+  EXPECT_EQ(write.Wait(), IoStatus::kOk);
+  EXPECT_EQ(At(5207), 7);
 }
 
 TEST_F(MirrorTest, AHeldWriteGoesToTheNextTableAfterANoFlushSuspend) {
