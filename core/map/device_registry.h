@@ -151,7 +151,9 @@ class DeviceRegistry {
   void FinishRemoval(DeviceNode& node);
   void Tell(Change change, const DeviceNode& node) const;
   bool RestoreLive(const Saved& saved);
-  void RestoreInactive(const Saved& saved);
+  void RestoreInactive(const Saved& saved, const std::vector<std::string>& named);
+  MappedDevice::UnbuiltTable Unbuilt(const std::string& text, bool read_only, DeviceNode& node,
+                                     const std::vector<std::string>& named);
   void RunErrands();
   bool RemoveIfIdle(const NodePtr& node);
 

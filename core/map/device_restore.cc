@@ -15,8 +15,9 @@ using Saved = DeviceRegistry::Saved;
 
 // Which devices a device comes after, by their places in the list.
 struct Before {
-  std::unordered_set<size_t> named;    // by its table
-  std::unordered_set<size_t> awaited;  // TargetType::waits_for
+  std::unordered_set<size_t> named;              // by its table
+  std::unordered_set<size_t> awaited;            // TargetType::waits_for
+  std::unordered_set<size_t> named_by_inactive;  // which need not be there before
 };
 
 // Rows that wait and rows that are waited for: by their type and the device that they lie on.
@@ -65,18 +66,26 @@ std::vector<Before> ReadTables(const std::vector<Saved>& all, const TargetRegist
   for (size_t i = 0; i < all.size(); ++i) index[all[i].name] = i;
   std::vector<Before> before(all.size());
   Waits waits(types);
-  for (size_t i = 0; i < all.size(); ++i) {
-    const absl::StatusOr<TableSpec> spec = TableSpec::Parse(all[i].live_table.value_or(""));
-    if (!spec.ok()) continue;
+  const auto read = [&](size_t i, const std::optional<std::string>& table, auto&& on_row) {
+    std::unordered_set<size_t> named;
+    const absl::StatusOr<TableSpec> spec = TableSpec::Parse(table.value_or(""));
+    if (!spec.ok()) return named;
     WordSplitter splitter;
     for (const TableSpec::Line& line : spec->lines()) {
       const TableSpec::Line::Words row = line.Split(splitter);
-      waits.Add(i, row);
+      on_row(row);
       for (const std::string_view word : row.args) {
         const auto found = index.find(MappedDeviceName(word));
-        if (found != index.end() && found->second != i) before[i].named.insert(found->second);
+        if (found != index.end() && found->second != i) named.insert(found->second);
       }
     }
+    return named;
+  };
+  for (size_t i = 0; i < all.size(); ++i) {
+    before[i].named =
+        read(i, all[i].live_table, [&](const TableSpec::Line::Words& row) { waits.Add(i, row); });
+    before[i].named_by_inactive =
+        read(i, all[i].inactive_table, [](const TableSpec::Line::Words&) {});
   }
   waits.Tell(before);
   return before;
@@ -112,7 +121,11 @@ std::vector<size_t> BuildOrder(const std::vector<Before>& all) {
   return order;
 }
 
-MappedDevice::UnbuiltTable Unbuilt(const std::string& text, bool read_only) {
+}  // namespace
+
+MappedDevice::UnbuiltTable DeviceRegistry::Unbuilt(const std::string& text, bool read_only,
+                                                   DeviceNode& node,
+                                                   const std::vector<std::string>& named) {
   MappedDevice::UnbuiltTable table;
   table.text = text;
   table.read_only = read_only;
@@ -122,10 +135,13 @@ MappedDevice::UnbuiltTable Unbuilt(const std::string& text, bool read_only) {
     table.size = spec->size();
     table.rows = spec->lines().size();
   }
+  for (const std::string& name : named) {
+    absl::StatusOr<DeviceRef> lower = graph_->OpenForTable(name, node);
+    // Refused: a word that only looks like a device's name would close a loop.
+    if (lower.ok()) table.named.push_back(*std::move(lower));
+  }
   return table;
 }
-
-}  // namespace
 
 // True if there was none, or it lives now.
 bool DeviceRegistry::RestoreLive(const Saved& saved) {
@@ -135,11 +151,12 @@ bool DeviceRegistry::RestoreLive(const Saved& saved) {
   return (*node)->device->Resume().ok();
 }
 
-void DeviceRegistry::RestoreInactive(const Saved& saved) {
+void DeviceRegistry::RestoreInactive(const Saved& saved, const std::vector<std::string>& named) {
   const absl::StatusOr<NodePtr> node = graph_->Find(saved.name);
   if (!saved.inactive_table.has_value() || !node.ok()) return;
-  (*node)->device->SetUnbuilt(TableSlot::kInactive,
-                              Unbuilt(*saved.inactive_table, saved.inactive_read_only));
+  (*node)->device->SetUnbuilt(
+      TableSlot::kInactive,
+      Unbuilt(*saved.inactive_table, saved.inactive_read_only, **node, named));
   // A failure is told by Resume, which tries again; the text is kept until then.
   static_cast<void>(BuildUnbuilt(**node, TableSlot::kInactive));
 }
@@ -154,17 +171,23 @@ absl::Status DeviceRegistry::RestoreAll(std::vector<Saved> all) {
       first_refusal.Update(status);
       continue;
     }
-    graph_->SetDeferredRemove(**graph_->Find(saved.name), saved.deferred_remove);
     restored.push_back(std::move(saved));
   }
   const std::vector<Before> before_each = ReadTables(restored, types_);
+  const auto names_of = [&restored](const std::unordered_set<size_t>& devices) {
+    std::vector<std::string> names;
+    for (const size_t j : devices) names.push_back(restored[j].name);
+    return names;
+  };
   // Every size is known before the first table is built on it.
   for (size_t i = 0; i < restored.size(); ++i) {
     const Saved& saved = restored[i];
     if (!saved.live_table.has_value()) continue;
-    MappedDevice::UnbuiltTable table = Unbuilt(*saved.live_table, saved.live_read_only);
+    DeviceNode& node = **graph_->Find(saved.name);
+    MappedDevice::UnbuiltTable table =
+        Unbuilt(*saved.live_table, saved.live_read_only, node, names_of(before_each[i].named));
     for (const size_t j : before_each[i].awaited) table.after.push_back(Find(restored[j].name));
-    Find(saved.name)->SetUnbuilt(TableSlot::kLive, std::move(table));
+    node.device->SetUnbuilt(TableSlot::kLive, std::move(table));
   }
   std::vector<size_t> to_build = BuildOrder(before_each);
   // A round more as long as one helps: see BuildOrder.
@@ -172,9 +195,14 @@ absl::Status DeviceRegistry::RestoreAll(std::vector<Saved> all) {
     before = to_build.size();
     std::erase_if(to_build, [&](size_t i) { return RestoreLive(restored[i]); });
   }
-  for (const Saved& saved : restored) RestoreInactive(saved);
+  for (size_t i = 0; i < restored.size(); ++i) {
+    RestoreInactive(restored[i], names_of(before_each[i].named_by_inactive));
+  }
   for (const Saved& saved : restored) {
     const NodePtr node = *graph_->Find(saved.name);
+    // Not before, or one whose removal was put off would go when a table that could not be built
+    // lets it go.
+    graph_->SetDeferredRemove(*node, saved.deferred_remove);
     if (saved.suspended) {
       // Cannot fail: nothing is in flight yet and nothing is flushed.
       static_cast<void>(node->device->Suspend(SuspendMode::kNoFlush));

@@ -326,9 +326,10 @@ void MappedDevice::TellObservers(bool size_changed, bool read_only_changed, bool
 // --- Control. A table is let go outside of state_mutex_: that may close devices below. ---
 
 void MappedDevice::Load(std::shared_ptr<const MappingTable> table) {
+  std::optional<UnbuiltTable> gone;
   absl::MutexLock lock(&state_mutex_);
   inactive_.swap(table);
-  unbuilt_inactive_.reset();
+  gone.swap(unbuilt_inactive_);
 }
 
 void MappedDevice::Clear() { Load(nullptr); }
@@ -466,11 +467,12 @@ absl::Status MappedDevice::Resume(SuspendMode mode) {
   if (!first) RETURN_IF_ERROR(SuspendLocked(mode, nullptr));
   std::shared_ptr<const MappingTable> next;
   std::shared_ptr<const MappingTable> old;
+  std::optional<UnbuiltTable> gone;
   {
     absl::MutexLock lock(&state_mutex_);
     old = live_;
     next = inactive_ != nullptr ? std::exchange(inactive_, nullptr) : live_;
-    if (next != live_) unbuilt_live_.reset();
+    if (next != live_) gone.swap(unbuilt_live_);
     live_ = next;
   }
   const uint64_t size = next != nullptr ? next->size().value() : 0;
@@ -517,12 +519,14 @@ bool MappedDevice::Retire(const GiveUp& give_up) {
   if (!SuspendLocked(SuspendMode::kNoFlush, give_up).ok()) return false;
   std::shared_ptr<const MappingTable> live;
   std::shared_ptr<const MappingTable> inactive;
+  std::optional<UnbuiltTable> unbuilt_live;
+  std::optional<UnbuiltTable> unbuilt_inactive;
   {
     absl::MutexLock lock(&state_mutex_);
     live.swap(live_);
     inactive.swap(inactive_);
-    unbuilt_live_.reset();
-    unbuilt_inactive_.reset();
+    unbuilt_live.swap(unbuilt_live_);
+    unbuilt_inactive.swap(unbuilt_inactive_);
     suspended_ = false;
   }
   size_.store(0, std::memory_order_relaxed);
@@ -532,16 +536,17 @@ bool MappedDevice::Retire(const GiveUp& give_up) {
 }
 
 void MappedDevice::SetUnbuilt(TableSlot slot, UnbuiltTable table) {
+  std::optional<UnbuiltTable> unbuilt = std::move(table);
   absl::MutexLock lock(&state_mutex_);
   if (slot == TableSlot::kInactive) {
     CHECK(inactive_ == nullptr);
-    unbuilt_inactive_ = std::move(table);
+    unbuilt.swap(unbuilt_inactive_);
     return;
   }
   CHECK(live_ == nullptr);
-  size_.store(table.size.value(), std::memory_order_relaxed);
-  read_only_.store(table.read_only, std::memory_order_relaxed);
-  unbuilt_live_ = std::move(table);
+  size_.store(unbuilt->size.value(), std::memory_order_relaxed);
+  read_only_.store(unbuilt->read_only, std::memory_order_relaxed);
+  unbuilt.swap(unbuilt_live_);
 }
 
 std::optional<MappedDevice::UnbuiltTable> MappedDevice::unbuilt(TableSlot slot) const {

@@ -121,6 +121,7 @@ class MappedDevice final : public BlockDevice, public TargetHost {
     size_t rows = 0;
     std::string error;
     std::vector<std::shared_ptr<MappedDevice>> after;  // not built before these are
+    std::vector<DeviceRef> named;  // by its text: kept from going, as if it were built
   };
   void SetUnbuilt(TableSlot slot, UnbuiltTable table);
   std::optional<UnbuiltTable> unbuilt(TableSlot slot) const;

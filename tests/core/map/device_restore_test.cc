@@ -235,6 +235,28 @@ TEST_F(DeviceRestoreTest, AnInactiveTableThatCannotBeBuiltIsKeptAsText) {
   EXPECT_TRUE(registry().Resume("x").ok());
 }
 
+TEST_F(DeviceRestoreTest, WhatATableThatCannotBeBuiltNamesStays) {
+  for (const TableSlot slot : {TableSlot::kLive, TableSlot::kInactive}) {
+    const std::string name = slot == TableSlot::kLive ? "top" : "other";
+    Make("low", "0 8 linear /dev/a 0\n");
+    DeviceRegistry::Saved top;
+    top.name = name;
+    top.identity = "0123456789abcdef0123456789abcdef";
+    (slot == TableSlot::kLive ? top.live_table : top.inactive_table) =
+        "0 8 linear low 0\n8 8 linear /dev/missing 0\n";
+    DeviceRegistry::Saved low = SavedOf("low");
+    low.deferred_remove = true;  // it was put off as `top` had it
+    ASSERT_TRUE(Restart({low, top}).ok());
+    registry().RemoveDeferred();
+    ASSERT_NE(registry().Find("low"), nullptr);
+    EXPECT_THAT(Message(registry().Remove("low", {})), HasSubstr("in use by device '" + name));
+    EXPECT_THAT(Message(registry().Rename("low", "lower")), HasSubstr("in use by device"));
+    // It goes when nobody names it any more.
+    ASSERT_TRUE(registry().Remove(name, {}).ok());
+    while (registry().Find("low") != nullptr) std::this_thread::yield();
+  }
+}
+
 TEST_F(DeviceRestoreTest, RestoreGoesOnAfterARecordThatCannotBeHad) {
   DeviceRegistry::Saved bad;
   bad.name = "a/b";
