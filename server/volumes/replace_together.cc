@@ -230,15 +230,31 @@ class VolumeCatalog::Together {
 
   // It is kept now: whatever fails, the rest goes on.
   absl::Status GoOn() {
-    absl::Status first_failure;
     const std::set<std::string> removed(request_.remove.begin(), request_.remove.end());
+    std::set<std::string> unbuilt = removed;
+    std::erase_if(unbuilt, [this](const std::string& name) { return IsBuilt(name); });
+    // What could not be restored serves nobody, and others may wait for it or its end.
+    absl::Status first_failure = RemoveThese(unbuilt);
     for (auto name = order_.rbegin(); name != order_.rend(); ++name) {
       if (!removed.contains(*name)) first_failure.Update(registry_.Resume(*name));
     }
     for (const DeviceRecord& record : kept_) catalog_.KeepIfOtherThan(record);
-    // Top-down, as one may use another. An opener that came meanwhile keeps it until it closes it.
+    std::set<std::string> built = removed;
+    for (const std::string& name : unbuilt) built.erase(name);
+    first_failure.Update(RemoveThese(built));
+    return first_failure;
+  }
+
+  bool IsBuilt(const std::string& name) const {
+    const auto info = registry_.Info(name);
+    return info.ok() && info->error.empty();
+  }
+
+  // Top-down, as one may use another. An opener that came meanwhile keeps it until it closes it.
+  absl::Status RemoveThese(const std::set<std::string>& names) {
+    absl::Status first_failure;
     for (const std::string& name : order_) {
-      if (!removed.contains(name)) continue;
+      if (!names.contains(name)) continue;
       first_failure.Update(registry_.Remove(name, {.force = false, .deferred = true}));
     }
     return first_failure;

@@ -446,6 +446,23 @@ TEST_F(SnapshotsTest, ASnapshotWhoseStoreIsLostCanBeRemovedAndTheDeviceGoesOn) {
   ExpectViews(views);
 }
 
+// As LVM stacks them: beside each other.
+TEST_F(SnapshotsTest, OfSeveralSnapshotsOnTheDeviceALostOneCanBeRemoved) {
+  MakeVolume("real");
+  const std::string row = absl::StrCat("0 ", kVolumeSectors, " snapshot real ");
+  Make("s1", absl::StrCat(row, MakeFile("1", kVolumeSectors), " P 16\n"));
+  Make("s2", absl::StrCat(row, MakeFile("2", kVolumeSectors), " P 16\n"));
+  Make("vol", absl::StrCat("0 ", kVolumeSectors, " snapshot-origin real\n"));
+  may_be_unbuilt_ = {"vol", "s2"};
+  Stop();
+  std::filesystem::remove(Path("2"));
+  Start();
+  ExpectDone(snapshots_->StartRemove("s2"));
+  const Views views = AllViews({"s1"});
+  Fill("vol", 0, 100, 2);
+  ExpectViews(views);
+}
+
 TEST_F(SnapshotsTest, ARemovalThatIsKilledEndsAfterTheStart) {
   for (const std::string gone : {"s1", "s2", "s3"}) {
     SCOPED_TRACE(gone);
