@@ -424,6 +424,7 @@ TEST_F(MirrorsTest, ARecipeThatWaitsForAHeldWriteMakesWay) {
 
 // The merge's own write is held.
 TEST_F(MirrorsTest, ASuspendThatWaitsForAMergeIsGivenUpAndTheMergeGoesOn) {
+  chunk_ = 2;  // more than one batch
   MakeBrittleMirror(1, " 1 handle_errors");
   TakeSnapshot("s1");
   AwaitSync("vol-real");
