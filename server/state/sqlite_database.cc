@@ -141,7 +141,17 @@ absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(const std::
   if (result != SQLITE_OK) return database->Error(result);
   sqlite3_extended_result_codes(handle, 1);
   sqlite3_busy_timeout(handle, kBusyTimeoutMs);
+  // The log and its index stay when the last connection closes: to make the index again takes room,
+  // and a daemon has to start where the disk is full.
+  int keep = 1;
+  sqlite3_file_control(handle, "main", SQLITE_FCNTL_PERSIST_WAL, &keep);
   return database;
+}
+
+SqliteDatabase::~SqliteDatabase() {
+  // All of the log is in the database then; an empty one is not replayed over a file that takes its
+  // place.
+  if (handle_) Execute("PRAGMA journal_size_limit=0").IgnoreError();
 }
 
 absl::Status SqliteDatabase::Execute(const std::string& sql) {

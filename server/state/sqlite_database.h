@@ -65,6 +65,9 @@ class SqliteDatabase {
   // Opens or makes the file; either way its mode is 0600 then.
   static absl::StatusOr<std::unique_ptr<SqliteDatabase>> Open(const std::string& path);
 
+  // Closes it. A file that nobody else has open is whole without its log then.
+  ~SqliteDatabase();
+
   // Statements of ours without parameters, several at once.
   absl::Status Execute(const std::string& sql);
 

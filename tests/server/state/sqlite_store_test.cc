@@ -336,6 +336,14 @@ TEST_F(SqliteStoreTest, ADatabaseThatWasPutBackIsForTheOwnerOnly) {
   }
 }
 
+// A start on a full disk finds no room to make them.
+TEST_F(SqliteStoreTest, AnEndLeavesTheIndexOfTheLogAndAnEmptyLog) {
+  ASSERT_TRUE(store_->PutDevice(Device("a")).ok());
+  store_.reset();
+  EXPECT_EQ(std::filesystem::file_size(database() + "-wal"), 0u);
+  EXPECT_GT(std::filesystem::file_size(database() + "-shm"), 0u);
+}
+
 TEST_F(SqliteStoreTest, SecondOpenerIsToldWhoHoldsTheDirectory) {
   auto second = OpenSqliteStore(directory());
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
