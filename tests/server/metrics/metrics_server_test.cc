@@ -177,6 +177,19 @@ TEST_F(MetricsServerTest, ATargetWithoutSessionsShowsZero) {
               HasSubstr("sectormap_sessions{target=\"iqn.2026-11.io.sectormap:t\"} 0\n"));
 }
 
+TEST_F(MetricsServerTest, CommandsThatNeverCameHaveACountAndNoHistogram) {
+  Create("vol", "0 8 zero");
+  const std::string target = "iqn.2026-11.io.sectormap:t";
+  ASSERT_TRUE(targets_.AddTarget(target).ok());
+  auto lun = scsi::Lun::Create(devices_->Find("vol"), *devices_->Open("vol"), *reactors_, {});
+  ASSERT_TRUE(targets_.AddLun(target, 0, *std::move(lun), false).ok());
+  const auto server = Start("127.0.0.1:0");
+  const std::string text = Scrape(server->address());
+  EXPECT_THAT(text, HasSubstr("sectormap_commands_total{"));
+  EXPECT_THAT(text, Not(HasSubstr("sectormap_command_duration_seconds_bucket{")));
+  EXPECT_TRUE(targets_.RemoveTarget(target).ok());
+}
+
 TEST_F(MetricsServerTest, PortZeroTakesAFreeOneAndSaysWhich) {
   const auto server = Start("127.0.0.1:0");
   EXPECT_THAT(server->address(), testing::MatchesRegex("127\\.0\\.0\\.1:[1-9][0-9]*"));
