@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/volumes/keeper.h"
 
+#include <chrono>
 #include <utility>
 
-#include "absl/time/clock.h"
+#include "absl/time/time.h"
 
 namespace sectormap::volumes {
 
@@ -35,7 +36,9 @@ Keeper::~Keeper() {
 }
 
 void Keeper::Run() {
-  absl::Time next_look = absl::Now();
+  // Not absl::Now(), which somebody may set back: stores would not grow for as long.
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point next_look = Clock::now();
   std::map<std::string, std::string> told;  // what does not change is said once
   while (true) {
     std::set<std::string> changed;
@@ -45,7 +48,7 @@ void Keeper::Run() {
         mutex_.AssertHeld();
         return stopping_ || !changed_.empty();
       };
-      mutex_.AwaitWithDeadline(absl::Condition(&wanted), next_look);
+      mutex_.AwaitWithTimeout(absl::Condition(&wanted), absl::FromChrono(next_look - Clock::now()));
       if (stopping_) return;
       changed.swap(changed_);
     }
@@ -53,7 +56,7 @@ void Keeper::Run() {
       const std::string what = mirrors_.TakeFailedLegsOut(device);
       if (std::exchange(told[device], what) != what && !what.empty()) log_(device, what);
     }
-    if (absl::Now() < next_look) continue;
+    if (Clock::now() < next_look) continue;
     {
       // What could not be done may be possible now.
       absl::MutexLock hold(&mutex_);
@@ -62,7 +65,7 @@ void Keeper::Run() {
       }
     }
     for (const auto& [device, what] : snapshots_.GrowStores()) log_(device, what);
-    next_look = absl::Now() + period_;
+    next_look = Clock::now() + absl::ToChronoNanoseconds(period_);
   }
 }
 
