@@ -7,7 +7,7 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
-#include <sstream>
+#include <string>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
@@ -89,15 +89,19 @@ class Reader {
 
 absl::StatusOr<ConfigFile> ReadConfigFile(const std::string& path) {
   std::ifstream stream(path);
-  std::ostringstream text;
-  if (stream) text << stream.rdbuf();
-  if (!stream || stream.bad()) {
+  std::string text;
+  char block[4096];
+  while (stream.read(block, sizeof block) || stream.gcount() > 0) {
+    text.append(block, static_cast<size_t>(stream.gcount()));
+  }
+  // A directory can be opened, but not read.
+  if (!stream.is_open() || stream.bad()) {
     return absl::NotFoundError(absl::StrCat("--config ", path, ": ", std::strerror(errno)));
   }
   const Reader reader(path);
   ConfigFile file;
   try {
-    RETURN_IF_ERROR(reader.Read(toml::parse(text.str()), file));
+    RETURN_IF_ERROR(reader.Read(toml::parse(text), file));
   } catch (const toml::parse_error& error) {
     return reader.Refuse(error.source(), error.description());
   }

@@ -17,7 +17,8 @@ struct ConfigFile {
   std::optional<int> reactors, poll;
 };
 
-// InvalidArgument: `PATH:LINE:COLUMN: what is wrong`; unknown keys are wrong. NotFound: no file.
+// InvalidArgument: `PATH:LINE:COLUMN: what is wrong`; unknown keys are wrong. NotFound: no file
+// that can be read.
 absl::StatusOr<ConfigFile> ReadConfigFile(const std::string& path);
 
 }  // namespace sectormap

@@ -11,10 +11,10 @@
 #include <filesystem>
 #include <string_view>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/async/reactor.h"
+#include "core/async/tcp_stream.h"
 #include "core/base/status_macros.h"
 #include "core/base/text.h"
 #include "server/config_file.h"
@@ -24,7 +24,6 @@ namespace {
 
 constexpr std::array<std::string_view, 5> kLogLevels = {"debug", "info", "warning", "error", "off"};
 constexpr std::string_view kNoMetrics = "none";
-constexpr int kPortMax = 65535;
 
 constexpr char kFooter[] =
     "Without options it serves iSCSI on 127.0.0.1:3260 and keeps its state in /var/lib/sectormap\n"
@@ -51,16 +50,19 @@ int UsableCores() {
   return std::clamp(CPU_COUNT(&cores), 1, kMaxReactors);
 }
 
-absl::Status CheckHostPort(std::string_view option, std::string_view address) {
-  const size_t colon = address.rfind(':');
-  int port = -1;
-  if (colon == std::string_view::npos || colon == 0 ||
-      !absl::SimpleAtoi(Absl(address.substr(colon + 1)), &port) || port < 0 || port > kPortMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--", Absl(option), " ", Absl(address),
-                     ": give ADDR:PORT or [ADDR]:PORT, with port 0 for a free one"));
-  }
-  return absl::OkStatus();
+absl::Status CheckListen(const std::string& address) {
+  const absl::Status status = Listener::CheckAddress(address);
+  if (status.ok()) return status;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--listen: ", status.message(), ", or with port 0 for a free one"));
+}
+
+absl::Status CheckMetrics(const std::string& address) {
+  if (Listener::CheckAddress(address).ok() && !address.starts_with('[')) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--metrics ", address,
+                   ": give ADDR:PORT with a numeric IPv4 address (Debian's civetweb, which answers "
+                   "there, has no IPv6), port 0 for a free one, or none"));
 }
 
 // As typed; what is not there was not given.
@@ -153,7 +155,7 @@ absl::Status ReadPlaces(const Given& given, DaemonOptions& options) {
 absl::Status ReadListeners(const Given& given, DaemonOptions& options) {
   if (!given.listen.empty()) options.listen = given.listen;
   for (const std::string& address : options.listen) {
-    RETURN_IF_ERROR(CheckHostPort("listen", address));
+    RETURN_IF_ERROR(CheckListen(address));
   }
   std::vector<std::string> control = given.control;
   if (control.empty()) control.push_back(absl::StrCat("unix:", options.state_dir, "/control.sock"));
@@ -163,8 +165,7 @@ absl::Status ReadListeners(const Given& given, DaemonOptions& options) {
   }
   if (given.metrics == kNoMetrics) options.metrics.reset();
   if (given.metrics.has_value() && options.metrics.has_value()) options.metrics = given.metrics;
-  return options.metrics.has_value() ? CheckHostPort("metrics", *options.metrics)
-                                     : absl::OkStatus();
+  return options.metrics.has_value() ? CheckMetrics(*options.metrics) : absl::OkStatus();
 }
 
 absl::StatusOr<DaemonOptions> ToOptions(const Given& given) {

@@ -111,7 +111,7 @@ class Daemon {
   void Reload(const DaemonOptions& wanted);
 
  private:
-  absl::Status MakeDeviceRoot() const;
+  static absl::Status MakeDeviceRoot(const DaemonOptions& options);
   absl::Status StartDevices(const state::Contents& contents);
   absl::Status StartControl();
   std::string HoldersOf(const std::string& device) const;
@@ -173,9 +173,9 @@ absl::Status Daemon::Start() {
   return absl::OkStatus();
 }
 
-absl::Status Daemon::MakeDeviceRoot() const {
-  if (!options_.default_device_root) return absl::OkStatus();
-  const std::string& root = options_.device_roots.front();
+absl::Status Daemon::MakeDeviceRoot(const DaemonOptions& options) {
+  if (!options.default_device_root) return absl::OkStatus();
+  const std::string& root = options.device_roots.front();
   if (mkdir(root.c_str(), 0700) == 0 || errno == EEXIST) return absl::OkStatus();
   return absl::PermissionDeniedError(
       absl::StrCat("cannot make ", root, ": ", std::strerror(errno),
@@ -183,7 +183,7 @@ absl::Status Daemon::MakeDeviceRoot() const {
 }
 
 absl::Status Daemon::StartDevices(const state::Contents& contents) {
-  RETURN_IF_ERROR(MakeDeviceRoot());
+  RETURN_IF_ERROR(MakeDeviceRoot(options_));
   targets::AddBuiltinTargets(types_);
   ASSIGN_OR_RETURN(backings_, BackingOpener::Create({.device_roots = options_.device_roots,
                                                      .file_mode = options_.file_mode,
@@ -281,10 +281,14 @@ void Daemon::Reload(const DaemonOptions& wanted) {
     Say("iscsi portal " + portals_.Addresses().back());
   }
   if (wanted.device_roots != options_.device_roots) {
-    const absl::Status status = backings_->SetDeviceRoots(wanted.device_roots);
+    absl::Status status = MakeDeviceRoot(wanted);
+    if (status.ok()) status = backings_->SetDeviceRoots(wanted.device_roots);
     spdlog::info("event=reload device_roots={} error={}",
                  Quoted(absl::StrJoin(wanted.device_roots, " ")), Quoted(status.message()));
-    if (status.ok()) options_.device_roots = wanted.device_roots;
+    if (status.ok()) {
+      volumes_->SetDirectory(wanted.device_roots.front());
+      options_.device_roots = wanted.device_roots;
+    }
   }
   const auto needs_restart = [](const char* key, bool changed) {
     if (changed) spdlog::warn("event=reload key={} result=\"takes effect at the next start\"", key);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/async/tcp_stream.h"
 
+#include <arpa/inet.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -74,6 +75,9 @@ absl::StatusOr<SocketAddress> Parse(const std::string& text) {
   if (host.empty() || !absl::SimpleAtoi(port, &number) || number > UINT16_MAX) {
     return NotAnAddress(text);
   }
+  // getaddrinfo takes 127.1 for 127.0.0.1, which others do not.
+  in_addr ignored{};
+  if (!bracketed && inet_pton(AF_INET, host.c_str(), &ignored) != 1) return NotAnAddress(text);
   addrinfo hints{};
   hints.ai_family = bracketed ? AF_INET6 : AF_INET;
   hints.ai_socktype = SOCK_STREAM;
@@ -259,6 +263,8 @@ void TcpStream::Shutdown() {
   // ENOTCONN: the peer was faster; its reader and writer are awake already.
   static_cast<void>(shutdown(fd_, SHUT_RDWR));
 }
+
+absl::Status Listener::CheckAddress(const std::string& address) { return Parse(address).status(); }
 
 absl::StatusOr<std::unique_ptr<Listener>> Listener::Bind(const std::string& address,
                                                          const std::string& option) {

@@ -64,7 +64,9 @@ class Listener {
  public:
   // `address` is ADDR:PORT with a numeric address, IPv6 in brackets; port 0 takes a free one. An
   // IPv6 address takes IPv6 connections only, so [::] and 0.0.0.0 can be had side by side.
-  // InvalidArgument: not such an address. AlreadyExists: in use. PermissionDenied, Unavailable: the
+  // InvalidArgument: not such an address. Any thread.
+  static absl::Status CheckAddress(const std::string& address);
+  // InvalidArgument: as CheckAddress. AlreadyExists: in use. PermissionDenied, Unavailable: the
   // system's reason and what to do. `option` is what the user can change, as "--listen". Any
   // thread.
   static absl::StatusOr<std::unique_ptr<Listener>> Bind(const std::string& address,

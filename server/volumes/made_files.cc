@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/volumes/made_files.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "core/base/text.h"
@@ -18,10 +20,20 @@ void MadeFiles::Restore(const std::vector<std::string>& paths) {
   paths_.insert(paths.begin(), paths.end());
 }
 
+void MadeFiles::SetDirectory(std::string directory) {
+  absl::MutexLock hold(&mutex_);
+  directory_ = std::move(directory);
+}
+
 absl::StatusOr<std::string> MadeFiles::NewPath(std::string_view stem,
                                                std::string_view suffix) const {
+  std::string directory;
+  {
+    absl::MutexLock hold(&mutex_);
+    directory = directory_;
+  }
   for (int number = 0; number < kNumbersMax; ++number) {
-    std::string path = absl::StrCat(directory_, "/", Absl(stem));
+    std::string path = absl::StrCat(directory, "/", Absl(stem));
     if (number != 0) absl::StrAppend(&path, ".", number);
     absl::StrAppend(&path, ".", Absl(suffix));
     const absl::Status there = backings_.Open(path, true).status();
@@ -29,7 +41,7 @@ absl::StatusOr<std::string> MadeFiles::NewPath(std::string_view stem,
     if (!there.ok() && !absl::IsInvalidArgument(there)) return there;
   }
   return absl::ResourceExhaustedError(
-      absl::StrCat("there are too many files called ", Absl(stem), " in ", directory_));
+      absl::StrCat("there are too many files called ", Absl(stem), " in ", directory));
 }
 
 absl::Status MadeFiles::Make(const std::string& path, SectorCount size) {

@@ -25,6 +25,8 @@ class MadeFiles {
       : volumes_(volumes), backings_(backings), directory_(std::move(directory)) {}
 
   void Restore(const std::vector<std::string>& paths);
+  // Of the files that are made from now on.
+  void SetDirectory(std::string directory);
 
   // DIRECTORY/STEM.SUFFIX, or with a number if there is such a file.
   absl::StatusOr<std::string> NewPath(std::string_view stem, std::string_view suffix) const;
@@ -38,8 +40,8 @@ class MadeFiles {
  private:
   VolumeCatalog& volumes_;
   BackingSource& backings_;
-  const std::string directory_;
   mutable absl::Mutex mutex_;
+  std::string directory_ ABSL_GUARDED_BY(mutex_);
   std::set<std::string> paths_ ABSL_GUARDED_BY(mutex_);
 };
 

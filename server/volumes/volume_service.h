@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -44,6 +45,9 @@ class VolumeService {
   absl::Status RestoreDevices(const state::Contents& contents);
   // At start, once every export holds its device: what a kill ended goes on.
   void ResumeOperations(const state::Contents& contents);
+
+  // Where the daemon makes files from now on: below a device root, as Parts::directory.
+  void SetDirectory(std::string directory) { files_.SetDirectory(std::move(directory)); }
 
   VolumeCatalog& catalog() { return catalog_; }
   Operations& operations() { return operations_; }

@@ -13,6 +13,7 @@
 namespace sectormap {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -111,11 +112,22 @@ TEST_F(DaemonOptionsTest, AMissingFileIsAnError) {
   EXPECT_FALSE(Read({"--config", scratch_.path().string() + "/nothing"}).ok());
 }
 
+TEST_F(DaemonOptionsTest, ADirectoryIsNoFileAndAnEmptyFileSaysNothing) {
+  const absl::Status status = Read({"--config", scratch_.path().string()}).status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("directory")) << status;
+  EXPECT_TRUE(Read({"--config", File("")}).ok());
+}
+
 TEST_F(DaemonOptionsTest, WrongOptionsSayWhatWouldBeRight) {
   EXPECT_THAT(Refusal({"--nonsense"}), HasSubstr("--help"));
   EXPECT_THAT(Refusal({"--listen", "127.0.0.1"}), HasSubstr("ADDR:PORT"));
   EXPECT_THAT(Refusal({"--listen", "127.0.0.1:99999"}), HasSubstr("ADDR:PORT"));
-  EXPECT_THAT(Refusal({"--metrics", "9360"}), HasSubstr("ADDR:PORT"));
+  for (const char* address : {"127.0.0.1:", "127.1:3260", "host:3260", "::1:3260", "[::g]:3260"}) {
+    EXPECT_THAT(Refusal({"--listen", address}), AllOf(HasSubstr("--listen"), HasSubstr(address)));
+  }
+  for (const char* address : {"9360", "localhost:9360", "[::1]:9360", "2130706433:9360"}) {
+    EXPECT_THAT(Refusal({"--metrics", address}), HasSubstr("numeric IPv4 address"));
+  }
   EXPECT_THAT(Refusal({"--reactors", "0"}), HasSubstr("give 1 to"));
   EXPECT_THAT(Refusal({"--reactors", "65"}), HasSubstr("give 1 to"));
   EXPECT_THAT(Refusal({"--poll", "-1"}), HasSubstr("give 0 to 1000"));

@@ -385,7 +385,7 @@ INSTANTIATE_TEST_SUITE_P(Wrong, ListenerAddressTest,
                          testing::Values("", "127.0.0.1", "127.0.0.1:", ":3260", "::1:3260",
                                          "[::1]", "[]:1", "[127.0.0.1]:1", "127.0.0.1:65536",
                                          "127.0.0.1:-1", "127.0.0.1:x", "localhost:3260",
-                                         "127.0.0.1:3260 "));
+                                         "127.0.0.1:3260 ", "127.1:3260"));
 
 TEST_P(ListenerAddressTest, IsRefusedWithAnExample) {
   const absl::Status status = Listener::Bind(GetParam(), "--listen").status();

@@ -90,6 +90,12 @@ class DaemonProcess {
     return "";
   }
 
+  // What it has written to stderr so far.
+  std::string Errors() const {
+    std::ifstream stream(ErrorFile());
+    return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+  }
+
   pid_t pid() const { return pid_; }
   void Signal(int signal) { kill(pid_, signal); }
 
@@ -98,10 +104,7 @@ class DaemonProcess {
     int status = 0;
     waitpid(pid_, &status, 0);
     pid_ = -1;
-    std::ifstream stream(ErrorFile());
-    Exit exit{WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
-              {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()}};
-    return exit;
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), Errors()};
   }
   void Kill() {
     Signal(SIGKILL);

@@ -19,6 +19,7 @@
 
 #include "sectormap/v1/device_mapper.grpc.pb.h"
 #include "sectormap/v1/iscsi.grpc.pb.h"
+#include "sectormap/v1/operations.grpc.pb.h"
 #include "tests/server/control/daemon_process.h"
 #include "tests/support/test_directory.h"
 
@@ -204,7 +205,17 @@ TEST_F(DaemonTest, SighupChangesTheDeviceRoots) {
   EXPECT_EQ(Create("a", table).error_code(), grpc::StatusCode::PERMISSION_DENIED);
   std::ofstream(config) << "device-root = \"" << scratch_.path().string() << "\"\n";
   daemon_.Signal(SIGHUP);
-  while (!Create("a", table).ok()) std::this_thread::yield();
+  while (daemon_.Errors().find("event=reloaded") == std::string::npos) std::this_thread::yield();
+  ASSERT_TRUE(Create("a", table).ok());
+  // What the daemon makes itself has to lie there too.
+  v1::CreateSnapshotsRequest request;
+  request.add_entries()->set_device("a");
+  request.mutable_entries(0)->set_name("s");
+  grpc::ClientContext context;
+  v1::CreateSnapshotsResponse response;
+  const grpc::Status status =
+      v1::Operations::NewStub(daemon_.Connect())->CreateSnapshots(&context, request, &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
 }
 
 TEST_F(DaemonTest, LogsChangesAndNeverASecret) {
