@@ -67,7 +67,10 @@ std::vector<absl::Status> ExportCatalog::Restore(const state::Contents& contents
     }
     const absl::StatusOr<std::shared_ptr<scsi::Lun>> lun = LunFor(name->second);
     const absl::Status status = lun.ok() ? Publish(*target->second, record, *lun) : lun.status();
-    if (!status.ok()) refuse(status);
+    if (status.ok()) continue;
+    refuse(status);
+    absl::MutexLock hold(&mutex_);
+    refused_[{record.iqn, record.lun_number}] = {record, *target->second};
   }
   return refusals;
 }
@@ -98,6 +101,13 @@ absl::StatusOr<ExportInfo> ExportCatalog::Export(const ExportRequest& request) {
                      present->record.read_only ? "read-only" : "writable",
                      "; unexport the device first to change that"));
   }
+  const std::optional<Refused> refused = FindRefused({iqn, request.lun_number});
+  if (refused.has_value() && refused->record.device_identity != record.device_identity) {
+    return absl::AlreadyExistsError(absl::StrCat(
+        PlaceName(iqn, request.lun_number),
+        " is another device's, whose export could not be restored (the daemon's log says why); "
+        "choose another with --lun N or --iqn IQN, or unexport that device first"));
+  }
   const std::optional<TargetRecord> target_before = FindTarget(iqn);
   RETURN_IF_ERROR(store_.PutExport(target, record));
   const absl::Status published = Publish(target, record, lun);
@@ -113,7 +123,15 @@ absl::StatusOr<ExportInfo> ExportCatalog::Export(const ExportRequest& request) {
 
 absl::StatusOr<TargetRecord> ExportCatalog::TargetFor(const std::string& iqn,
                                                       const ExportRequest& request) const {
-  TargetRecord target = FindTarget(iqn).value_or(TargetRecord{.iqn = iqn});
+  TargetRecord target = TargetRecord{.iqn = iqn};
+  if (const auto known = FindTarget(iqn)) {
+    target = *known;
+  } else {
+    // Of exports that could not be restored: who may log in has been said.
+    absl::MutexLock hold(&mutex_);
+    const auto refused = refused_.lower_bound({iqn, 0});
+    if (refused != refused_.end() && refused->first.first == iqn) target = refused->second.target;
+  }
   if (request.chap.has_value()) target.chap = request.chap;
   if (request.mutual_chap.has_value()) target.mutual_chap = request.mutual_chap;
   RETURN_IF_ERROR(iscsi::CheckChap(ToPolicy(target)));
@@ -152,7 +170,8 @@ absl::StatusOr<uint32_t> ExportCatalog::BlockBytesOf(const MappedDevice& device)
   ASSIGN_OR_RETURN(const uint32_t kept, store_.BlockBytes(device.identity()));
   if (kept != 0 || !device.has_medium()) return kept;
   const uint32_t found = device.limits().logical_block_bytes;
-  RETURN_IF_ERROR(store_.PutBlockBytes(device.identity(), found));
+  // If it cannot be kept now, the next start or export keeps it.
+  store_.PutBlockBytes(device.identity(), found).IgnoreError();
   return found;
 }
 
@@ -176,6 +195,7 @@ absl::Status ExportCatalog::Publish(const TargetRecord& target, const ExportReco
   absl::MutexLock hold(&mutex_);
   targets_[target.iqn] = target;
   entries_[place] = {record, lun};
+  refused_.erase(place);
   return absl::OkStatus();
 }
 
@@ -221,6 +241,7 @@ absl::Status ExportCatalog::Withdraw(const ExportKey& key) {
   bool last = false;
   {
     absl::MutexLock hold(&mutex_);
+    if (refused_.erase({key.iqn, key.lun_number}) != 0) return absl::OkStatus();
     const auto place = entries_.find({key.iqn, key.lun_number});
     entry = std::move(place->second);
     entries_.erase(place);
@@ -252,11 +273,11 @@ std::vector<ExportKey> ExportCatalog::ExportsOf(std::string_view device) const {
   std::vector<ExportKey> keys;
   if (mapped == nullptr) return keys;
   absl::MutexLock hold(&mutex_);
-  for (const auto& [place, entry] : entries_) {
-    if (entry.record.device_identity == mapped->identity()) {
-      keys.push_back({place.first, place.second});
-    }
-  }
+  const auto add = [&](const Place& place, const ExportRecord& record) {
+    if (record.device_identity == mapped->identity()) keys.push_back({place.first, place.second});
+  };
+  for (const auto& [place, entry] : entries_) add(place, entry.record);
+  for (const auto& [place, refused] : refused_) add(place, refused.record);
   return keys;
 }
 
@@ -293,6 +314,12 @@ std::optional<ExportCatalog::Entry> ExportCatalog::FindEntry(const Place& place)
   absl::MutexLock hold(&mutex_);
   const auto entry = entries_.find(place);
   return entry == entries_.end() ? std::nullopt : std::optional(entry->second);
+}
+
+std::optional<ExportCatalog::Refused> ExportCatalog::FindRefused(const Place& place) const {
+  absl::MutexLock hold(&mutex_);
+  const auto refused = refused_.find(place);
+  return refused == refused_.end() ? std::nullopt : std::optional(refused->second);
 }
 
 }  // namespace sectormap::control

@@ -57,7 +57,9 @@ class ExportCatalog {
   ExportCatalog(const ExportCatalog&) = delete;
   ExportCatalog& operator=(const ExportCatalog&) = delete;
 
-  // At start, after the devices. Returns why exports could not be restored; they stay in the store.
+  // At start, after the devices. Returns why exports could not be restored; they stay in the store
+  // and keep their places and their targets' access rules, until they are unexported or exported
+  // again.
   std::vector<absl::Status> Restore(const state::Contents& contents);
 
   // NotFound: no such device; AlreadyExists: the LUN is another device's; InvalidArgument: names,
@@ -94,6 +96,11 @@ class ExportCatalog {
   // In a moment's picture of the catalog.
   std::optional<state::TargetRecord> FindTarget(const std::string& iqn) const;
   std::optional<Entry> FindEntry(const Place& place) const;
+  struct Refused {
+    state::ExportRecord record;
+    state::TargetRecord target;
+  };
+  std::optional<Refused> FindRefused(const Place& place) const;
 
   volumes::VolumeCatalog& volumes_;
   state::StateStore& store_;
@@ -109,6 +116,7 @@ class ExportCatalog {
   mutable absl::Mutex mutex_ ABSL_ACQUIRED_AFTER(verb_mutex_);
   std::map<std::string, state::TargetRecord> targets_ ABSL_GUARDED_BY(mutex_);
   std::map<Place, Entry> entries_ ABSL_GUARDED_BY(mutex_);
+  std::map<Place, Refused> refused_ ABSL_GUARDED_BY(mutex_);  // could not be restored
 };
 
 }  // namespace sectormap::control

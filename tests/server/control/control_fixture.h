@@ -30,7 +30,7 @@ class ControlFixture : public VolumeFixture {
     directory_ = std::make_unique<iscsi::TargetDirectory>();
     exports_ = std::make_unique<ExportCatalog>(*volumes_, *store_, *directory_, *reactors_,
                                                unit_store_.get());
-    ASSERT_TRUE(exports_->Restore(*contents).empty());
+    ASSERT_EQ(exports_->Restore(*contents).size(), refused_exports_);
     feed_ = std::make_unique<ChangeFeed>(*registry_, times_);
     mapper_service_ = std::make_unique<DeviceMapperService>(
         *volumes_, types_, *feed_, [](const std::string&) { return "advice about holders"; });
@@ -100,7 +100,8 @@ class ControlFixture : public VolumeFixture {
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::DeviceMapper::Stub> mapper_;
   std::unique_ptr<v1::Iscsi::Stub> iscsi_;
-  v1::Device device_;  // the last answer
+  v1::Device device_;           // the last answer
+  size_t refused_exports_ = 0;  // what the next start is to refuse
 };
 
 }  // namespace sectormap::control

@@ -246,6 +246,31 @@ TEST_F(IscsiServiceTest, ARestartBringsBackExportsAndWhoMayLogIn) {
   EXPECT_TRUE(directory_->luns(kIqnA)[0].read_only);
 }
 
+TEST_F(IscsiServiceTest, AnExportThatCannotBeRestoredKeepsItsPlaceAndItsAccessRules) {
+  const std::string initiator = "iqn.2026-11.test:one";
+  v1::ExportRequest request = Wanted("a");
+  request.add_allowed_initiators(initiator);
+  ASSERT_TRUE(Export(request).ok());
+  const std::string identity = registry_->Find("a")->identity();
+  ASSERT_TRUE(store_->PutReservation(identity, "no record of ours").ok());
+  refused_exports_ = 1;
+  Restart();
+  EXPECT_THAT(Exports(), IsEmpty());
+  v1::ExportRequest other = Wanted("b");
+  other.set_iqn(kIqnA);
+  const grpc::Status taken = Export(other);
+  EXPECT_EQ(taken.error_code(), grpc::StatusCode::ALREADY_EXISTS);
+  EXPECT_THAT(taken.error_message(), HasSubstr("could not be restored"));
+  // Beside it, the target is still who may log in.
+  other.set_lun(1);
+  ASSERT_TRUE(Export(other).ok());
+  EXPECT_THAT(export_.allowed_initiators(), ElementsAre(initiator));
+  // It goes by its verb, or comes back by it.
+  EXPECT_TRUE(Unexport("a").ok());
+  EXPECT_EQ(Unexport("a").error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_THAT(store_->LoadAll()->exports, SizeIs(1));
+}
+
 TEST_F(IscsiServiceTest, ARenamedDeviceKeepsItsExports) {
   ASSERT_TRUE(Export(Wanted("a")).ok());
   ASSERT_TRUE(volumes_->Rename("a", "z").ok());
