@@ -121,6 +121,7 @@ class Daemon {
   TargetRegistry types_;
   iscsi::TargetDirectory directory_;
   metrics::GrpcMetrics grpc_metrics_;
+  const std::chrono::system_clock::time_point started_ = std::chrono::system_clock::now();
   std::unique_ptr<state::StateStore> store_;
   std::unique_ptr<ReactorPool> reactors_;
   std::shared_ptr<iscsi::PortalResources> portal_resources_;
@@ -156,6 +157,7 @@ absl::Status Daemon::Start() {
                                                        .backings = *backings_,
                                                        .targets = directory_,
                                                        .portals = *portal_resources_,
+                                                       .started = started_,
                                                        .grpc = grpc_metrics_,
                                                        .snapshots = &volumes_->snapshots(),
                                                        .mirrors = &volumes_->mirrors(),

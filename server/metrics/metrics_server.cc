@@ -73,7 +73,7 @@ class Collector final : public prometheus::Collectable {
     }
     if (sources_.operations != nullptr) AddOperationFamilies(*sources_.operations, families);
     AddGrpcFamilies(sources_.grpc, families);
-    AddProcessFamilies(families);
+    AddProcessFamilies(sources_.started, families);
     return families.Take();
   }
 

@@ -3,6 +3,7 @@
 // done, one set per reactor, and are summed when somebody scrapes. docs/metrics.md lists them all.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -22,7 +23,8 @@ namespace sectormap::metrics {
 
 // Where the figures come from. All outlive the server.
 struct MetricsSources {
-  std::string version;  // the daemon's, for build_info
+  std::string version;                            // the daemon's, for build_info
+  std::chrono::system_clock::time_point started;  // the process
   ReactorPool& reactors;
   DeviceRegistry& devices;
   BackingOpener& backings;

@@ -33,16 +33,6 @@ std::vector<std::string_view> Words(std::string_view text) {
   }
 }
 
-// Seconds since 1970 at which the machine booted.
-std::optional<double> BootTime() {
-  std::ifstream file("/proc/stat");
-  std::string word;
-  while (file >> word) {
-    if (double value = 0; word == "btime" && file >> value) return value;
-  }
-  return std::nullopt;
-}
-
 std::optional<uint64_t> OpenFiles() {
   std::error_code error;
   uint64_t count = 0;
@@ -66,19 +56,18 @@ std::optional<ProcessStat> ParseProcessStat(std::string_view line, double ticks_
     if (number - 3 >= words.size()) return std::nullopt;
     return Number(words[number - 3]);
   };
-  const auto user = field(14), system = field(15), threads = field(20), start = field(22),
-             virtual_bytes = field(23), resident_pages = field(24);
-  if (!user || !system || !threads || !start || !virtual_bytes || !resident_pages) {
+  const auto user = field(14), system = field(15), threads = field(20), virtual_bytes = field(23),
+             resident_pages = field(24);
+  if (!user || !system || !threads || !virtual_bytes || !resident_pages) {
     return std::nullopt;
   }
   return ProcessStat{.cpu_seconds = static_cast<double>(*user + *system) / ticks_per_second,
-                     .start_seconds_after_boot = static_cast<double>(*start) / ticks_per_second,
                      .virtual_bytes = *virtual_bytes,
                      .resident_bytes = *resident_pages * page_bytes,
                      .threads = *threads};
 }
 
-void AddProcessFamilies(Families& families) {
+void AddProcessFamilies(std::chrono::system_clock::time_point started, Families& families) {
   const auto add_gauge = [&families](std::string_view name, std::string_view help, double value) {
     Family family = Gauge(name, help);
     family.Add({}, value);
@@ -98,11 +87,9 @@ void AddProcessFamilies(Families& families) {
     add_gauge("process_virtual_memory_bytes", "Virtual memory size.",
               static_cast<double>(stat->virtual_bytes));
     add_gauge("process_threads", "Threads of the process.", static_cast<double>(stat->threads));
-    if (const auto boot = BootTime()) {
-      add_gauge("process_start_time_seconds", "Start of the process in seconds since 1970.",
-                *boot + stat->start_seconds_after_boot);
-    }
   }
+  add_gauge("process_start_time_seconds", "Start of the process in seconds since 1970.",
+            std::chrono::duration<double>(started.time_since_epoch()).count());
   if (const auto open_files = OpenFiles()) {
     add_gauge("process_open_fds", "Open file descriptors.", static_cast<double>(*open_files));
   }

@@ -71,6 +71,7 @@ class MetricsServerTest : public testing::Test {
     return MetricsServer::Start(address, {.version = "1.2.3",
                                           .reactors = *reactors_,
                                           .devices = *devices_,
+                                          .started = std::chrono::system_clock::now(),
                                           .backings = *backings_,
                                           .targets = targets_,
                                           .portals = portals_,
