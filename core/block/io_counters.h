@@ -32,6 +32,15 @@ struct IoTotals {
     uint64_t errors = 0;
   };
   std::array<PerOp, kIoOpCount> ops;
+
+  IoTotals& operator+=(const IoTotals& more) {
+    for (int op = 0; op < kIoOpCount; ++op) {
+      ops[op].requests += more.ops[op].requests;
+      ops[op].bytes += more.ops[op].bytes;
+      ops[op].errors += more.ops[op].errors;
+    }
+    return *this;
+  }
 };
 
 class IoCounters {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/metrics/device_metrics.h"
 
+#include <map>
 #include <set>
 #include <string>
 
@@ -71,9 +72,13 @@ void AddDeviceFamilies(const DeviceRegistry& devices, Families& families) {
 
 void AddBackingFamilies(BackingOpener& backings, Families& families) {
   IoFamilies io("sectormap_backing", "the backing device");
+  // A file that was replaced while it is open has the name of its heir, and a series may stand once
+  // only.
+  std::map<std::string, IoTotals> by_name;
   for (const BackingOpener::Backing& backing : backings.List()) {
-    io.Add("backing", backing.name, backing.device->counters().Sum());
+    by_name[backing.name] += backing.device->counters().Sum();
   }
+  for (const auto& [name, totals] : by_name) io.Add("backing", name, totals);
   io.MoveTo(families);
 }
 

@@ -14,7 +14,8 @@
 
 namespace sectormap::metrics {
 
-// Label names are literals; values are copied and may hold any UTF-8.
+// Label names are literals; values are copied and may hold any bytes: one that is not of UTF-8,
+// which Prometheus refuses a whole scrape for, becomes \xNN.
 using Labels = std::initializer_list<std::pair<std::string_view, std::string_view>>;
 
 // One metric name and its samples.

@@ -10,6 +10,7 @@
 
 #include <charconv>
 #include <chrono>
+#include <filesystem>
 #include <functional>
 #include <optional>
 
@@ -18,6 +19,7 @@
 #include "server/metrics/iscsi_metrics.h"
 #include "server/metrics/reactor_metrics.h"
 #include "targets/builtin_targets.h"
+#include "tests/support/test_directory.h"
 
 namespace sectormap::metrics {
 namespace {
@@ -69,9 +71,9 @@ class MetricsServerTest : public testing::Test {
 
   absl::StatusOr<std::unique_ptr<MetricsServer>> TryStart(std::string_view address) {
     return MetricsServer::Start(address, {.version = "1.2.3",
+                                          .started = std::chrono::system_clock::now(),
                                           .reactors = *reactors_,
                                           .devices = *devices_,
-                                          .started = std::chrono::system_clock::now(),
                                           .backings = *backings_,
                                           .targets = targets_,
                                           .portals = portals_,
@@ -162,6 +164,31 @@ TEST_F(MetricsServerTest, ShowsTheMemoryThatEachReactorsCommandsHold) {
   });
   text = Scrape(server->address());
   EXPECT_THAT(text, HasSubstr("sectormap_reactor_command_memory_used_bytes{reactor=\"1\"} 0\n"));
+}
+
+TEST(BackingFamiliesTest, TwoOpenFilesOfOneNameAreCountedTogether) {
+  SteadyClock clock;
+  const auto reactors = *ReactorPool::Start(1, clock);
+  const TestDirectory directory;
+  const auto backings = *BackingOpener::Create({.device_roots = {directory.path().string()}});
+  std::vector<std::shared_ptr<BlockDevice>> open;
+  std::vector<std::byte> data(512);
+  for (int i = 0; i < 2; ++i) {
+    const std::string path = directory.MakeFile("new", 4096);
+    std::filesystem::rename(path, directory / "disk");
+    open.push_back(*backings->Open(directory / "disk", false));
+    EXPECT_EQ(
+        reactors->RunOn(0, [&] { return open.back()->Submit(IoRequest::Write(Sector(0), data)); }),
+        IoStatus::kOk);
+  }
+  ASSERT_NE(open[0], open[1]);
+  Families families;
+  AddBackingFamilies(*backings, families);
+  for (const prometheus::MetricFamily& family : families.Take()) {
+    EXPECT_EQ(family.metric.size(), size_t{kIoOpCount}) << family.name;
+    if (family.name != "sectormap_backing_requests_total") continue;
+    EXPECT_EQ(family.metric[static_cast<int>(IoOp::kWrite)].counter.value, 2);
+  }
 }
 
 TEST_F(MetricsServerTest, ADeviceThatIsGoneShowsNothing) {
