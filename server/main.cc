@@ -116,12 +116,12 @@ class Daemon {
   absl::Status StartControl();
   std::string HoldersOf(const std::string& device) const;
 
+  const std::chrono::system_clock::time_point started_ = std::chrono::system_clock::now();
   DaemonOptions options_;
   SteadyClock clock_;
   TargetRegistry types_;
   iscsi::TargetDirectory directory_;
   metrics::GrpcMetrics grpc_metrics_;
-  const std::chrono::system_clock::time_point started_ = std::chrono::system_clock::now();
   std::unique_ptr<state::StateStore> store_;
   std::unique_ptr<ReactorPool> reactors_;
   std::shared_ptr<iscsi::PortalResources> portal_resources_;
@@ -152,12 +152,12 @@ absl::Status Daemon::Start() {
   if (options_.metrics.has_value()) {
     ASSIGN_OR_RETURN(metrics_, metrics::MetricsServer::Start(
                                    *options_.metrics, {.version = SECTORMAP_VERSION,
+                                                       .started = started_,
                                                        .reactors = *reactors_,
                                                        .devices = *registry_,
                                                        .backings = *backings_,
                                                        .targets = directory_,
                                                        .portals = *portal_resources_,
-                                                       .started = started_,
                                                        .grpc = grpc_metrics_,
                                                        .snapshots = &volumes_->snapshots(),
                                                        .mirrors = &volumes_->mirrors(),
