@@ -19,7 +19,7 @@
 
 namespace sectormap::targets {
 
-// For one reactor, the mirror's home, but for health().
+// For one reactor, the mirror's home, but for health() and is_new().
 class DirtyLog {
  public:
   // REQUIRES: the device holds LogImage::SizeFor() bytes.
@@ -28,6 +28,8 @@ class DirtyLog {
   const DeviceRef& device() const { return device_; }
   // Any thread. As `status` prints it: A, D (a read or write failed) or F (a flush).
   char health() const { return health_.load(std::memory_order_relaxed); }
+  // Any thread. No log of ours has been written over what the device held.
+  bool is_new() const { return is_new_.load(); }
 
   enum class Start {
     kAsLogged,
@@ -71,7 +73,7 @@ class DirtyLog {
   LogImage image_;
   std::vector<bool> changed_;  // blocks of the image that the device may not hold
 
-  bool is_new_ = false;  // no log of ours has been written over what the device held
+  std::atomic<bool> is_new_{true};
 
   // Changes are numbered: those up to `durable_` are on the device.
   uint64_t wanted_ = 0;

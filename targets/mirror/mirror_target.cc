@@ -57,7 +57,8 @@ MirrorTarget::~MirrorTarget() { CHECK(!tidy_timer_.has_value()); }
 // --- Life: control threads ---
 
 absl::Status MirrorTarget::PreResume() {
-  const MirrorOptions::Sync sync = sync_.load();
+  const MirrorOptions::Sync sync = this->sync();
+  sync_.store(sync);
   if (log_ == nullptr) {
     gate_.StartWithoutLog(sync == MirrorOptions::Sync::kNoSync);
     return absl::OkStatus();
@@ -72,7 +73,9 @@ absl::Status MirrorTarget::PreResume() {
 }
 
 void MirrorTarget::Resume() {
-  sync_.store(MirrorOptions::Sync::kAsLogged);
+  if (log_ == nullptr || sync_.load() == MirrorOptions::Sync::kNoSync) {
+    sync_.store(MirrorOptions::Sync::kAsLogged);
+  }
   held_.HoldAgain();
   host_.reactors().RunOn(home_.index(), [this] { return GoOn(); });
 }
@@ -332,8 +335,16 @@ Task<Extent> MirrorTarget::ExtentAt(Sector first) {
 
 // --- Words ---
 
-std::string MirrorTarget::TableArgsToKeep() const {
+// What the log's device holds until the log is first written is not to be gone by, neither at the
+// next resume nor after a restart: it may call a leg whole that has just been added.
+MirrorOptions::Sync MirrorTarget::sync() const {
   const MirrorOptions::Sync sync = sync_.load();
+  const bool is_logged = log_ != nullptr && !log_->is_new();
+  return sync == MirrorOptions::Sync::kSync && is_logged ? MirrorOptions::Sync::kAsLogged : sync;
+}
+
+std::string MirrorTarget::TableArgsToKeep() const {
+  const MirrorOptions::Sync sync = this->sync();
   return TableWords(sync == MirrorOptions::Sync::kNoSync ? MirrorOptions::Sync::kAsLogged : sync);
 }
 

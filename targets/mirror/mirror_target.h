@@ -33,7 +33,7 @@ struct MirrorOptions {
   enum class Sync { kAsLogged, kSync, kNoSync };
 
   SectorCount region_size;       // a power of two
-  Sync sync = Sync::kAsLogged;   // for the first resume only
+  Sync sync = Sync::kAsLogged;   // for the first resume only; kSync until the log is written
   std::optional<DeviceRef> log;  // empty: a core log
   bool handle_errors = false;
   bool keep_log = false;
@@ -58,7 +58,7 @@ class MirrorTarget final : public Target {
   void PreSuspend(SuspendMode mode) override;
   void PostSuspend() override;
 
-  std::string TableArgs() const override { return TableWords(sync_.load()); }
+  std::string TableArgs() const override { return TableWords(sync()); }
   // Without nosync: after a crash it would take legs for equal that no longer are. To copy once
   // more than asked (sync) does no harm.
   std::string TableArgsToKeep() const override;
@@ -85,6 +85,8 @@ class MirrorTarget final : public Target {
   // that is not on it.
   bool MayAnswer(LegSet legs) const { return legs.Contains(0) || !holds_failed_writes(); }
 
+  // The word that still counts.
+  MirrorOptions::Sync sync() const;
   std::string TableWords(MirrorOptions::Sync sync) const;
   LegSet WholeLegs() const;
   absl::Status SetRecoveryRate(const std::string& word);
@@ -127,7 +129,7 @@ class MirrorTarget final : public Target {
   Recovery recovery_;
   HeldRequests held_;
 
-  std::atomic<MirrorOptions::Sync> sync_;  // until the first resume; then kAsLogged
+  std::atomic<MirrorOptions::Sync> sync_;  // see sync()
 
   // On the home reactor.
   std::optional<Reactor::TimerId> tidy_timer_;

@@ -181,6 +181,23 @@ TEST_F(DirtyLogTest, SyncAndNosyncForgetTheLog) {
   EXPECT_EQ(LogBits(), kAllClean);
 }
 
+// Of legs before one was added, say, which the old log then calls whole.
+TEST_F(DirtyLogTest, SyncCountsUntilTheLogIsWritten) {
+  PutLog(Golden("mirror-r1024-synced.log"));
+  disk("log").Fail({.op = IoOp::kWrite});
+  disk("b").Fail({.op = IoOp::kWrite});
+  Use("disk 3 log 1024 sync 2 a 0 b 0");
+  EXPECT_EQ(Table(), "disk 3 log 1024 sync 2 a 0 b 0");
+  EXPECT_THAT(device_->table(TableSlot::kLive)->TableTextToKeep(), HasSubstr(" sync 2 a"));
+  ASSERT_EQ(device_->Suspend(SuspendMode::kFlush), absl::OkStatus());
+  disk("log").Heal();
+  disk("b").Heal();
+  ASSERT_EQ(device_->Resume(), absl::OkStatus());
+  EXPECT_EQ(Table(), "disk 2 log 1024 2 a 0 b 0");
+  WaitForSync();
+  EXPECT_EQ(Copied(), 0xffffu);
+}
+
 TEST_F(DirtyLogTest, AnUnreadableLogIsAllOutOfSyncAndShows) {
   PutLog(Golden("mirror-r1024-synced.log"));
   disk("log").FailAll();
