@@ -43,7 +43,7 @@ bool HoldsFailedWrites(const MirrorRow& mirror) {
 
 }  // namespace
 
-std::optional<Mirrors::FailedRow> Mirrors::FindFailedRow(const std::string& device) const {
+std::optional<Mirrors::LessRow> Mirrors::FindFailedRow(const std::string& device) const {
   const DeviceRegistry& registry = recipes_.volumes.registry();
   const std::shared_ptr<const MappingTable> table = LiveTable(registry, device);
   if (table == nullptr || !HasMirrorRow(*table)) return std::nullopt;
@@ -59,22 +59,22 @@ std::optional<Mirrors::FailedRow> Mirrors::FindFailedRow(const std::string& devi
     if (failed.empty() || row == rows.end()) continue;
     std::optional<MirrorRow> mirror = MirrorRow::Parse(*row);
     if (!mirror.has_value() || !HoldsFailedWrites(*mirror)) continue;
-    return FailedRow{*row, *std::move(mirror), std::move(failed)};
+    return LessRow{*row, *std::move(mirror), std::move(failed)};
   }
   return std::nullopt;
 }
 
-std::string Mirrors::WhyLegsStay(const std::string& device, const FailedRow& found) const {
-  if (found.failed.size() == found.mirror.legs.size()) {
+std::string Mirrors::WhyLegsStay(const std::string& device, const LessRow& found) const {
+  if (found.gone.size() == found.mirror.legs.size()) {
     return "all legs have failed: writes wait for another table";
   }
   const auto whole = ReadWholeLegs(recipes_.volumes, device, found.row.start);
-  if (whole.has_value() && whole->contains(found.mirror.FirstWithout(found.failed))) return "";
+  if (whole.has_value() && whole->contains(found.mirror.FirstWithout(found.gone))) return "";
   return "the first leg has failed before the others had all data: writes wait for another table";
 }
 
 std::string Mirrors::TakeFailedLegsOut(const std::string& device) {
-  std::optional<FailedRow> found = FindFailedRow(device);
+  std::optional<LessRow> found = FindFailedRow(device);
   if (!found.has_value()) return "";
   std::string stay = WhyLegsStay(device, *found);
   if (!stay.empty()) return stay;
@@ -92,15 +92,45 @@ std::string Mirrors::TakeFailedLegsOut(const std::string& device) {
     return absl::StrCat("a failed leg could not be taken out: ", std::string(done.message()));
   }
   std::string names;
-  for (const size_t leg : found->failed) {
+  for (const size_t leg : found->gone) {
     absl::StrAppend(&names, " ", found->mirror.legs[leg].device);
   }
   return absl::StrCat("degraded: these legs have failed and were taken out:", names);
 }
 
-absl::Status Mirrors::Degrade(const std::string& device, const FailedRow& found) {
-  ASSIGN_OR_RETURN(TogetherRequest request,
-                   PlanWithout(device, found.row, found.mirror, found.failed));
+// With the table goes what a row knows of its legs: the next one could go by a leg on the device
+// that has failed.
+std::vector<Mirrors::LessRow> Mirrors::OthersOnFailed(const std::string& device,
+                                                      const LessRow& found) const {
+  std::vector<LessRow> others;
+  const absl::StatusOr<std::string> text =
+      recipes_.volumes.registry().Table(device, TableSlot::kLive);
+  const absl::StatusOr<TableSpec> spec = text.ok() ? TableSpec::Parse(*text) : text.status();
+  if (!spec.ok()) return others;
+  for (const TableRow& row : spec->Rows()) {
+    std::optional<MirrorRow> mirror = MirrorRow::Parse(row);
+    if (row.start == found.row.start || !mirror.has_value() || !HoldsFailedWrites(*mirror)) {
+      continue;
+    }
+    LessRow other{row, *std::move(mirror), {}};
+    for (const size_t failed : found.gone) {
+      for (size_t leg = 0; leg < other.mirror.legs.size(); ++leg) {
+        if (SameDevice(other.mirror.legs[leg].device, found.mirror.legs[failed].device)) {
+          other.gone.insert(leg);
+        }
+      }
+    }
+    if (!other.gone.empty() && WhyLegsStay(device, other).empty()) {
+      others.push_back(std::move(other));
+    }
+  }
+  return others;
+}
+
+absl::Status Mirrors::Degrade(const std::string& device, const LessRow& found) {
+  std::vector<LessRow> less = OthersOnFailed(device, found);
+  less.push_back(found);
+  ASSIGN_OR_RETURN(TogetherRequest request, PlanWithout(device, less));
   request.mode = SuspendMode::kNoFlush;
   RETURN_IF_ERROR(recipes_.volumes.ReplaceTogether(request));
   recipes_.files.Sweep();

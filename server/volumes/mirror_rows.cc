@@ -18,6 +18,8 @@ bool ParseRatio(const std::string& word, uint64_t& part, uint64_t& whole) {
          absl::SimpleAtoi(parts[1], &whole);
 }
 
+bool IsSyncWord(const std::string& word) { return word == "sync" || word == "nosync"; }
+
 // START LENGTH mirror N DEVICE{N} IN_SYNC/TOTAL 1 HEALTH ...
 std::optional<MirrorStatus> ParseStatus(std::string_view line) {
   const auto words = SplitWords(line, Comments::kNone);
@@ -38,7 +40,20 @@ std::optional<MirrorStatus> ParseStatus(std::string_view line) {
   return status;
 }
 
+bool AreAlike(const std::vector<MirrorLeg>& legs, SectorCount length,
+              const std::vector<WholeLegs>& whole) {
+  return std::ranges::any_of(whole, [&](const WholeLegs& one) {
+    return one.length == length && std::ranges::all_of(legs, [&](const MirrorLeg& leg) {
+             return std::ranges::find(one.legs, leg) != one.legs.end();
+           });
+  });
+}
+
 }  // namespace
+
+bool SameDevice(const std::string& a, const std::string& b) {
+  return a == b || (!MappedDeviceName(a).empty() && MappedDeviceName(a) == MappedDeviceName(b));
+}
 
 std::optional<MirrorRow> MirrorRow::Parse(const TableRow& row) {
   size_t log_args = 0;
@@ -94,8 +109,10 @@ size_t MirrorRow::FirstWithout(const std::set<size_t>& gone) const {
   return leg;
 }
 
+bool MirrorRow::HasSyncWord() const { return std::ranges::any_of(log_args, IsSyncWord); }
+
 void MirrorRow::SetSyncWord(const std::string& word) {
-  std::erase_if(log_args, [](const std::string& arg) { return arg == "sync" || arg == "nosync"; });
+  std::erase_if(log_args, IsSyncWord);
   if (!word.empty()) log_args.push_back(word);
 }
 
@@ -120,6 +137,37 @@ std::optional<std::set<size_t>> ReadWholeLegs(VolumeCatalog& volumes, const std:
     if (absl::SimpleAtoi(word, &leg)) legs.insert(leg);
   }
   return legs;
+}
+
+std::vector<WholeLegs> ReadAllWholeLegs(VolumeCatalog& volumes, const std::string& device,
+                                        const std::string& table) {
+  std::vector<WholeLegs> all;
+  const absl::StatusOr<TableSpec> spec = TableSpec::Parse(table);
+  if (!spec.ok()) return all;
+  for (const TableRow& row : spec->Rows()) {
+    const std::optional<MirrorRow> mirror = MirrorRow::Parse(row);
+    if (!mirror.has_value()) continue;
+    const auto whole = ReadWholeLegs(volumes, device, row.start);
+    if (!whole.has_value()) continue;
+    WholeLegs& found = all.emplace_back(WholeLegs{.length = row.length, .legs = {}});
+    for (const size_t leg : *whole) found.legs.push_back(mirror->legs.at(leg));
+  }
+  return all;
+}
+
+std::string WithNosync(const std::string& table, const std::vector<WholeLegs>& whole) {
+  if (whole.empty()) return table;
+  const absl::StatusOr<TableSpec> spec = TableSpec::Parse(table);
+  if (!spec.ok()) return table;
+  std::vector<TableRow> rows = spec->Rows();
+  for (TableRow& row : rows) {
+    std::optional<MirrorRow> mirror = MirrorRow::Parse(row);
+    if (!mirror.has_value() || mirror->log_type != "core" || mirror->HasSyncWord()) continue;
+    if (!AreAlike(mirror->legs, row.length, whole)) continue;
+    mirror->SetSyncWord("nosync");
+    row.args = mirror->Args();
+  }
+  return TableText(rows);
 }
 
 std::string LegLacksData(const std::string& device, const MirrorLeg& leg) {

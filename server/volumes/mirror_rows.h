@@ -21,6 +21,9 @@ struct MirrorLeg {
   bool operator==(const MirrorLeg&) const = default;
 };
 
+// A mapped device may be written with and without its directory.
+bool SameDevice(const std::string& a, const std::string& b);
+
 struct MirrorRow {
   std::string log_type;               // core, disk
   std::vector<std::string> log_args;  // [log device] region [sync|nosync]
@@ -35,6 +38,7 @@ struct MirrorRow {
   uint64_t region_sectors() const;  // 0 if it cannot be read
   // The first leg that is not one of these. REQUIRES: there is one.
   size_t FirstWithout(const std::set<size_t>& gone) const;
+  bool HasSyncWord() const;
   // Takes `sync` or `nosync` out, which count for one start only; then puts `word` in, if any.
   void SetSyncWord(const std::string& word);
 };
@@ -58,6 +62,19 @@ std::vector<MirrorStatus> ReadMirrorStatus(const DeviceRegistry& registry,
 // has no mirror there, or could not be built.
 std::optional<std::set<size_t>> ReadWholeLegs(VolumeCatalog& volumes, const std::string& device,
                                               Sector row);
+// The legs of a row of this length that hold all data: they are alike.
+struct WholeLegs {
+  SectorCount length;
+  std::vector<MirrorLeg> legs;
+
+  bool operator==(const WholeLegs&) const = default;
+};
+// Of each mirror row of `table`, which is the device's live one.
+std::vector<WholeLegs> ReadAllWholeLegs(VolumeCatalog& volumes, const std::string& device,
+                                        const std::string& table);
+// A core log goes with its table, and the next one would copy all of the first leg again. Puts
+// `nosync` where the new legs are alike, as LVM does (libdm, DM_NOSYNC).
+std::string WithNosync(const std::string& table, const std::vector<WholeLegs>& whole);
 // Why a table cannot go by this leg.
 std::string LegLacksData(const std::string& device, const MirrorLeg& leg);
 

@@ -73,11 +73,6 @@ SectorCount LogSectors(SectorCount length, uint64_t region) {
   return WholeSectors(ByteCount((bytes + kLogAlignBytes - 1) / kLogAlignBytes * kLogAlignBytes));
 }
 
-// A mapped device may be written with and without its directory.
-bool SameDevice(const std::string& a, const std::string& b) {
-  return a == b || (!MappedDeviceName(a).empty() && MappedDeviceName(a) == MappedDeviceName(b));
-}
-
 TableRow RowOf(SectorCount length, const MirrorRow& mirror) {
   return {.line = 0, .start = Sector(0), .length = length, .type = "mirror", .args = mirror.Args()};
 }
@@ -171,7 +166,7 @@ absl::StatusOr<std::string> Mirrors::PrepareLog(const AddLegRequest& request,
     ASSIGN_OR_RETURN(path, recipes_.files.NewPath(body, kLogSuffix));
   } else {
     RETURN_IF_ERROR(CheckLog(request));
-    if (recipes_.backings.Open(path, false).ok()) return path;
+    if (recipes_.Open(path).ok()) return path;
   }
   RETURN_IF_ERROR(recipes_.files.Make(path, LogSectors(length, region)));
   return path;
@@ -309,48 +304,48 @@ absl::StatusOr<size_t> Mirrors::LegNamed(const Target& target,
   return absl::FailedPreconditionError(text);
 }
 
-absl::StatusOr<TogetherRequest> Mirrors::PlanWithout(const std::string& body, const TableRow& row,
-                                                     const MirrorRow& mirror,
-                                                     const std::set<size_t>& legs) const {
+absl::StatusOr<TogetherRequest> Mirrors::PlanWithout(const std::string& body,
+                                                     const std::vector<LessRow>& less) const {
   const DeviceRegistry& registry = recipes_.volumes.registry();
-  MirrorRow rest = mirror;
-  rest.legs.clear();
-  for (size_t i = 0; i < mirror.legs.size(); ++i) {
-    if (!legs.contains(i)) rest.legs.push_back(mirror.legs[i]);
-  }
   ASSIGN_OR_RETURN(const std::string text, registry.Table(body, TableSlot::kLive));
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(text));
-  Restack changes;
-  changes.Lead(body, row.start, mirror.FirstWithout(legs));
-  const std::string image = ImageOf(body);
-  if (rest.legs.size() == 1 && spec.lines().size() == 1 && rest.legs[0].start == 0 &&
-      MappedDeviceName(rest.legs[0].device) == image) {
-    ASSIGN_OR_RETURN(std::string table, registry.Table(image, TableSlot::kLive));
-    changes.Replace(body, std::move(table));
-    changes.Remove(image);
-    // A snapshot's table, if that is what it is, changes hands again.
-    const VolumeTree tree = VolumeTree::Read(registry);
-    const absl::StatusOr<Volume> volume = tree.Find(image);
-    if (volume.ok() && volume->snapshot.has_value()) {
-      changes.StillAbove(tree, volume->snapshot->base);
-    }
-    return changes.Take();
-  }
   std::vector<TableRow> rows = spec.Rows();
-  for (TableRow& one : rows) {
-    if (one.start != row.start) continue;
+  const std::string image = ImageOf(body);
+  Restack changes;
+  for (const LessRow& one : less) {
+    changes.Lead(body, one.row.start, one.mirror.FirstWithout(one.gone));
+    MirrorRow rest = one.mirror;
+    rest.legs.clear();
+    for (size_t i = 0; i < one.mirror.legs.size(); ++i) {
+      if (!one.gone.contains(i)) rest.legs.push_back(one.mirror.legs[i]);
+    }
+    if (rest.legs.size() == 1 && rows.size() == 1 && rest.legs[0].start == 0 &&
+        MappedDeviceName(rest.legs[0].device) == image) {
+      ASSIGN_OR_RETURN(std::string table, registry.Table(image, TableSlot::kLive));
+      changes.Replace(body, std::move(table));
+      changes.Remove(image);
+      // A snapshot's table, if that is what it is, changes hands again.
+      const VolumeTree tree = VolumeTree::Read(registry);
+      const absl::StatusOr<Volume> volume = tree.Find(image);
+      if (volume.ok() && volume->snapshot.has_value()) {
+        changes.StillAbove(tree, volume->snapshot->base);
+      }
+      return changes.Take();
+    }
+    const auto row = std::ranges::find(rows, one.row.start, &TableRow::start);
+    if (row == rows.end()) continue;
     if (rest.legs.size() == 1) {
-      one = LinearRow(row.start, row.length, rest.legs[0].device, rest.legs[0].start);
+      *row = LinearRow(row->start, row->length, rest.legs[0].device, rest.legs[0].start);
     } else {
-      one.args = rest.Args();
+      row->args = rest.Args();
+    }
+    // A first leg of our making that has failed is of no use to anybody.
+    if (rows.size() == 1 && MappedDeviceName(one.mirror.legs[0].device) == image &&
+        one.gone.contains(0)) {
+      changes.Remove(image);
     }
   }
   changes.Replace(body, TableText(rows));
-  // A first leg of our making that has failed is of no use to anybody.
-  if (spec.lines().size() == 1 && MappedDeviceName(mirror.legs[0].device) == image &&
-      legs.contains(0)) {
-    changes.Remove(image);
-  }
   return changes.Take();
 }
 
@@ -416,8 +411,9 @@ absl::Status Mirrors::TakeLegOut(const std::string& device, const MirrorLeg& leg
       ReadMirrorStatus(recipes_.volumes.registry(), target.volume.body);
   const bool healthy = !all.empty() && all.front().healthy();
   if (!even_if_needed) RETURN_IF_ERROR(CheckNotNeeded(target, *index));
-  ASSIGN_OR_RETURN(TogetherRequest request,
-                   PlanWithout(target.volume.body, target.rows.front(), *target.mirror, {*index}));
+  ASSIGN_OR_RETURN(
+      TogetherRequest request,
+      PlanWithout(target.volume.body, {{target.rows.front(), *target.mirror, {*index}}}));
   // With a failed leg, held writes go on with the new table; there is nothing to wait for.
   request.mode = healthy ? SuspendMode::kSwap : SuspendMode::kNoFlush;
   RETURN_IF_ERROR(recipes_.volumes.ReplaceTogether(request));

@@ -74,21 +74,23 @@ class Mirrors {
   absl::StatusOr<std::string> PrepareLog(const AddLegRequest& request, const std::string& body,
                                          SectorCount length, uint64_t region);
   absl::StatusOr<TogetherRequest> PlanAdd(const AddLegRequest& request, const Target& target);
-  // The table without these legs, and what it does not need any more.
-  absl::StatusOr<TogetherRequest> PlanWithout(const std::string& body, const TableRow& row,
-                                              const MirrorRow& mirror,
-                                              const std::set<size_t>& legs) const;
-
-  // A row that holds writes since a leg has failed.
-  struct FailedRow {
+  // A row, and which of its legs are to go.
+  struct LessRow {
     TableRow row;
     MirrorRow mirror;
-    std::set<size_t> failed;
+    std::set<size_t> gone;
   };
-  std::optional<FailedRow> FindFailedRow(const std::string& device) const;
+  // The table with these rows changed, and what it does not need any more.
+  absl::StatusOr<TogetherRequest> PlanWithout(const std::string& body,
+                                              const std::vector<LessRow>& less) const;
+
+  // A row that holds writes since legs have failed, which are those to go.
+  std::optional<LessRow> FindFailedRow(const std::string& device) const;
   // Empty: they can be taken out.
-  std::string WhyLegsStay(const std::string& device, const FailedRow& found) const;
-  absl::Status Degrade(const std::string& device, const FailedRow& found);
+  std::string WhyLegsStay(const std::string& device, const LessRow& found) const;
+  // The other rows with legs on a device that has failed one of `found`, if they can be taken out.
+  std::vector<LessRow> OthersOnFailed(const std::string& device, const LessRow& found) const;
+  absl::Status Degrade(const std::string& device, const LessRow& found);
 
   absl::Status RunAdd(OperationRun& run);
   absl::Status RunRemove(OperationRun& run);

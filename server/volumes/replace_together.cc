@@ -131,15 +131,46 @@ class VolumeCatalog::Together {
     return registry_.Load(name, spec, read_only);
   }
 
+  // Of the tables that go.
+  std::vector<WholeLegs> AllWholeLegs() const {
+    std::vector<WholeLegs> all;
+    for (const auto& [name, device] : before_) {
+      if (!Goes(name)) continue;
+      const auto legs = ReadAllWholeLegs(catalog_, name, *device.live_table);
+      all.insert(all.end(), legs.begin(), legs.end());
+    }
+    return all;
+  }
+
+  // A leg may have failed since the tables were loaded; now none can any more.
+  absl::Status LoadAgainWhatBeganOtherwise() {
+    const std::vector<WholeLegs> now = AllWholeLegs();
+    if (now == whole_) return absl::OkStatus();
+    const auto load = [&](const std::string& name, const std::string& table, bool read_only) {
+      const std::string text = WithNosync(table, now);
+      if (text == WithNosync(table, whole_)) return absl::OkStatus();
+      return LoadOne(name, text, read_only);
+    };
+    for (const TogetherRequest::NewDevice& device : request_.create) {
+      RETURN_IF_ERROR(load(device.name, device.table, device.read_only));
+    }
+    for (const TogetherRequest::NewTable& table : request_.replace) {
+      RETURN_IF_ERROR(load(table.name, table.table, before_[table.name].live_read_only));
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status LoadAll() {
+    whole_ = AllWholeLegs();
     for (const TogetherRequest::NewDevice& device : request_.create) {
       RETURN_IF_ERROR(registry_.Create(device.name, {.uuid = device.uuid, .identity = ""}));
       created_.push_back(device.name);
-      RETURN_IF_ERROR(LoadOne(device.name, device.table, device.read_only));
+      RETURN_IF_ERROR(LoadOne(device.name, WithNosync(device.table, whole_), device.read_only));
       RETURN_IF_ERROR(registry_.AnnounceSize(device.name));
     }
     for (const TogetherRequest::NewTable& table : request_.replace) {
-      RETURN_IF_ERROR(LoadOne(table.name, table.table, before_[table.name].live_read_only));
+      RETURN_IF_ERROR(
+          LoadOne(table.name, WithNosync(table.table, whole_), before_[table.name].live_read_only));
       loaded_.push_back(table.name);
     }
     order_ = SuspendOrder(registry_, Names());
@@ -208,6 +239,7 @@ class VolumeCatalog::Together {
   }
 
   absl::Status Keep() {
+    RETURN_IF_ERROR(LoadAgainWhatBeganOtherwise());
     state::Changes changes;
     for (const std::string& name : request_.remove) {
       changes.delete_devices.push_back(before_[name].identity);
@@ -274,6 +306,7 @@ class VolumeCatalog::Together {
   DeviceRegistry& registry_;
   const TogetherRequest& request_;
   std::map<std::string, DeviceRegistry::Saved> before_;  // of those that were there
+  std::vector<WholeLegs> whole_;                         // when the tables were loaded
   std::vector<std::string> created_, loaded_, suspended_;
   std::vector<std::string> order_;  // of suspending
   absl::Time give_up_at_ = absl::InfiniteFuture();

@@ -98,6 +98,15 @@ class MirrorsTest : public RecipeTest {
         *registry_, *snapshots_, *mirrors_, [](const std::string&, const std::string&) {},
         absl::Milliseconds(50));
   }
+  // Puts into a leg's file what the mirror does not know of, so that a copy of it shows.
+  void Mark(const std::string& file) {
+    std::fstream(Path(file), std::ios::binary | std::ios::in | std::ios::out).write("mark", 4);
+  }
+  bool IsMarked(const std::string& file) {
+    char found[4];
+    std::ifstream(Path(file), std::ios::binary).read(found, sizeof found);
+    return std::string_view(found, sizeof found) == "mark";
+  }
   std::vector<std::byte> Bytes(const std::string& file, uint64_t first = 0) {
     std::vector<std::byte> bytes(kVolumeSectors * kSectorBytes);
     std::ifstream in(Path(file), std::ios::binary);
@@ -181,6 +190,15 @@ TEST_F(MirrorsTest, UnderSnapshotsTheLayerBelowIsMirrored) {
   EXPECT_TRUE(View("s1") == Pattern(0, kVolumeSectors, 1));
 }
 
+TEST_F(MirrorsTest, AMappedDeviceCanBeTheLog) {
+  MakeVolume();
+  Make("log", absl::StrCat("0 64 linear ", MakeFile("log.img", 64), " 0\n"));
+  AddLegRequest request = Wanted();
+  request.log = "/dev/mapper/log";
+  ExpectDone(mirrors_->StartAdd(request));
+  EXPECT_THAT(TableOf("vol"), HasSubstr("mirror disk 2 /dev/mapper/log 1024"));
+}
+
 TEST_F(MirrorsTest, WhatCannotBeDoneIsRefused) {
   MakeMirror();
   MakeFile("small.img", 100);
@@ -195,6 +213,38 @@ TEST_F(MirrorsTest, WhatCannotBeDoneIsRefused) {
   EXPECT_THAT(refusal(Wanted("third.img", "core")), HasSubstr("already"));
   const auto removed = mirrors_->StartRemove({.device = "vol", .leg = Path("third.img")});
   EXPECT_THAT(std::string(removed.status().message()), HasSubstr(Path("leg.img")));
+}
+
+TEST_F(MirrorsTest, ALogThatIsSuspendedIsRefused) {
+  MakeVolume();
+  Make("log", "0 64 linear " + MakeFile("log.img", 64) + " 0\n");
+  ASSERT_TRUE(catalog_->Suspend("log", SuspendMode::kFlush).ok());
+  AddLegRequest request = Wanted();
+  request.log = "/dev/mapper/log";
+  const auto refused = mirrors_->StartAdd(request);
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused.status())) << refused.status();
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("suspended"));
+}
+
+// A new table for what could not be restored is only taken from who goes back.
+TEST_F(MirrorsTest, AMirrorThatLacksALegAtTheStartCanGoBack) {
+  MakeFile("x.img", kVolumeSectors);
+  MakeFile("y.img", kVolumeSectors);
+  Make("vol", "0 2048 mirror core 1 64 2 " + Path("x.img") + " 0 " + Path("y.img") + " 0\n");
+  AwaitSync();
+  Fill("vol", 0, kVolumeSectors, 1);
+  may_be_unbuilt_ = {"vol"};
+  Stop();
+  std::filesystem::remove(Path("y.img"));
+  Start();
+  TogetherRequest request;
+  request.replace = {{.name = "vol", .table = "0 2048 linear " + Path("x.img") + " 0\n"}};
+  const absl::Status refused = catalog_->ReplaceTogether(request);
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("could not be restored"));
+  request.mode = SuspendMode::kNoFlush;
+  ASSERT_TRUE(catalog_->ReplaceTogether(request).ok());
+  EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
 }
 
 TEST_F(MirrorsTest, ANewLegThatFailsIsTakenOutAgain) {
@@ -320,6 +370,65 @@ TEST_F(MirrorsTest, AFailedLegGoesOutByItselfAndItsWritesGoOn) {
     EXPECT_EQ(mirrors_->DegradedCounts().at("m"), first_fails ? 2u : 1u);
     for (const char* device : {"m", "x", "y"}) ASSERT_TRUE(catalog_->Remove(device, {}).ok());
   }
+}
+
+// A new table takes with it what a core log knows of every row.
+TEST_F(MirrorsTest, AFailedLegOfOneRowTakesNothingFromTheOthers) {
+  for (const char* name : {"x", "y", "z"}) MakeFile(name, kVolumeSectors);
+  Make("dead", absl::StrCat("0 2048 linear ", Path("x"), " 0\n"));
+  const std::string features = " 1 handle_errors\n";
+  Make("vol", absl::StrCat("0 512 mirror core 1 64 2 dead 0 ", Path("y"), " 0", features,
+                           "512 512 mirror core 1 64 2 dead 512 ", Path("y"), " 512", features,
+                           "1024 1024 mirror core 1 64 2 ", Path("y"), " 1024 ", Path("z"), " 0",
+                           features));
+  AwaitSync();
+  Fill("vol", 0, kVolumeSectors, 1);
+  Mark("z");
+  ASSERT_TRUE(catalog_->Replace("dead", "0 2048 error\n", false, SuspendMode::kNoFlush).ok());
+  StartKeeper();
+  Fill("vol", 100, 8, 1);
+  EXPECT_EQ(TableOf("vol"), absl::StrCat("0 512 linear ", Path("y"), " 0\n512 512 linear ",
+                                         Path("y"), " 512\n1024 1024 mirror core 1 64 2 ",
+                                         Path("y"), " 1024 ", Path("z"), " 0", features));
+  EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
+  AwaitSync();
+  EXPECT_TRUE(IsMarked("z")) << "copied again";
+}
+
+TEST_F(MirrorsTest, NoRecipeCopiesAgainWhatIsWhole) {
+  MakeMirror("core");
+  MakeFile("third.img", kVolumeSectors);
+  ExpectDone(mirrors_->StartAdd(Wanted("third.img")));
+  Mark("leg.img");
+  TakeSnapshot("s1");
+  AwaitSync("vol-real");
+  EXPECT_TRUE(IsMarked("leg.img"));
+  ExpectDone(mirrors_->StartRemove({.device = "vol", .leg = Path("third.img")}));
+  AwaitSync("vol-real");
+  EXPECT_TRUE(IsMarked("leg.img"));
+  ExpectDone(snapshots_->StartRemove("s1"));
+  AwaitSync();
+  EXPECT_TRUE(IsMarked("leg.img"));
+  // A start does: nobody knows what was under way.
+  Restart();
+  AwaitSync();
+  EXPECT_FALSE(IsMarked("leg.img"));
+}
+
+TEST_F(MirrorsTest, ALegThatFailsBeforeAllIsStillIsCopiedAgain) {
+  MakeBrittleMirror(1, "");
+  Mark("y.img");
+  const uint64_t watcher =
+      registry_->Subscribe([&](DeviceRegistry::Change, const DeviceInfo& info) {
+        if (info.has_inactive_table) BrittleTarget::faults.good_flushes = 0;
+      });
+  TakeSnapshot("s1");
+  registry_->Unsubscribe(watcher);
+  Mend();
+  ASSERT_TRUE(catalog_->Suspend("vol-real", SuspendMode::kFlush).ok());
+  ASSERT_TRUE(catalog_->Resume("vol-real").ok());
+  AwaitSync("vol-real");
+  EXPECT_FALSE(IsMarked("y.img"));
 }
 
 // Flushes fail when the check before is over: while I/O goes on, and in the suspend itself.
