@@ -2,6 +2,8 @@
 #include "core/map/device_graph.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -86,6 +88,14 @@ std::string_view MappedDeviceName(std::string_view name) {
   if (name.starts_with(kMapperFolder)) return name.substr(kMapperFolder.size());
   if (name.starts_with('/') || name.starts_with(kMemoryScheme)) return {};
   return name;
+}
+
+std::string DeviceKey(std::string_view name) {
+  const std::string_view mapped = MappedDeviceName(name);
+  if (!mapped.empty()) return std::string(mapped);
+  std::error_code failed;
+  const std::filesystem::path path = std::filesystem::canonical(name, failed);
+  return failed ? std::string(name) : path.string();
 }
 
 // Shared by the copies of a DeviceRef; its end closes the device.

@@ -139,4 +139,8 @@ absl::Status CheckDeviceUuid(std::string_view uuid);
 // `/dev/mapper/NAME` and bare `NAME` mean a mapped device: its name, else empty.
 std::string_view MappedDeviceName(std::string_view name_in_table);
 
+// The same for all names that lead to one device: a mapped device's name, a path without symbolic
+// links. A path that leads nowhere is itself. Reads directories.
+std::string DeviceKey(std::string_view name_in_table);
+
 }  // namespace sectormap

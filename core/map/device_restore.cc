@@ -32,9 +32,7 @@ class Waits {
   void Add(size_t device, const TableSpec::Line::Words& row) {
     for (const TargetType* type : waiting_types_) {
       if (row.type != type->name && row.type != type->waits_for) continue;
-      const std::string_view word = row.args.empty() ? "" : row.args.front();
-      const std::string_view mapped = MappedDeviceName(word);
-      Place place(type->waits_for, mapped.empty() ? word : mapped);
+      Place place(type->waits_for, row.args.empty() ? "" : DeviceKey(row.args.front()));
       if (row.type == type->name) {
         waiting_.emplace_back(device, std::move(place));
       } else {

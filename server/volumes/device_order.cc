@@ -31,11 +31,9 @@ class Graph {
   std::map<std::string, int> heights_;
 };
 
-// The device of the row whose chunks are copied, as a key: mapped devices by name.
+// The device of the row whose chunks are copied.
 std::string OriginKey(const TableRow& row) {
-  if (row.args.empty()) return "";
-  const std::string_view mapped = MappedDeviceName(row.args[0]);
-  return mapped.empty() ? row.args[0] : std::string(mapped);
+  return row.args.empty() ? "" : DeviceKey(row.args[0]);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/volumes/snapshots.h"
 
+#include "server/volumes/device_order.h"
 #include "tests/server/volumes/recipe_fixture.h"
 #include "tests/support/random.h"
 
@@ -429,6 +430,20 @@ TEST_F(SnapshotsTest, AnOlderSnapshotWhoseStoreIsAwayLeavesTheDeviceAtWork) {
   std::filesystem::rename(Path("away"), Path("s1.cow"));
   Restart();
   ExpectViews(views);
+}
+
+TEST_F(SnapshotsTest, AnOriginIsKnownByWhateverPathItIsNamed) {
+  const std::string path = MakeFile("real", kVolumeSectors);
+  std::filesystem::create_symlink("real", Path("alias"));
+  Make("s1", absl::StrCat("0 2048 snapshot ", Path("alias"), " ", MakeFile("1", kVolumeSectors),
+                          " P 16\n"));
+  Make("vol", absl::StrCat("0 2048 snapshot-origin ", path, "\n"));
+  EXPECT_THAT(SuspendOrder(*registry_, {"s1", "vol"}), ElementsAre("vol", "s1"));
+  may_be_unbuilt_ = {"vol", "s1"};
+  Stop();
+  std::filesystem::remove(Path("1"));
+  Start();
+  EXPECT_THAT(registry_->Info("vol")->error, HasSubstr("'s1' could not be restored"));
 }
 
 TEST_F(SnapshotsTest, ASnapshotWhoseStoreIsLostCanBeRemovedAndTheDeviceGoesOn) {
