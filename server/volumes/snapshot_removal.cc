@@ -60,7 +60,7 @@ std::string SnapshotInPlan(const std::string& plan) {
 absl::Status Snapshots::MakeRoom(const std::string& body, const absl::Status& full) {
   const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
   const Volume* volume = tree.WithBody(body);
-  const auto record = volume == nullptr ? std::nullopt : RecordOf(volume->name);
+  const auto record = volume == nullptr ? std::nullopt : RecordOf(tree, *volume);
   if (!record.has_value() || record->grow_at_percent == 0) return full;
   const SnapshotStatus status = ReadSnapshotStatus(recipes_.volumes.registry(), body);
   if (status.state != SnapshotStatus::State::kValid) return full;

@@ -10,11 +10,13 @@
 #include <tuple>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "core/base/status_macros.h"
 #include "core/base/text.h"
 #include "core/map/table_spec.h"
+#include "server/volumes/mirror_rows.h"
 
 namespace sectormap::volumes {
 namespace {
@@ -56,7 +58,26 @@ void Snapshots::Restore(std::vector<state::SnapshotRecord> records) {
   }
 }
 
-std::optional<state::SnapshotRecord> Snapshots::RecordOf(const std::string& device) const {
+std::optional<state::SnapshotRecord> Snapshots::RecordOf(const VolumeTree& tree,
+                                                         const Volume& volume) const {
+  if (auto record = RecordOfDevice(volume.name)) return record;
+  // A snapshot that has got another leg: its table is that of the first leg, a device of its own,
+  // until the other leg goes again.
+  for (const auto& [name, above] : tree.volumes()) {
+    if (!absl::StrContains(above.body_table, volume.name)) continue;
+    const absl::StatusOr<TableSpec> spec = TableSpec::Parse(above.body_table);
+    if (!spec.ok() || spec->lines().size() != 1) continue;
+    const std::optional<MirrorRow> mirror = MirrorRow::Parse(spec->Rows().front());
+    if (!mirror.has_value() || mirror->legs.empty() ||
+        MappedDeviceName(mirror->legs.front().device) != volume.name) {
+      continue;
+    }
+    return RecordOfDevice(name);
+  }
+  return std::nullopt;
+}
+
+std::optional<state::SnapshotRecord> Snapshots::RecordOfDevice(const std::string& device) const {
   const absl::StatusOr<DeviceInfo> info = recipes_.volumes.registry().Info(device);
   if (!info.ok()) return std::nullopt;
   absl::MutexLock hold(&mutex_);
@@ -289,7 +310,7 @@ SnapshotInfo Snapshots::InfoOf(const VolumeTree& tree, const Volume& volume) con
   info.available = device.ok() && device->error.empty();
   if (merging) return info;
   const Volume* above = tree.WithBody(row.base);
-  if (const auto record = RecordOf(volume.name)) {
+  if (const auto record = RecordOf(tree, volume)) {
     info.origin = NameOfIdentity(record->origin_identity);
     info.created_unix_seconds = record->created_unix_seconds;
   } else {
@@ -342,7 +363,7 @@ std::vector<std::pair<std::string, std::string>> Snapshots::GrowStores() {
     if (!volume.snapshot.has_value()) continue;
     const SnapshotStatus status = ReadSnapshotStatus(recipes_.volumes.registry(), volume.body);
     if (status.state != SnapshotStatus::State::kValid) continue;
-    const auto record = RecordOf(name);
+    const auto record = RecordOf(tree, volume);
     if (record.has_value() && record->grow_at_percent != 0 &&
         status.percent() >= static_cast<double>(record->grow_at_percent) &&
         GrowOne(volume, *record, status).ok()) {

@@ -118,7 +118,8 @@ class Snapshots {
   std::string NameOfIdentity(const std::string& identity) const;
   SnapshotInfo InfoOf(const VolumeTree& tree, const Volume& volume) const;
   // Nothing if no record is there: the snapshot was made by hand.
-  std::optional<state::SnapshotRecord> RecordOf(const std::string& device) const;
+  std::optional<state::SnapshotRecord> RecordOf(const VolumeTree& tree, const Volume& volume) const;
+  std::optional<state::SnapshotRecord> RecordOfDevice(const std::string& device) const;
   absl::Status GrowOne(const Volume& volume, const state::SnapshotRecord& record,
                        const SnapshotStatus& status);
 

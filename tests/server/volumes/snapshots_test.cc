@@ -271,6 +271,37 @@ TEST_F(SnapshotsTest, AStoreGrowsBeforeItIsFullAndNoFurtherThanItsLimit) {
             StoreSectorsForAll(SectorCount(kVolumeSectors), kChunk) * kSectorBytes);
 }
 
+// Then another device has the snapshot's row.
+TEST_F(SnapshotsTest, TheStoreOfASnapshotThatIsMirroredGrowsToo) {
+  MakeVolume();
+  ASSERT_TRUE(snapshots_
+                  ->Create({.entries = {{.name = "s1", .device = "vol"}},
+                            .store_sectors = 512,
+                            .chunk_sectors = kChunk,
+                            .grow_at_percent = 50,
+                            .grow_by_percent = 100})
+                  .ok());
+  const std::string leg = MakeFile("leg", kVolumeSectors);
+  ExpectDone(mirrors_->StartAdd({.device = "s1", .leg = leg}));
+  Restart();
+  const auto fill = [&](uint64_t from, uint64_t to) {
+    for (uint64_t first = from; first < to; first += 128) {
+      Fill("vol", first, 128, 2);
+      static_cast<void>(snapshots_->GrowStores());
+    }
+  };
+  fill(0, kVolumeSectors / 2);
+  const std::vector<SnapshotInfo> mirrored = snapshots_->List();
+  ASSERT_EQ(mirrored.size(), 1u);
+  EXPECT_EQ(mirrored[0].name, "s1-mimage-0");
+  EXPECT_EQ(mirrored[0].origin, "vol");
+  EXPECT_NE(mirrored[0].created_unix_seconds, 0);
+  EXPECT_EQ(mirrored[0].status.state, SnapshotStatus::State::kValid);
+  ExpectDone(mirrors_->StartRemove({.device = "s1", .leg = leg}));
+  fill(kVolumeSectors / 2, kVolumeSectors);
+  EXPECT_TRUE(View("s1") == Pattern(0, kVolumeSectors, 1));
+}
+
 TEST_F(SnapshotsTest, AStoreThatMayNotGrowTellsOnceThatItIsNearlyFull) {
   MakeVolume();
   ASSERT_TRUE(snapshots_
