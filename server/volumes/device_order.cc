@@ -76,4 +76,14 @@ std::vector<std::string> SuspendOrder(const DeviceRegistry& registry,
   return order;
 }
 
+bool MeetsSuspended(const DeviceRegistry& registry, const std::string& name) {
+  const auto info = registry.Info(name);
+  if (!info.ok() || info->suspended) return true;
+  const auto below = registry.Dependencies(name, TableSlot::kLive);
+  if (!below.ok()) return true;
+  return std::ranges::any_of(*below, [&registry](const DeviceRef& lower) {
+    return lower.mapped() && MeetsSuspended(registry, std::string(MappedDeviceName(lower.name())));
+  });
+}
+
 }  // namespace sectormap::volumes

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The order in which devices that depend on one another are suspended and go on.
+// How devices that depend on one another are suspended and go on.
 #pragma once
 
 #include <set>
@@ -16,5 +16,9 @@ namespace sectormap::volumes {
 // origin goes on after its snapshots). Any control thread.
 std::vector<std::string> SuspendOrder(const DeviceRegistry& registry,
                                       const std::set<std::string>& names);
+
+// True if I/O from this device down would wait for somebody's resume, or it has gone. Any control
+// thread.
+bool MeetsSuspended(const DeviceRegistry& registry, const std::string& name);
 
 }  // namespace sectormap::volumes

@@ -155,6 +155,7 @@ absl::Status Mirrors::CheckLog(const AddLegRequest& request) {
   const absl::StatusOr<std::shared_ptr<BlockDevice>> there = recipes_.Open(request.log);
   if (absl::IsNotFound(there.status())) return absl::OkStatus();
   RETURN_IF_ERROR(there.status());
+  RETURN_IF_ERROR(recipes_.CheckAwake(request.log));
   return recipes_.CheckFree(*there, request.log, Sector(0), kMaxDeviceSectors);
 }
 

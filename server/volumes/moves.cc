@@ -247,6 +247,7 @@ absl::StatusOr<MovePlan> Moves::Prepare(const MoveRequest& request) {
 absl::StatusOr<Recipes::Claim> Moves::CheckDestination(const MoveRequest& request,
                                                        const MovePlan& plan) {
   recipes_.structure.AssertHeld();
+  RETURN_IF_ERROR(recipes_.CheckAwake(request.to));
   ASSIGN_OR_RETURN(const std::shared_ptr<BlockDevice> to, recipes_.Open(request.to));
   const SectorCount total(plan.total_sectors());
   if (!RangeFits(Sector(request.to_start), total, to->size())) {

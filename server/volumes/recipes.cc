@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "server/volumes/backing_use.h"
+#include "server/volumes/device_order.h"
 
 namespace sectormap::volumes {
 
@@ -14,6 +15,14 @@ absl::StatusOr<std::shared_ptr<BlockDevice>> Recipes::Open(const std::string& na
   if (mapped.empty()) return backings.Open(name, false);
   ASSIGN_OR_RETURN(DeviceRef ref, volumes.Open(mapped));
   return ref.device;
+}
+
+absl::Status Recipes::CheckAwake(const std::string& name) const {
+  const std::string mapped(MappedDeviceName(name));
+  if (mapped.empty() || !MeetsSuspended(volumes.registry(), mapped)) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "device '", mapped,
+      "' or one that it lies on is suspended or could not be restored; resume that one first"));
 }
 
 absl::Status Recipes::CheckFree(const std::shared_ptr<BlockDevice>& device, const std::string& name,

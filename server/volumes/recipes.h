@@ -61,6 +61,8 @@ struct Recipes {
 
   // A file or block device, or a mapped device, as tables name them. Writable.
   absl::StatusOr<std::shared_ptr<BlockDevice>> Open(const std::string& name);
+  // FailedPrecondition: I/O to it would wait for somebody's resume, and with it every other recipe.
+  absl::Status CheckAwake(const std::string& name) const;
   // FailedPrecondition, with who uses it, if a table or a running move does.
   absl::Status CheckFree(const std::shared_ptr<BlockDevice>& device, const std::string& name,
                          Sector start, SectorCount count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(structure);

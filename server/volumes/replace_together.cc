@@ -177,17 +177,6 @@ class VolumeCatalog::Together {
     return absl::OkStatus();
   }
 
-  // True if a flush from here down would wait for somebody's resume.
-  bool MeetsSuspended(const std::string& name) const {
-    const auto info = registry_.Info(name);
-    if (!info.ok() || info->suspended) return true;
-    const auto below = registry_.Dependencies(name, TableSlot::kLive);
-    if (!below.ok()) return true;
-    return std::ranges::any_of(*below, [this](const DeviceRef& lower) {
-      return lower.mapped() && MeetsSuspended(std::string(MappedDeviceName(lower.name())));
-    });
-  }
-
   // OK: what is waited for may come.
   absl::Status Patience() const {
     if (absl::Now() >= give_up_at_) {
@@ -206,7 +195,7 @@ class VolumeCatalog::Together {
     if (request_.mode == SuspendMode::kNoFlush) return absl::OkStatus();
     for (const std::string& name : Present()) {
       const std::shared_ptr<MappedDevice> device = registry_.Find(name);
-      if (device == nullptr || MeetsSuspended(name)) continue;
+      if (device == nullptr || MeetsSuspended(registry_, name)) continue;
       const auto ended = std::make_shared<absl::Notification>();
       device->reactors()[0].Spawn(Flush(device, ended));
       while (!ended->WaitForNotificationWithTimeout(kPatiencePoll)) RETURN_IF_ERROR(Patience());

@@ -271,6 +271,7 @@ absl::Status Snapshots::CheckStoreIsNew(const std::string& store) {
   if (!mapped.empty()) {
     RETURN_IF_ERROR(recipes_.volumes.registry().CheckUsedOnlyBy(mapped, {}));
   }
+  RETURN_IF_ERROR(recipes_.CheckAwake(store));
   ASSIGN_OR_RETURN(const std::shared_ptr<BlockDevice> device, recipes_.Open(store));
   RETURN_IF_ERROR(recipes_.CheckFree(device, store, Sector(0), kMaxDeviceSectors));
   if (device->size() == SectorCount(0)) {

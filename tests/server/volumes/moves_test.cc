@@ -99,6 +99,11 @@ TEST_F(MovesTest, WhatCannotBeDoneIsRefusedBeforeAnythingBegins) {
   request = Wanted();
   request.device = "missing";
   Refusal(request);
+  Make("asleep", "0 1000 linear " + Path("nothing.img") + " 0\n");
+  ASSERT_TRUE(catalog_->Suspend("asleep", SuspendMode::kFlush).ok());
+  request = Wanted();
+  request.to = "asleep";
+  EXPECT_THAT(Refusal(request), HasSubstr("suspended"));
   EXPECT_EQ(TableOf("vol"), table);
   EXPECT_THAT(operations_->List(), SizeIs(0));
 }

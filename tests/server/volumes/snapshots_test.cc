@@ -477,6 +477,21 @@ TEST_F(SnapshotsTest, AnOriginIsKnownByWhateverPathItIsNamed) {
   EXPECT_THAT(registry_->Info("vol")->error, HasSubstr("'s1' could not be restored"));
 }
 
+// Reading it would wait for the resume, and every other recipe with it.
+TEST_F(SnapshotsTest, AStoreThatIsSuspendedIsRefused) {
+  MakeVolume();
+  Make("low", absl::StrCat("0 4096 linear ", MakeFile("low.img", 4096), " 0\n"));
+  Make("high", "0 4096 linear low 0\n");
+  ASSERT_TRUE(catalog_->Suspend("low", SuspendMode::kFlush).ok());
+  const CreateSnapshots wanted = {
+      .entries = {{.name = "s1", .device = "vol", .store = "/dev/mapper/high"}}};
+  const auto refused = snapshots_->Create(wanted);
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused.status())) << refused.status();
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("suspended"));
+  ASSERT_TRUE(catalog_->Resume("low").ok());
+  EXPECT_TRUE(snapshots_->Create(wanted).ok());
+}
+
 TEST_F(SnapshotsTest, ASnapshotWhoseStoreIsLostCanBeRemovedAndTheDeviceGoesOn) {
   MakeChain(1);
   const Views views = AllViews({"vol"});
