@@ -28,10 +28,22 @@ int64_t ToBytes(uint64_t sectors) {
 
 absl::Status Ended() { return absl::CancelledError("ended before it was done"); }
 
-absl::Status CheckUsable(const DeviceRegistry& registry, const Volume& snapshot) {
+// False: it is invalid, and has no data to keep. FailedPrecondition: whether it has cannot be told.
+absl::StatusOr<bool> IsUsable(const DeviceRegistry& registry, const Volume& snapshot) {
   using State = SnapshotStatus::State;
   const State state = ReadSnapshotStatus(registry, snapshot.body).state;
-  if (state == State::kValid || state == State::kOverflow) return absl::OkStatus();
+  if (state == State::kValid || state == State::kOverflow) return true;
+  if (state == State::kInvalid) return false;
+  const absl::StatusOr<DeviceInfo> body = registry.Info(snapshot.body);
+  const std::string why = body.ok() ? body->error : std::string(body.status().message());
+  return absl::FailedPreconditionError(
+      absl::StrCat("snapshot '", snapshot.name, "' is not available (", why, "): resume '",
+                   snapshot.body, "' first, or remove the snapshot if it is lost"));
+}
+
+absl::Status CheckUsable(const DeviceRegistry& registry, const Volume& snapshot) {
+  ASSIGN_OR_RETURN(const bool usable, IsUsable(registry, snapshot));
+  if (usable) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("snapshot '", snapshot.name, "' is invalid: its chunks are lost"));
 }
@@ -123,6 +135,7 @@ absl::StatusOr<OperationInfo> Snapshots::StartRemove(const std::string& name) {
   std::set<std::string> devices = {name};
   for (const Volume& older : tree.SnapshotsOf(snapshot.body)) {
     devices.insert(older.name);
+    RETURN_IF_ERROR(IsUsable(registry, older).status());
     const absl::Status usable = CheckUsable(registry, snapshot);
     if (usable.ok()) continue;
     return absl::FailedPreconditionError(absl::StrCat(std::string(usable.message()),
@@ -140,8 +153,8 @@ absl::Status Snapshots::RunRemove(OperationRun& run) {
     RETURN_IF_ERROR(snapshot.status());
     std::vector<Inheritance> parts;
     for (const Volume& older : tree.SnapshotsOf(snapshot->body)) {
-      if (!CheckUsable(recipes_.volumes.registry(), older).ok()) continue;
-      parts.push_back({older.body, snapshot->body, snapshot->length});
+      ASSIGN_OR_RETURN(const bool usable, IsUsable(recipes_.volumes.registry(), older));
+      if (usable) parts.push_back({older.body, snapshot->body, snapshot->length});
     }
     Settled settled;
     RETURN_IF_ERROR(Inherit(parts, &run, settled));
@@ -171,9 +184,8 @@ absl::Status Snapshots::FinishRemove(OperationRun& run, Settled& settled) {
   std::vector<Inheritance> parts;
   const std::vector<Volume> children = tree.SnapshotsOf(snapshot.body);
   for (const Volume& older : children) {
-    if (CheckUsable(recipes_.volumes.registry(), older).ok()) {
-      parts.push_back({older.body, snapshot.body, snapshot.length});
-    }
+    ASSIGN_OR_RETURN(const bool usable, IsUsable(recipes_.volumes.registry(), older));
+    if (usable) parts.push_back({older.body, snapshot.body, snapshot.length});
     SnapshotRow moved = *older.snapshot;
     moved.base = snapshot.snapshot->base;
     changes.Replace(older.body, moved.Table("snapshot", older.length));
@@ -239,7 +251,10 @@ absl::StatusOr<OperationInfo> Snapshots::BeginRollBack(const std::string& name) 
     devices.insert(newer.name);
     if (newer.name != origin) RETURN_IF_ERROR(CheckUsable(registry, newer));
   }
-  for (const Volume& older : tree.SnapshotsOf(snapshot.body)) devices.insert(older.name);
+  for (const Volume& older : tree.SnapshotsOf(snapshot.body)) {
+    devices.insert(older.name);
+    RETURN_IF_ERROR(IsUsable(registry, older).status());
+  }
   return recipes_.operations.Start("rollback", origin, devices, PlanText(name));
 }
 
@@ -259,8 +274,8 @@ absl::Status Snapshots::RunRollBack(OperationRun& run) {
       parts.push_back({snapshot->body, newer.body, snapshot->length});
     }
     for (const Volume& older : tree.SnapshotsOf(snapshot->body)) {
-      if (!CheckUsable(recipes_.volumes.registry(), older).ok()) continue;
-      parts.push_back({older.body, snapshot->body, snapshot->length});
+      ASSIGN_OR_RETURN(const bool usable, IsUsable(recipes_.volumes.registry(), older));
+      if (usable) parts.push_back({older.body, snapshot->body, snapshot->length});
     }
     Settled settled;
     RETURN_IF_ERROR(Inherit(parts, &run, settled));
@@ -291,9 +306,8 @@ absl::Status Snapshots::StartMerge(OperationRun& run, const std::string& name, S
   }
   // What is older than it becomes a snapshot of the device itself, which the merge copies for.
   for (const Volume& older : tree.SnapshotsOf(snapshot.body)) {
-    if (CheckUsable(recipes_.volumes.registry(), older).ok()) {
-      parts.push_back({older.body, snapshot.body, snapshot.length});
-    }
+    ASSIGN_OR_RETURN(const bool usable, IsUsable(recipes_.volumes.registry(), older));
+    if (usable) parts.push_back({older.body, snapshot.body, snapshot.length});
     SnapshotRow moved = *older.snapshot;
     moved.base = origin.body;
     changes.Replace(older.body, moved.Table("snapshot", older.length));
@@ -314,6 +328,12 @@ absl::Status Snapshots::StartMerge(OperationRun& run, const std::string& name, S
   // end.
   if (!run.NoWayBack(NoWayBackFrom(run.device()))) return Ended();
   return recipes_.volumes.ReplaceTogether(request);
+}
+
+bool Snapshots::IsMerging(const std::string& device) const {
+  const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
+  const absl::StatusOr<Volume> volume = tree.Find(device);
+  return volume.ok() && volume->merge.has_value();
 }
 
 absl::Status Snapshots::WaitForMerge(OperationRun& run) {
@@ -339,10 +359,11 @@ absl::Status Snapshots::WaitForMerge(OperationRun& run) {
       TogetherRequest again;
       again.hold = {run.device()};
       RETURN_IF_ERROR(recipes_.volumes.ReplaceTogether(again));
-    } else {
+    } else if (status.state != SnapshotStatus::State::kUnknown || !IsMerging(run.device())) {
       return absl::FailedPreconditionError(
           absl::StrCat("'", run.device(), "' is no longer being merged"));
     }
+    // Else its table could not be built at the start, as a store that it waits for is late.
     if (!run.Sleep(kMergePoll)) return Ended();
   }
   while (true) {

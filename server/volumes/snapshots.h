@@ -110,6 +110,7 @@ class Snapshots {
 
   absl::Status FinishRemove(OperationRun& run, Settled& settled);
   absl::Status StartMerge(OperationRun& run, const std::string& snapshot, Settled& settled);
+  bool IsMerging(const std::string& device) const;
   absl::Status WaitForMerge(OperationRun& run);
   absl::Status FinishMerge(const std::string& device);
   // Stores and records of what has gone. REQUIRES: the structure's lock.

@@ -463,6 +463,53 @@ TEST_F(SnapshotsTest, AnOlderSnapshotWhoseStoreIsAwayLeavesTheDeviceAtWork) {
   ExpectViews(views);
 }
 
+// It would inherit nothing, and show data of the device as its own.
+TEST_F(SnapshotsTest, WhatAnOlderSnapshotLooksUpStaysWhileItsStoreIsAway) {
+  MakeChain(3);
+  Views views = AllViews({"vol", "s1", "s2", "s3"});
+  const auto restart_without_store = [this] {
+    may_be_unbuilt_ = {"s1", "s2"};
+    Stop();
+    std::filesystem::rename(Path("s1.cow"), Path("away"));
+    Start();
+    std::filesystem::rename(Path("away"), Path("s1.cow"));
+  };
+  restart_without_store();
+  for (const auto& refused : {snapshots_->StartRemove("s2"), snapshots_->StartRollBack("s2")}) {
+    EXPECT_TRUE(absl::IsFailedPrecondition(refused.status())) << refused.status();
+    EXPECT_THAT(std::string(refused.status().message()), HasSubstr("resume 's1' first"));
+  }
+  for (const char* device : {"s1", "s2"}) ASSERT_TRUE(catalog_->Resume(device).ok());
+  ExpectViews(views);
+  ExpectDone(snapshots_->StartRemove("s2"));
+  views.erase("s2");
+  ExpectViews(views);
+}
+
+// The merge goes on when all that it copies for is there.
+TEST_F(SnapshotsTest, ARollBackWaitsForAStoreThatIsLate) {
+  MakeVolume("real");
+  const std::string store = MakeFile("1", kVolumeSectors);
+  Make("s1", absl::StrCat("0 2048 snapshot real ", store, " P 16\n"));
+  WriteSome("s1", 10);
+  Views views = {{"vol", View("s1")}, {"s2", View("real")}};
+  ASSERT_TRUE(catalog_->Remove("s1", {}).ok());
+  Make("s2", absl::StrCat("0 2048 snapshot real ", MakeFile("2", kVolumeSectors), " P 16\n"));
+  Make("vol", absl::StrCat("0 2048 snapshot-merge real ", store, " P 16\n"));
+  may_be_unbuilt_ = {"vol", "s2"};
+  Stop();
+  std::filesystem::rename(Path("2"), Path("away"));
+  Start();
+  std::filesystem::rename(Path("away"), Path("2"));
+  for (const char* device : {"s2", "vol"}) ASSERT_TRUE(catalog_->Resume(device).ok());
+  WaitForAll();
+  for (const OperationInfo& info : operations_->List()) {
+    EXPECT_EQ(info.state, OperationState::kDone) << info.error;
+  }
+  EXPECT_EQ(TableOf("vol"), "0 2048 snapshot-origin /dev/mapper/real\n");
+  ExpectViews(views);
+}
+
 TEST_F(SnapshotsTest, AnOriginIsKnownByWhateverPathItIsNamed) {
   const std::string path = MakeFile("real", kVolumeSectors);
   std::filesystem::create_symlink("real", Path("alias"));
