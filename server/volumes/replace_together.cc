@@ -88,6 +88,7 @@ class VolumeCatalog::Together {
     for (const std::string& name : present) {
       ASSIGN_OR_RETURN(before_[name], registry_.Snapshot(name));
       RETURN_IF_ERROR(CheckAtRest(before_[name]));
+      RETURN_IF_ERROR(CheckBuilt(name));
     }
     for (const std::string& name : request_.remove) {
       RETURN_IF_ERROR(registry_.CheckUsedOnlyBy(name, present));
@@ -95,10 +96,44 @@ class VolumeCatalog::Together {
     return absl::OkStatus();
   }
 
+  bool Removes(const std::string& name) const {
+    return std::ranges::find(request_.remove, name) != request_.remove.end();
+  }
+
+  // Nobody knows what a table that could not be built holds, and built anew it would begin anew: a
+  // store that is empty by mistake would become a valid one.
+  absl::Status CheckBuilt(const std::string& name) {
+    const std::shared_ptr<MappedDevice> device = registry_.Find(name);
+    const auto unbuilt = device == nullptr ? std::nullopt : device->unbuilt(TableSlot::kLive);
+    if (!unbuilt.has_value()) return absl::OkStatus();
+    const auto takes_it_over = [&](const auto& other) { return other.table == unbuilt->text; };
+    const bool goes_on = std::ranges::any_of(request_.replace, takes_it_over) ||
+                         std::ranges::any_of(request_.create, takes_it_over);
+    if (!goes_on) {
+      if (Removes(name)) return absl::OkStatus();
+      // What goes back, or takes a leg out, puts what works in its place.
+      if (request_.mode == SuspendMode::kNoFlush) return absl::OkStatus();
+      if (WaitsOnlyForWhatGoes(*unbuilt)) return absl::OkStatus();
+    }
+    return absl::FailedPreconditionError(
+        absl::StrCat("device '", name, "' could not be restored (", unbuilt->error,
+                     "); resume it first, or remove what is lost"));
+  }
+
+  bool WaitsOnlyForWhatGoes(const MappedDevice::UnbuiltTable& unbuilt) const {
+    bool waits = false;
+    for (const std::shared_ptr<MappedDevice>& awaited : unbuilt.after) {
+      if (!awaited->unbuilt(TableSlot::kLive).has_value()) continue;
+      waits = true;
+      if (!Removes(awaited->info().name)) return false;
+    }
+    return waits;
+  }
+
   bool Goes(const std::string& name) const {
     return std::ranges::any_of(request_.replace,
                                [&](const auto& table) { return table.name == name; }) ||
-           std::ranges::find(request_.remove, name) != request_.remove.end();
+           Removes(name);
   }
 
   static std::vector<std::pair<Sector, MirrorRow>> MirrorsIn(const std::string& table) {

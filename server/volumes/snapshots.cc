@@ -128,11 +128,12 @@ absl::StatusOr<std::vector<SnapshotInfo>> Snapshots::Create(const CreateSnapshot
     return absl::OkStatus();
   };
   if (status.ok()) status = recipes_.volumes.ReplaceTogether(request);
+  // Also after a failure: one that came when all was kept has left the snapshots there.
+  Restore(std::move(records));
   if (!status.ok()) {
-    recipes_.files.Sweep();
+    CleanUp();
     return status;
   }
-  Restore(std::move(records));
   const VolumeTree now = VolumeTree::Read(recipes_.volumes.registry());
   std::vector<SnapshotInfo> infos;
   for (const Plan::Made& made : plan.made) {

@@ -40,7 +40,8 @@ struct CreateRequest {
 inline constexpr absl::Duration kTogetherWaitMax = absl::Seconds(30);
 
 // What ReplaceTogether is to do. Devices that are there already must have a live table, no inactive
-// one, and not be suspended.
+// one, and not be suspended. One whose table could not be built is only removed, or replaced with
+// kNoFlush, or it waits for nothing but devices that are removed.
 struct TogetherRequest {
   struct NewDevice {
     std::string name, uuid{}, table;

@@ -247,17 +247,6 @@ TEST_F(MirrorsTest, AMirrorThatLacksALegAtTheStartCanGoBack) {
   EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
 }
 
-TEST_F(MirrorsTest, ALogThatIsSuspendedIsRefused) {
-  MakeVolume();
-  Make("log", "0 64 linear " + MakeFile("log.img", 64) + " 0\n");
-  ASSERT_TRUE(catalog_->Suspend("log", SuspendMode::kFlush).ok());
-  AddLegRequest request = Wanted();
-  request.log = "/dev/mapper/log";
-  const auto refused = mirrors_->StartAdd(request);
-  EXPECT_TRUE(absl::IsFailedPrecondition(refused.status())) << refused.status();
-  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("suspended"));
-}
-
 TEST_F(MirrorsTest, ANewLegThatFailsIsTakenOutAgain) {
   MakeVolume();
   Make("bad", absl::StrCat("0 2112 flakey ", Path("leg.img"), " 0 0 1000 1 error_writes\n"));

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/volumes/snapshots.h"
 
+#include <atomic>
+
+#include "core/base/status_macros.h"
+#include "core/map/target.h"
 #include "server/volumes/device_order.h"
 #include "tests/server/volumes/recipe_fixture.h"
 #include "tests/support/random.h"
@@ -15,8 +19,42 @@ using ::testing::IsEmpty;
 using ::testing::IsSupersetOf;
 using Views = std::map<std::string, std::vector<std::byte>>;
 
+// stubborn <device>: all of it, but it does not go live while it is told not to.
+class StubbornTarget final : public Target {
+ public:
+  static std::atomic<bool> refuses;
+
+  StubbornTarget(SectorCount length, DeviceRef device) : Target(length), device_(device) {}
+  BlockLimits limits() const override { return device_.device->limits(); }
+  Task<IoStatus> Submit(IoRequest request) override { return device_.device->Submit(request); }
+  std::string TableArgs() const override { return device_.name(); }
+  std::span<const DeviceRef> backings() const override { return {&device_, 1}; }
+  absl::Status PreResume() override {
+    return refuses ? absl::InternalError("as it was told") : absl::OkStatus();
+  }
+
+ private:
+  const DeviceRef device_;
+};
+std::atomic<bool> StubbornTarget::refuses = false;
+
+const TargetType kStubbornTarget{
+    .name = "stubborn",
+    .version = "1.0.0",
+    .usage = "<device>",
+    .summary = "for tests",
+    .create = [](TargetArgs& args) -> absl::StatusOr<std::unique_ptr<Target>> {
+      ASSIGN_OR_RETURN(DeviceRef device, args.Device("Device lookup failed"));
+      return std::make_unique<StubbornTarget>(args.length(), std::move(device));
+    },
+};
+
 class SnapshotsTest : public RecipeTest {
  protected:
+  void SetUp() override {
+    types_.Add(kStubbornTarget);
+    RecipeTest::SetUp();
+  }
   // Overwrites part of a device; in each call other chunks, some of them again.
   void WriteSome(const std::string& device, uint32_t version) {
     Fill(device, 40 * (version % 45), 100, version);
@@ -484,6 +522,39 @@ TEST_F(SnapshotsTest, WhatAnOlderSnapshotLooksUpStaysWhileItsStoreIsAway) {
   ExpectDone(snapshots_->StartRemove("s2"));
   views.erase("s2");
   ExpectViews(views);
+}
+
+// A new table would make a valid store of the empty file.
+TEST_F(SnapshotsTest, ASnapshotThatCouldNotBeRestoredGetsNoNewTable) {
+  MakeChain(1);
+  const Views views = AllViews({"vol", "s1"});
+  may_be_unbuilt_ = {"vol", "s1"};
+  Stop();
+  std::filesystem::rename(Path("s1.cow"), Path("away"));
+  Start();
+  MakeFile("s1.cow", kVolumeSectors);
+  const std::vector<std::string> names = Names();
+  const auto refused = snapshots_->Create({.entries = {{.name = "s2", .device = "vol"}}});
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused.status())) << refused.status();
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("could not be restored"));
+  EXPECT_EQ(Names(), names);
+  EXPECT_FALSE(registry_->Info("vol")->suspended);
+  std::filesystem::rename(Path("away"), Path("s1.cow"));
+  for (const char* device : {"s1", "vol"}) ASSERT_TRUE(catalog_->Resume(device).ok());
+  ExpectViews(views);
+}
+
+TEST_F(SnapshotsTest, ASnapshotThatIsKeptButDoesNotGoOnIsKnownToTheListAtOnce) {
+  Make("vol", "0 2048 stubborn " + MakeFile("vol.img", kVolumeSectors) + "\n");
+  StubbornTarget::refuses = true;
+  EXPECT_FALSE(snapshots_->Create({.entries = {{.name = "s1", .device = "vol"}}}).ok());
+  StubbornTarget::refuses = false;
+  ASSERT_TRUE(Exists("s1"));
+  const std::vector<SnapshotInfo> list = snapshots_->List();
+  ASSERT_EQ(list.size(), 1u);
+  EXPECT_GT(list[0].created_unix_seconds, 0);
+  ASSERT_TRUE(catalog_->Resume("vol-real").ok());
+  ExpectDone(snapshots_->StartRemove("s1"));
 }
 
 // The merge goes on when all that it copies for is there.
