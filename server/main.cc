@@ -25,6 +25,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "core/async/clock.h"
 #include "core/async/reactor_pool.h"
 #include "core/base/status_macros.h"
@@ -63,6 +65,10 @@ constexpr std::chrono::seconds kControlGrace(5);
 
 // A stop that takes longer (a disk that does not answer) is cut: the state is on the disk already.
 constexpr std::chrono::seconds kStopLimit(40);
+
+// Sessions that do not log out are dropped after their grace. What commands of theirs wait for then
+// is a resume that will not come: they end, and nobody hears of it.
+constexpr std::chrono::seconds kResumeWaitMax = iscsi::kLogoutGrace + std::chrono::seconds(1);
 
 constexpr size_t kExportsNamedMax = 8;  // in a refusal; the rest are counted
 
@@ -115,6 +121,7 @@ class Daemon {
   absl::Status StartDevices(const state::Contents& contents);
   absl::Status StartControl();
   std::string HoldersOf(const std::string& device) const;
+  void StopPortals();
 
   const std::chrono::system_clock::time_point started_ = std::chrono::system_clock::now();
   DaemonOptions options_;
@@ -254,10 +261,23 @@ std::string Daemon::HoldersOf(const std::string& device) const {
                       ": sectormap unexport ", device, " takes that away");
 }
 
+void Daemon::StopPortals() {
+  absl::Notification stopped;
+  std::thread release([&] {
+    const bool in_time = stopped.WaitForNotificationWithTimeout(absl::FromChrono(kResumeWaitMax));
+    if (!in_time && registry_ != nullptr) {
+      registry_->EndSuspended();
+    }
+  });
+  portals_.Stop();
+  stopped.Notify();
+  release.join();
+}
+
 void Daemon::Stop() {
   NotifyServiceManager("STOPPING=1");
   if (control_ != nullptr) control_->Drain();
-  portals_.Stop();
+  StopPortals();
   if (feed_ != nullptr) feed_->Close();
   // Also ends what recipes wait for, which calls may be waiting for.
   if (volumes_ != nullptr) volumes_->operations().Stop();

@@ -126,16 +126,20 @@ DeviceRegistry::~DeviceRegistry() {
   // error, or those above would wait for ever. And who waits for long, does so for what a device
   // below holds until it ends: a mirror with a failed leg.
   const std::vector<NodePtr> nodes = graph_->UsersFirst();
-  for (const NodePtr& node : nodes) {
-    node->device->SetEventListener(nullptr);
-    if (node->device->info().suspended) node->device->Retire();
-  }
+  for (const NodePtr& node : nodes) node->device->SetEventListener(nullptr);
+  EndSuspended();
   std::vector<NodePtr> stuck;
   for (const NodePtr& node : nodes) {
     const absl::Time give_up = absl::Now() + kRetireWaitMax;
     if (!node->device->Retire([give_up] { return absl::Now() >= give_up; })) stuck.push_back(node);
   }
   for (const NodePtr& node : stuck) node->device->Retire();
+}
+
+void DeviceRegistry::EndSuspended() {
+  for (const NodePtr& node : graph_->UsersFirst()) {
+    if (node->device->info().suspended) node->device->Retire();
+  }
 }
 
 DeviceInfo DeviceRegistry::InfoOf(const DeviceNode& node) const {

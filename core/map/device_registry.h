@@ -109,6 +109,9 @@ class DeviceRegistry {
   // Goes on after a device that cannot be had at all (a bad or doubled name); the first such
   // refusal is the answer.
   absl::Status RestoreAll(std::vector<Saved> all);
+  // At the daemon's end: what waits for a resume that will not come ends with kUnavailable. The
+  // devices serve no more.
+  void EndSuspended();
   // What RestoreAll needs.
   absl::StatusOr<Saved> Snapshot(std::string_view name) const;
   // As it would be after a resume, of the table what is to be kept of it from then on

@@ -9,12 +9,15 @@ daemon says when something is in its way.
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 import unittest
+import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 from daemon import IQN_PREFIX, Daemon  # noqa: E402
@@ -274,6 +277,36 @@ class TroubleTest(SystemTest):
             self.assertEqual(daemon.stop(), 0)
             daemon.start()
             self.assertIn("one", daemon.cli("ls").stdout)
+
+    def test_sigterm_does_not_wait_for_a_resume(self):
+        with Daemon(BUILD_DIR) as daemon:
+            daemon.thin_volume("held", 16)
+            url = daemon.export("held")
+            initiator = subprocess.Popen(["qemu-io", "-f", "raw", url], stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            with initiator:
+                try:
+                    initiator.stdin.write("read 0 512\n")
+                    initiator.stdin.flush()
+                    while "read 512/512" not in initiator.stdout.readline():
+                        self.assertIsNone(initiator.poll())
+                    daemon.cli("suspend", "held")
+                    initiator.stdin.write("write -P 1 0 1M\n")
+                    initiator.stdin.flush()
+                    self.wait_until_a_command_holds_memory(daemon)
+                    self.assertEqual(daemon.stop(), 0, daemon.tail())
+                finally:
+                    initiator.kill()
+
+    def wait_until_a_command_holds_memory(self, daemon):
+        deadline = time.monotonic() + SECONDS
+        held = r"^sectormap_reactor_command_memory_used_bytes\{.*\} [1-9]"
+        while True:
+            with urllib.request.urlopen(daemon.metrics_url, timeout=SECONDS) as answer:
+                if re.search(held, answer.read().decode(), re.M):
+                    return
+            self.assertLess(time.monotonic(), deadline, "the command did not come")
+            time.sleep(0.05)
 
 
 class DiskFullTest(SystemTest):

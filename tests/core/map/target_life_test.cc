@@ -192,6 +192,16 @@ TEST_F(TargetLifeTest, ATableThatIsSwappedWhileItIsFlushedFromAboveEndsOnAContro
   }
 }
 
+TEST_F(TargetLifeTest, AtTheEndWhatWaitsForAResumeIsLetGo) {
+  Make("low", "0 8 linear /dev/a 0\n");
+  const auto top = Make("top", "0 8 linear low 0\n");
+  ASSERT_EQ(registry().Suspend("low", SuspendMode::kFlush), absl::OkStatus());
+  std::vector<std::byte> data(Bytes(SectorCount(8)).value());
+  Pending write(*reactors_, 0, *top, IoRequest::Write(Sector(0), data));
+  registry().EndSuspended();
+  EXPECT_EQ(write.Wait(), IoStatus::kUnavailable);
+}
+
 TEST_F(TargetLifeTest, AtTheEndWhatADeviceBelowHoldsIsLetGo) {
   Make("low", "0 8 lively\n");
   const auto top = Make("top", "0 8 linear low 0\n");
