@@ -82,7 +82,11 @@ class MirrorsTest : public RecipeTest {
     Fill("vol", 0, kVolumeSectors, 1);
   }
   void AwaitSync(const std::string& device = "vol") {
-    while (!ReadMirrorStatus(*registry_, device).at(0).complete()) {
+    const auto lacks = [](const MirrorStatus& row) { return !row.complete(); };
+    while (true) {
+      const std::vector<MirrorStatus> rows = ReadMirrorStatus(*registry_, device);
+      ASSERT_FALSE(rows.empty());
+      if (std::ranges::none_of(rows, lacks)) return;
       absl::SleepFor(absl::Milliseconds(1));
     }
   }
