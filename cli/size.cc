@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
@@ -59,6 +60,8 @@ absl::StatusOr<uint64_t> ParseSectors(const std::string& text, bool plain_is_sec
 absl::StatusOr<Place> ParsePlace(const std::string& text) {
   const size_t colon = text.rfind(':');
   if (colon == std::string::npos || colon == 0) return Place{text};
+  // Memory's name has one itself: mem:64M.
+  if (absl::StartsWith(text, "mem:") && text.find(':') == colon) return Place{text};
   const absl::StatusOr<uint64_t> start = ParseSectors(text.substr(colon + 1), true);
   // A colon may be part of a name, as in pci-0000:00.
   if (!start.ok()) return Place{text};

@@ -37,10 +37,6 @@ bool HasMirrorRow(const MappingTable& table) {
       table.rows(), [](const MappingTable::Row& row) { return row.type->name == "mirror"; });
 }
 
-bool HoldsFailedWrites(const MirrorRow& mirror) {
-  return mirror.HasFeature("handle_errors") && !mirror.HasFeature("keep_log");
-}
-
 }  // namespace
 
 std::optional<Mirrors::LessRow> Mirrors::FindFailedRow(const std::string& device) const {
@@ -58,7 +54,7 @@ std::optional<Mirrors::LessRow> Mirrors::FindFailedRow(const std::string& device
     const auto row = std::ranges::find(rows, status.start, &TableRow::start);
     if (failed.empty() || row == rows.end()) continue;
     std::optional<MirrorRow> mirror = MirrorRow::Parse(*row);
-    if (!mirror.has_value() || !HoldsFailedWrites(*mirror)) continue;
+    if (!mirror.has_value() || !mirror->HoldsFailedWrites()) continue;
     return LessRow{*row, *std::move(mirror), std::move(failed)};
   }
   return std::nullopt;
@@ -98,8 +94,8 @@ std::string Mirrors::TakeFailedLegsOut(const std::string& device) {
   return absl::StrCat("degraded: these legs have failed and were taken out:", names);
 }
 
-// With the table goes what a row knows of its legs: the next one could go by a leg on the device
-// that has failed.
+// With the table goes what a row knows of its legs: the next one could go by a leg that has failed,
+// or lies on the device that has.
 std::vector<Mirrors::LessRow> Mirrors::OthersOnFailed(const std::string& device,
                                                       const LessRow& found) const {
   std::vector<LessRow> others;
@@ -107,12 +103,15 @@ std::vector<Mirrors::LessRow> Mirrors::OthersOnFailed(const std::string& device,
       recipes_.volumes.registry().Table(device, TableSlot::kLive);
   const absl::StatusOr<TableSpec> spec = text.ok() ? TableSpec::Parse(*text) : text.status();
   if (!spec.ok()) return others;
+  const std::vector<MirrorStatus> all = ReadMirrorStatus(recipes_.volumes.registry(), device);
   for (const TableRow& row : spec->Rows()) {
     std::optional<MirrorRow> mirror = MirrorRow::Parse(row);
-    if (row.start == found.row.start || !mirror.has_value() || !HoldsFailedWrites(*mirror)) {
+    if (row.start == found.row.start || !mirror.has_value() || !mirror->HoldsFailedWrites()) {
       continue;
     }
+    const auto status = std::ranges::find(all, row.start, &MirrorStatus::start);
     LessRow other{row, *std::move(mirror), {}};
+    if (status != all.end()) other.gone = FailedLegs(*status);
     for (const size_t failed : found.gone) {
       for (size_t leg = 0; leg < other.mirror.legs.size(); ++leg) {
         if (SameDevice(other.mirror.legs[leg].device, found.mirror.legs[failed].device)) {

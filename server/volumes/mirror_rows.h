@@ -39,6 +39,8 @@ struct MirrorRow {
   // The first leg that is not one of these. REQUIRES: there is one.
   size_t FirstWithout(const std::set<size_t>& gone) const;
   bool HasSyncWord() const;
+  // It answers no write that its first leg does not have.
+  bool HoldsFailedWrites() const { return HasFeature("handle_errors") && !HasFeature("keep_log"); }
   // Takes `sync` or `nosync` out, which count for one start only; then puts `word` in, if any.
   void SetSyncWord(const std::string& word);
 };

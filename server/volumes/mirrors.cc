@@ -295,6 +295,14 @@ absl::StatusOr<size_t> Mirrors::LegNamed(const Target& target,
     if (leg.start == request.leg_start.value_or(leg.start)) found.push_back(i);
   }
   if (found.size() == 1) return found.front();
+  if (found.empty() && request.leg_start.has_value()) {
+    // Of a name that ends with a number the caller could not know that it is none.
+    const std::string whole = absl::StrCat(request.leg, ":", *request.leg_start);
+    const auto named = std::ranges::find(target.mirror->legs, whole, &MirrorLeg::device);
+    if (named != target.mirror->legs.end()) {
+      return static_cast<size_t>(named - target.mirror->legs.begin());
+    }
+  }
   if (found.empty()) return NoLeg(request.device, request.leg, *target.mirror);
   std::string text = absl::StrCat("'", request.device, "' has more than one leg on '", request.leg,
                                   "': say where it begins, as in");
@@ -393,6 +401,8 @@ absl::Status Mirrors::CheckNotNeeded(const Target& target, size_t leg) const {
   const size_t next = target.mirror->FirstWithout({leg});
   const auto whole = ReadWholeLegs(recipes_.volumes, target.volume.body, Sector(0));
   if (whole.has_value() && whole->contains(next)) return absl::OkStatus();
+  // Its table could not be built, perhaps as this leg is away: built anew it would go by the first.
+  if (!whole.has_value() && leg != 0) return absl::OkStatus();
   const std::string why = LegLacksData(target.volume.name, target.mirror->legs[next]);
   const std::vector<MirrorStatus> all =
       ReadMirrorStatus(recipes_.volumes.registry(), target.volume.body);
@@ -417,6 +427,8 @@ absl::Status Mirrors::TakeLegOut(const std::string& device, const MirrorLeg& leg
       PlanWithout(target.volume.body, {{target.rows.front(), *target.mirror, {*index}}}));
   // With a failed leg, held writes go on with the new table; there is nothing to wait for.
   request.mode = healthy ? SuspendMode::kSwap : SuspendMode::kNoFlush;
+  // Back to what was there before: what waits for a leg that has failed goes on.
+  request.even_if_stale = even_if_needed && target.mirror->HoldsFailedWrites();
   RETURN_IF_ERROR(recipes_.volumes.ReplaceTogether(request));
   recipes_.files.Sweep();
   return absl::OkStatus();

@@ -387,7 +387,7 @@ absl::Status Moves::Run(OperationRun& run) {
   }
   absl::Status status = CopyPieces(run, *plan);
   // When the daemon stops, what is being copied stays a mirror, and is taken up again.
-  const bool stopped = absl::IsCancelled(status) && !run.Cancelled();
+  const bool stopped = !status.ok() && run.ShouldEnd() && !run.Cancelled();
   if (!status.ok() && !stopped) status = GoBack(run, *plan, status);
   absl::MutexLock one_at_a_time(&recipes_.structure);
   recipes_.claims.erase(run.id());

@@ -66,6 +66,7 @@ class VolumeCatalog::Together {
     absl::Status status = LoadAll();
     give_up_at_ = absl::Now() + kTogetherWaitMax;
     if (status.ok()) status = FlushAhead();
+    give_up_at_ = absl::Now() + kTogetherWaitMax;
     if (status.ok()) status = SuspendAll();
     if (status.ok()) status = Keep();
     if (!status.ok()) {

@@ -343,6 +343,7 @@ absl::Status Snapshots::WaitForMerge(OperationRun& run) {
   for (int tries = 0;;) {
     const SnapshotStatus status = ReadSnapshotStatus(registry, run.device());
     if (status.state == SnapshotStatus::State::kValid) {
+      static_cast<void>(run.NoWayBack(NoWayBackFrom(run.device())));
       const uint64_t left = status.allocated - std::min(status.allocated, status.metadata);
       total = std::max(total, left);
       run.Progress(ToBytes(total - left), ToBytes(total));
@@ -358,12 +359,18 @@ absl::Status Snapshots::WaitForMerge(OperationRun& run) {
       if (!run.Sleep(kMergeRetryAfter)) return Ended();
       TogetherRequest again;
       again.hold = {run.device()};
-      RETURN_IF_ERROR(recipes_.volumes.ReplaceTogether(again));
-    } else if (status.state != SnapshotStatus::State::kUnknown || !IsMerging(run.device())) {
+      const absl::Status held = recipes_.volumes.ReplaceTogether(again);
+      if (run.ShouldEnd()) return Ended();
+      // Busy for too long: that was one of the tries.
+      if (!held.ok() && !absl::IsFailedPrecondition(held)) return held;
+    } else if (status.state == SnapshotStatus::State::kUnknown && IsMerging(run.device())) {
+      // Its table could not be built at the start, as a store that it waits for is late. If that
+      // never comes, this can be cancelled, and the device get another table.
+      static_cast<void>(run.NoWayBack(""));
+    } else {
       return absl::FailedPreconditionError(
           absl::StrCat("'", run.device(), "' is no longer being merged"));
     }
-    // Else its table could not be built at the start, as a store that it waits for is late.
     if (!run.Sleep(kMergePoll)) return Ended();
   }
   while (true) {

@@ -178,5 +178,12 @@ TEST(ProgressTest, SaysHowMuchHowFastAndHowLong) {
   EXPECT_THAT(ProgressLine(operation), HasSubstr("ending"));
 }
 
+TEST(PlaceTest, MemoryHasAColonInItsName) {
+  EXPECT_EQ(ParsePlace("mem:64M")->path, "mem:64M");
+  EXPECT_FALSE(ParsePlace("mem:64M")->start_sector.has_value());
+  EXPECT_EQ(ParsePlace("mem:64M:8")->path, "mem:64M");
+  EXPECT_EQ(ParsePlace("mem:64M:8")->start_sector, 8u);
+}
+
 }  // namespace
 }  // namespace sectormap::cli

@@ -231,6 +231,58 @@ TEST_F(MirrorsTest, ALogThatIsSuspendedIsRefused) {
 }
 
 // A new table for what could not be restored is only taken from who goes back.
+// Parts of one disk, as two devices: both fail, and neither keeps the other in the table.
+TEST_F(MirrorsTest, ADiskThatFailsUnderTwoRowsGoesOutOfBoth) {
+  for (const char* name : {"x", "y"}) MakeFile(name, kVolumeSectors);
+  Make("dead", absl::StrCat("0 1024 linear ", Path("x"), " 0\n"));
+  Make("dead2", absl::StrCat("0 1024 linear ", Path("x"), " 1024\n"));
+  Make("vol", absl::StrCat("0 1024 mirror core 1 64 2 dead 0 ", Path("y"),
+                           " 0 1 handle_errors\n1024 1024 mirror core 1 64 2 dead2 0 ", Path("y"),
+                           " 1024 1 handle_errors\n"));
+  AwaitSync();
+  Fill("vol", 0, kVolumeSectors, 1);
+  for (const char* name : {"dead", "dead2"}) {
+    ASSERT_TRUE(catalog_->Replace(name, "0 1024 error\n", false, SuspendMode::kNoFlush).ok());
+  }
+  // Waits in both rows.
+  std::thread writer([&] { Fill("vol", 1000, 48, 1); });
+  while (ReadMirrorStatus(*registry_, "vol").back().healthy() ||
+         ReadMirrorStatus(*registry_, "vol").front().healthy()) {
+    std::this_thread::yield();
+  }
+  StartKeeper();
+  writer.join();
+  EXPECT_EQ(TableOf("vol"), absl::StrCat("0 1024 linear ", Path("y"), " 0\n1024 1024 linear ",
+                                         Path("y"), " 1024\n"));
+  EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
+}
+
+// The command takes what follows the last colon for the place.
+TEST_F(MirrorsTest, ALegWhoseNameEndsWithANumberCanBeTakenOut) {
+  MakeFile("x.img", kVolumeSectors);
+  MakeFile("y:7", kVolumeSectors);
+  Make("vol", "0 2048 mirror core 1 64 2 " + Path("x.img") + " 0 " + Path("y:7") + " 0\n");
+  AwaitSync();
+  ExpectDone(mirrors_->StartRemove({.device = "vol", .leg = Path("y"), .leg_start = 7}));
+  EXPECT_EQ(TableOf("vol"), "0 2048 linear " + Path("x.img") + " 0\n");
+}
+
+TEST_F(MirrorsTest, ALegThatIsAwayAtTheStartCanBeTakenOut) {
+  MakeFile("x.img", kVolumeSectors);
+  MakeFile("y.img", kVolumeSectors);
+  Make("vol", "0 2048 mirror core 1 64 2 " + Path("x.img") + " 0 " + Path("y.img") + " 0\n");
+  AwaitSync();
+  Fill("vol", 0, kVolumeSectors, 1);
+  may_be_unbuilt_ = {"vol"};
+  Stop();
+  std::filesystem::remove(Path("y.img"));
+  Start();
+  ASSERT_TRUE(mirrors_->StartRemove({.device = "vol", .leg = Path("y.img")}).ok());
+  WaitForAll();
+  EXPECT_EQ(TableOf("vol"), "0 2048 linear " + Path("x.img") + " 0\n");
+  EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
+}
+
 TEST_F(MirrorsTest, AMirrorThatLacksALegAtTheStartCanGoBack) {
   MakeFile("x.img", kVolumeSectors);
   MakeFile("y.img", kVolumeSectors);
