@@ -121,7 +121,6 @@ class Daemon {
   absl::Status StartDevices(const state::Contents& contents);
   absl::Status StartControl();
   std::string HoldersOf(const std::string& device) const;
-  void StopPortals();
 
   const std::chrono::system_clock::time_point started_ = std::chrono::system_clock::now();
   DaemonOptions options_;
@@ -261,28 +260,24 @@ std::string Daemon::HoldersOf(const std::string& device) const {
                       ": sectormap unexport ", device, " takes that away");
 }
 
-void Daemon::StopPortals() {
-  absl::Notification stopped;
-  std::thread release([&] {
-    const bool in_time = stopped.WaitForNotificationWithTimeout(absl::FromChrono(kResumeWaitMax));
-    if (!in_time && registry_ != nullptr) {
-      registry_->EndSuspended();
-    }
-  });
-  portals_.Stop();
-  stopped.Notify();
-  release.join();
-}
-
 void Daemon::Stop() {
   NotifyServiceManager("STOPPING=1");
   if (control_ != nullptr) control_->Drain();
-  StopPortals();
+  absl::Notification sessions_ended;
+  std::thread portals([&] {
+    portals_.Stop();
+    sessions_ended.Notify();
+  });
+  const bool in_time =
+      sessions_ended.WaitForNotificationWithTimeout(absl::FromChrono(kResumeWaitMax));
   if (feed_ != nullptr) feed_->Close();
   // Also ends what recipes wait for, which calls may be waiting for.
   if (volumes_ != nullptr) volumes_->operations().Stop();
   if (control_ != nullptr) control_->Stop(kControlGrace);
   keeper_.reset();
+  // Only now that nobody keeps any more what a device is: it goes.
+  if (!in_time && registry_ != nullptr) registry_->EndSuspended();
+  portals.join();
   metrics_.reset();
 }
 

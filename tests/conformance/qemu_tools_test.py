@@ -297,6 +297,9 @@ class TroubleTest(SystemTest):
                     self.assertEqual(daemon.stop(), 0, daemon.tail())
                 finally:
                     initiator.kill()
+            daemon.start()
+            self.assertIn("SUSPENDED", daemon.cli("info", "held").stdout)
+            self.assertIn("linear", daemon.cli("table", "held").stdout)
 
     def wait_until_a_command_holds_memory(self, daemon):
         deadline = time.monotonic() + SECONDS
