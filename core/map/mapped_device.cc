@@ -183,10 +183,11 @@ BlockLimits MappedDevice::limits() const {
 }
 
 bool MappedDevice::has_medium() const {
-  const std::shared_ptr<const MappingTable> live = table(TableSlot::kLive);
-  if (live == nullptr) return false;
+  // Under the lock, without a part in the table: the last one must not go on a reactor.
+  absl::MutexLock lock(&state_mutex_);
+  if (live_ == nullptr) return false;
   // A target that flushes itself (a mirror) may do without one of those below.
-  const std::span<BlockDevice* const> members = live->flush_set();
+  const std::span<BlockDevice* const> members = live_->flush_set();
   return std::all_of(members.begin(), members.end(), [](const BlockDevice* member) {
     const auto* mapped = dynamic_cast<const MappedDevice*>(member);
     return mapped == nullptr || mapped->has_medium();
