@@ -83,6 +83,7 @@ absl::StatusOr<ExportInfo> ExportCatalog::Export(const ExportRequest& request) {
         "LUN ", request.lun_number, " is too large; give 0 to ", iscsi::kMaxLunNumber));
   }
   absl::MutexLock verb(&verb_mutex_);
+  ForgetRefusedOfGone();
   ASSIGN_OR_RETURN(const TargetRecord target, TargetFor(iqn, request));
   ASSIGN_OR_RETURN(const std::shared_ptr<scsi::Lun> lun, LunFor(request.device));
   const ExportRecord record{.iqn = iqn,
@@ -209,6 +210,9 @@ absl::Status ExportCatalog::UndoStore(const std::optional<TargetRecord>& target,
     if (entry != entries_.end() && entry->first.first == record.iqn) present = entry->second.record;
   }
   if (!FindEntry({record.iqn, record.lun_number}).has_value()) {
+    if (const auto refused = FindRefused({record.iqn, record.lun_number})) {
+      return store_.PutExport(refused->target, refused->record);
+    }
     const ExportKey key{record.iqn, record.lun_number};
     RETURN_IF_ERROR(store_.DeleteExports({&key, 1}));
   }
@@ -320,6 +324,17 @@ std::optional<ExportCatalog::Refused> ExportCatalog::FindRefused(const Place& pl
   absl::MutexLock hold(&mutex_);
   const auto refused = refused_.find(place);
   return refused == refused_.end() ? std::nullopt : std::optional(refused->second);
+}
+
+// A device's exports go with it.
+void ExportCatalog::ForgetRefusedOfGone() {
+  absl::MutexLock hold(&mutex_);
+  if (refused_.empty()) return;
+  std::set<std::string> present;
+  for (const DeviceInfo& info : volumes_.registry().List()) present.insert(info.identity);
+  std::erase_if(refused_, [&](const auto& refused) {
+    return !present.contains(refused.second.record.device_identity);
+  });
 }
 
 }  // namespace sectormap::control

@@ -101,6 +101,7 @@ class ExportCatalog {
     state::TargetRecord target;
   };
   std::optional<Refused> FindRefused(const Place& place) const;
+  void ForgetRefusedOfGone();
 
   volumes::VolumeCatalog& volumes_;
   state::StateStore& store_;

@@ -271,6 +271,18 @@ TEST_F(IscsiServiceTest, AnExportThatCannotBeRestoredKeepsItsPlaceAndItsAccessRu
   EXPECT_THAT(store_->LoadAll()->exports, SizeIs(1));
 }
 
+TEST_F(IscsiServiceTest, AnExportThatCannotBeRestoredGoesWithItsDevice) {
+  ASSERT_TRUE(Export(Wanted("a")).ok());
+  ASSERT_TRUE(store_->PutReservation(registry_->Find("a")->identity(), "no record of ours").ok());
+  refused_exports_ = 1;
+  Restart();
+  ASSERT_TRUE(volumes_->Remove("a", {}).ok());
+  v1::ExportRequest other = Wanted("b");
+  other.set_iqn(kIqnA);
+  const grpc::Status status = Export(other);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+}
+
 TEST_F(IscsiServiceTest, ARenamedDeviceKeepsItsExports) {
   ASSERT_TRUE(Export(Wanted("a")).ok());
   ASSERT_TRUE(volumes_->Rename("a", "z").ok());
