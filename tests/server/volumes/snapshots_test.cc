@@ -558,6 +558,27 @@ TEST_F(SnapshotsTest, ASnapshotThatIsKeptButDoesNotGoOnIsKnownToTheListAtOnce) {
 }
 
 // The merge goes on when all that it copies for is there.
+TEST_F(SnapshotsTest, ARollBackWhoseStoreNeverComesCanBeCancelled) {
+  MakeVolume("real");
+  const std::string store = MakeFile("1", kVolumeSectors);
+  Make("s1", absl::StrCat("0 2048 snapshot real ", store, " P 16\n"));
+  WriteSome("s1", 10);
+  ASSERT_TRUE(catalog_->Remove("s1", {}).ok());
+  Make("vol", absl::StrCat("0 2048 snapshot-merge real ", store, " P 16\n"));
+  may_be_unbuilt_ = {"vol"};
+  Stop();
+  std::filesystem::remove(store);
+  Start();
+  ASSERT_EQ(operations_->List().size(), 1u);
+  // It has to have looked once.
+  while (!operations_->Cancel(operations_->List().front().id).ok()) std::this_thread::yield();
+  WaitForAll();
+  EXPECT_EQ(operations_->List().front().state, OperationState::kCancelled);
+  const auto loaded =
+      catalog_->Replace("vol", "0 2048 linear real 0\n", false, SuspendMode::kFlush);
+  EXPECT_TRUE(loaded.ok()) << loaded.status();
+}
+
 TEST_F(SnapshotsTest, ARollBackWaitsForAStoreThatIsLate) {
   MakeVolume("real");
   const std::string store = MakeFile("1", kVolumeSectors);
