@@ -110,7 +110,8 @@ class DeviceRegistry {
   // refusal is the answer.
   absl::Status RestoreAll(std::vector<Saved> all);
   // At the daemon's end: what waits for a resume that will not come ends with kUnavailable. The
-  // devices serve no more.
+  // devices serve no more. Control threads only. REQUIRES: nobody keeps any more what they are
+  // (Snapshot), since their tables go.
   void EndSuspended();
   // What RestoreAll needs.
   absl::StatusOr<Saved> Snapshot(std::string_view name) const;

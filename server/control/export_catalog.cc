@@ -166,14 +166,14 @@ absl::StatusOr<std::shared_ptr<scsi::Lun>> ExportCatalog::LunFor(const std::stri
 }
 
 // As kept, or the live table's, which is kept from now on: a unit's blocks stay as they were when
-// it was first exported. 0: there is no medium yet, and the unit keeps the first one's.
+// it was first exported. 0: there is no medium yet, or it could not be kept; the unit sees to it.
 absl::StatusOr<uint32_t> ExportCatalog::BlockBytesOf(const MappedDevice& device) {
   ASSIGN_OR_RETURN(const uint32_t kept, store_.BlockBytes(device.identity()));
   if (kept != 0 || !device.has_medium()) return kept;
   const uint32_t found = device.limits().logical_block_bytes;
-  // If it cannot be kept now, the next start or export keeps it.
-  store_.PutBlockBytes(device.identity(), found).IgnoreError();
-  return found;
+  // If it cannot be kept now, the unit does so before anybody hears of it: an answer that the next
+  // start might not give again would be worse than none.
+  return store_.PutBlockBytes(device.identity(), found).ok() ? found : 0;
 }
 
 absl::Status ExportCatalog::Publish(const TargetRecord& target, const ExportRecord& record,

@@ -26,6 +26,7 @@ class ControlFixture : public VolumeFixture {
     ASSERT_NO_FATAL_FAILURE(VolumeFixture::Start());
     const auto contents = store_->LoadAll();
     ASSERT_TRUE(contents.ok()) << contents.status();
+    if (refuses_from_the_start_) store_->Refuse(absl::ResourceExhaustedError("disk full"));
     unit_store_ = std::make_unique<DurableUnits>(*store_);
     directory_ = std::make_unique<iscsi::TargetDirectory>();
     exports_ = std::make_unique<ExportCatalog>(*volumes_, *store_, *directory_, *reactors_,
@@ -102,6 +103,7 @@ class ControlFixture : public VolumeFixture {
   std::unique_ptr<v1::Iscsi::Stub> iscsi_;
   v1::Device device_;           // the last answer
   size_t refused_exports_ = 0;  // what the next start is to refuse
+  bool refuses_from_the_start_ = false;
 };
 
 }  // namespace sectormap::control

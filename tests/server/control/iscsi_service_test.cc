@@ -212,6 +212,28 @@ TEST_F(IscsiServiceTest, BlocksThatAreNotKnownYetAreThoseOfTheFirstTableAndKept)
   EXPECT_EQ(store_->BlockBytes(identity).value(), 512u);
 }
 
+TEST_F(IscsiServiceTest, BlocksThatCannotBeKeptAreToldToNobody) {
+  constexpr char kIqn[] = "iqn.2026-11.io.sectormap:m";
+  ASSERT_TRUE(Create("m", "0 8 linear /mem 0").ok());
+  const std::string identity = registry_->Info("m")->identity;
+  backings_.present = false;
+  Restart();
+  ASSERT_TRUE(Export(Wanted("m")).ok());
+  backings_.present = true;
+  refuses_from_the_start_ = true;
+  Restart();
+  scsi::Lun& lun = LunOf(kIqn);
+  const scsi::LunNexusPtr nexus = reactors_->RunOn(0, Attach(lun));
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_NE(reactors_->RunOn(0, TestReady(lun, *nexus)), scsi::ScsiStatus::kGood);
+  }
+  store_->Refuse(absl::OkStatus());
+  for (const bool good : {false, true}) {  // the medium
+    EXPECT_EQ(reactors_->RunOn(0, TestReady(lun, *nexus)) == scsi::ScsiStatus::kGood, good);
+  }
+  EXPECT_EQ(store_->BlockBytes(identity).value(), 512u);
+}
+
 TEST_F(IscsiServiceTest, AnExportOfAnOlderVersionGetsItsBlocksAtTheFirstStart) {
   ASSERT_TRUE(Create("m", "0 8 linear /mem 0").ok());
   backings_.present = false;
