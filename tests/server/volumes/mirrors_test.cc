@@ -267,32 +267,31 @@ TEST_F(MirrorsTest, ALegWhoseNameEndsWithANumberCanBeTakenOut) {
   EXPECT_EQ(TableOf("vol"), "0 2048 linear " + Path("x.img") + " 0\n");
 }
 
-TEST_F(MirrorsTest, ALegThatIsAwayAtTheStartCanBeTakenOut) {
-  MakeFile("x.img", kVolumeSectors);
-  MakeFile("y.img", kVolumeSectors);
-  Make("vol", "0 2048 mirror core 1 64 2 " + Path("x.img") + " 0 " + Path("y.img") + " 0\n");
-  AwaitSync();
-  Fill("vol", 0, kVolumeSectors, 1);
-  may_be_unbuilt_ = {"vol"};
-  Stop();
-  std::filesystem::remove(Path("y.img"));
-  Start();
+class LegAwayTest : public MirrorsTest {
+ protected:
+  void StartWithoutTheSecondLeg() {
+    MakeFile("x.img", kVolumeSectors);
+    MakeFile("y.img", kVolumeSectors);
+    Make("vol", "0 2048 mirror core 1 64 2 " + Path("x.img") + " 0 " + Path("y.img") + " 0\n");
+    AwaitSync();
+    Fill("vol", 0, kVolumeSectors, 1);
+    may_be_unbuilt_ = {"vol"};
+    Stop();
+    std::filesystem::remove(Path("y.img"));
+    Start();
+  }
+};
+
+TEST_F(LegAwayTest, ItCanBeTakenOut) {
+  StartWithoutTheSecondLeg();
   ASSERT_TRUE(mirrors_->StartRemove({.device = "vol", .leg = Path("y.img")}).ok());
   WaitForAll();
   EXPECT_EQ(TableOf("vol"), "0 2048 linear " + Path("x.img") + " 0\n");
   EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
 }
 
-TEST_F(MirrorsTest, AMirrorThatLacksALegAtTheStartCanGoBack) {
-  MakeFile("x.img", kVolumeSectors);
-  MakeFile("y.img", kVolumeSectors);
-  Make("vol", "0 2048 mirror core 1 64 2 " + Path("x.img") + " 0 " + Path("y.img") + " 0\n");
-  AwaitSync();
-  Fill("vol", 0, kVolumeSectors, 1);
-  may_be_unbuilt_ = {"vol"};
-  Stop();
-  std::filesystem::remove(Path("y.img"));
-  Start();
+TEST_F(LegAwayTest, TheMirrorCanGoBack) {
+  StartWithoutTheSecondLeg();
   TogetherRequest request;
   request.replace = {{.name = "vol", .table = "0 2048 linear " + Path("x.img") + " 0\n"}};
   const absl::Status refused = catalog_->ReplaceTogether(request);

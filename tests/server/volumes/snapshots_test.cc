@@ -61,6 +61,25 @@ class SnapshotsTest : public RecipeTest {
     Fill(device, 1000 + 8 * (version % 100), 8, version);
     Fill(device, 5, 3, version);
   }
+  // A volume whose snapshot s1 has a store that has to grow.
+  void MakeSmallStore() {
+    MakeVolume();
+    ASSERT_TRUE(snapshots_
+                    ->Create({.entries = {{.name = "s1", .device = "vol"}},
+                              .store_sectors = 512,
+                              .chunk_sectors = kChunk,
+                              .grow_at_percent = 50,
+                              .grow_by_percent = 100})
+                    .ok());
+  }
+  // As slowly as the keeper could follow.
+  void OverwriteSlowly(uint64_t from, uint64_t to) {
+    for (uint64_t first = from; first < to; first += 128) {
+      Fill("vol", first, 128, 2);
+      static_cast<void>(snapshots_->GrowStores());
+    }
+  }
+
   // vol with snapshots s1 (the oldest) to sN, and something written after each of them.
   void MakeChain(int count) {
     MakeVolume();
@@ -292,18 +311,8 @@ TEST_F(SnapshotsTest, AUsersStoreIsUsedAndLeft) {
 }
 
 TEST_F(SnapshotsTest, AStoreGrowsBeforeItIsFullAndNoFurtherThanItsLimit) {
-  MakeVolume();
-  ASSERT_TRUE(snapshots_
-                  ->Create({.entries = {{.name = "s1", .device = "vol"}},
-                            .store_sectors = 512,
-                            .chunk_sectors = kChunk,
-                            .grow_at_percent = 50,
-                            .grow_by_percent = 100})
-                  .ok());
-  for (uint64_t first = 0; first < kVolumeSectors; first += 128) {
-    Fill("vol", first, 128, 2);
-    static_cast<void>(snapshots_->GrowStores());
-  }
+  MakeSmallStore();
+  OverwriteSlowly(0, kVolumeSectors);
   EXPECT_TRUE(View("s1") == Pattern(0, kVolumeSectors, 1));
   EXPECT_LE(std::filesystem::file_size(Path("s1.cow")),
             StoreSectorsForAll(SectorCount(kVolumeSectors), kChunk) * kSectorBytes);
@@ -311,24 +320,11 @@ TEST_F(SnapshotsTest, AStoreGrowsBeforeItIsFullAndNoFurtherThanItsLimit) {
 
 // Then another device has the snapshot's row.
 TEST_F(SnapshotsTest, TheStoreOfASnapshotThatIsMirroredGrowsToo) {
-  MakeVolume();
-  ASSERT_TRUE(snapshots_
-                  ->Create({.entries = {{.name = "s1", .device = "vol"}},
-                            .store_sectors = 512,
-                            .chunk_sectors = kChunk,
-                            .grow_at_percent = 50,
-                            .grow_by_percent = 100})
-                  .ok());
+  MakeSmallStore();
   const std::string leg = MakeFile("leg", kVolumeSectors);
   ExpectDone(mirrors_->StartAdd({.device = "s1", .leg = leg}));
   Restart();
-  const auto fill = [&](uint64_t from, uint64_t to) {
-    for (uint64_t first = from; first < to; first += 128) {
-      Fill("vol", first, 128, 2);
-      static_cast<void>(snapshots_->GrowStores());
-    }
-  };
-  fill(0, kVolumeSectors / 2);
+  OverwriteSlowly(0, kVolumeSectors / 2);
   const std::vector<SnapshotInfo> mirrored = snapshots_->List();
   ASSERT_EQ(mirrored.size(), 1u);
   EXPECT_EQ(mirrored[0].name, "s1-mimage-0");
@@ -336,7 +332,7 @@ TEST_F(SnapshotsTest, TheStoreOfASnapshotThatIsMirroredGrowsToo) {
   EXPECT_NE(mirrored[0].created_unix_seconds, 0);
   EXPECT_EQ(mirrored[0].status.state, SnapshotStatus::State::kValid);
   ExpectDone(mirrors_->StartRemove({.device = "s1", .leg = leg}));
-  fill(kVolumeSectors / 2, kVolumeSectors);
+  OverwriteSlowly(kVolumeSectors / 2, kVolumeSectors);
   EXPECT_TRUE(View("s1") == Pattern(0, kVolumeSectors, 1));
 }
 
