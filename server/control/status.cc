@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/control/status.h"
 
-#include <google/protobuf/stubs/common.h>
-
 #include <string>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/text.h"
+#include "core/base/utf8.h"
 #include "core/map/table_error.h"
 #include "google/rpc/status.pb.h"
 #include "sectormap/v1/errors.pb.h"
@@ -40,13 +39,8 @@ std::string Shortened(std::string_view text) {
   return absl::StrCat(Absl(text.substr(0, head)), " ... ", Absl(text.substr(tail)));
 }
 
-// As a message may carry it: a path may hold any bytes, protobuf's texts are UTF-8.
-std::string Fitting(std::string_view text) {
-  std::string mended(text);
-  const char* valid = google::protobuf::internal::UTF8CoerceToStructurallyValid(
-      google::protobuf::StringPiece(text.data(), text.size()), mended.data(), '?');
-  return Shortened({valid, text.size()});
-}
+// As a message may carry it.
+std::string Fitting(std::string_view text) { return Shortened(ToUtf8(text)); }
 
 }  // namespace
 

@@ -11,7 +11,7 @@ namespace sectormap::control {
 
 // Every refusal has details, which tells an UNAVAILABLE of ours from one that gRPC made because
 // nobody answered. A refused table's have a sectormap.v1.TableViolation. Texts that are too long
-// for a client lose their middle, bytes that are no UTF-8 become `?`.
+// for a client lose their middle, bytes that are not of UTF-8 become `\xNN`.
 grpc::Status ToGrpc(const absl::Status& status);
 
 }  // namespace sectormap::control

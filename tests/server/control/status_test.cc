@@ -82,10 +82,10 @@ TEST(ToGrpcTest, ACharacterIsNotCutInTwo) {
   }
 }
 
-TEST(ToGrpcTest, BytesThatAreNoUtf8BecomeQuestionMarks) {
+TEST(ToGrpcTest, BytesThatAreNoUtf8AreWritten) {
   const grpc::Status status = ToGrpc(TableError(1, "linear", "'/srv/\xff.\xc3' is missing"));
-  EXPECT_EQ(status.error_message(), "line 1: linear: '/srv/?.?' is missing");
-  EXPECT_EQ(ViolationOf(status).reason(), "'/srv/?.?' is missing");
+  EXPECT_EQ(status.error_message(), "line 1: linear: '/srv/\\xff.\\xc3' is missing");
+  EXPECT_EQ(ViolationOf(status).reason(), "'/srv/\\xff.\\xc3' is missing");
 }
 
 }  // namespace
