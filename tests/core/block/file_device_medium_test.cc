@@ -15,34 +15,18 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/async/gate.h"
-#include "core/async/reactor_pool.h"
-#include "core/block/file_device.h"
+#include "tests/core/block/file_device_fixture.h"
 #include "tests/support/loop_device.h"
-#include "tests/support/test_directory.h"
 
 namespace sectormap {
 namespace {
 
-using Mode = FileDevice::Mode;
-
-constexpr uint64_t kMiB = uint64_t{1} << 20;
-
-class FileDeviceMediumTest : public testing::Test {
+// Through the page cache, whatever the medium.
+class FileDeviceMediumTest : public FileDeviceTest {
  protected:
-  FileDeviceMediumTest() : pool_(*ReactorPool::Start(1, clock_)) {}
-
-  std::unique_ptr<FileDevice> Open(const std::string& path) {
-    auto device = FileDevice::Open(path, false, {.mode = Mode::kWriteback});
-    EXPECT_TRUE(device.ok()) << device.status();
-    return device.ok() ? *std::move(device) : nullptr;
+  std::unique_ptr<FileDevice> OpenCached(const std::string& path) {
+    return Open(path, false, {.mode = FileDevice::Mode::kWriteback});
   }
-  IoStatus Do(BlockDevice& device, IoRequest request) {
-    return pool_->RunOn(0, [&] { return device.Submit(request); });
-  }
-
-  SteadyClock clock_;
-  std::unique_ptr<ReactorPool> pool_;
-  TestDirectory directory_;
 };
 
 // A file system of 1 MiB, for root only.
@@ -70,7 +54,7 @@ TEST_F(FileDeviceMediumTest, AFullFileSystemIsNoSpaceAndReadsStillWork) {
   const std::string path = directory_ / "full/disk";
   close(open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
   std::filesystem::resize_file(path, 8 * kMiB);
-  auto device = Open(path);
+  auto device = OpenCached(path);
   std::vector<std::byte> bytes(2 * kMiB, std::byte{5});
   EXPECT_EQ(Do(*device, IoRequest::Write(Sector(0), bytes)), IoStatus::kNoSpace);
   std::vector<std::byte> found(4096);
@@ -91,7 +75,7 @@ TEST_F(FileDeviceMediumTest, DataThatTheMediumLostIsToldToEveryoneWhoFlushes) {
   std::filesystem::resize_file(path, 8 * kMiB);
   const LoopDevice loop(path, 512);
   if (!loop.is_there()) GTEST_SKIP() << "no loop device: not root, or none in this container";
-  auto device = Open(loop.path());
+  auto device = OpenCached(loop.path());
   std::vector<std::byte> bytes(4 * kMiB, std::byte{5});
   EXPECT_EQ(Do(*device, IoRequest::Write(Sector(0), bytes)), IoStatus::kOk);
   EXPECT_NE(Do(*device, IoRequest::Flush()), IoStatus::kOk);
@@ -100,7 +84,7 @@ TEST_F(FileDeviceMediumTest, DataThatTheMediumLostIsToldToEveryoneWhoFlushes) {
   IoRequest through = IoRequest::Write(Sector(0), std::span(bytes).first(4096));
   through.force_unit_access = true;
   EXPECT_NE(Do(*device, through), IoStatus::kOk);
-  EXPECT_EQ(Do(*Open(loop.path()), IoRequest::Flush()), IoStatus::kOk);
+  EXPECT_EQ(Do(*OpenCached(loop.path()), IoRequest::Flush()), IoStatus::kOk);
 }
 
 // An ext4 on which every change waits until it goes.
@@ -155,8 +139,8 @@ struct Hanging {
 TEST_F(FileDeviceMediumTest, ADeviceThatHangsLeavesTheRingsThreadsToOthers) {
   FrozenFileSystem frozen(directory_, "disk");
   if (!frozen.is_mounted()) GTEST_SKIP() << "mounting an ext4 needs root and a loop device";
-  auto device = Open(directory_ / "frozen/disk");
-  auto healthy = Open(directory_.MakeFile("healthy", kMiB));
+  auto device = OpenCached(directory_ / "frozen/disk");
+  auto healthy = OpenCached(directory_.MakeFile("healthy", kMiB));
   frozen.Freeze();
   ASSERT_TRUE(frozen.frozen());
   Hanging hanging;

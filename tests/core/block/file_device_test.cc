@@ -14,41 +14,15 @@
 #include <vector>
 
 #include "core/async/gate.h"
-#include "core/async/reactor_pool.h"
 #include "core/async/when_all.h"
+#include "tests/core/block/file_device_fixture.h"
 #include "tests/support/random.h"
-#include "tests/support/test_directory.h"
 
 namespace sectormap {
 namespace {
 
 using testing::HasSubstr;
 using Mode = FileDevice::Mode;
-
-constexpr uint64_t kMiB = uint64_t{1} << 20;
-
-class FileDeviceTest : public testing::Test {
- protected:
-  void SetUp() override {
-    auto pool = ReactorPool::Start(1, clock_);
-    ASSERT_TRUE(pool.ok()) << pool.status();
-    pool_ = *std::move(pool);
-  }
-
-  std::unique_ptr<FileDevice> Open(const std::string& path, bool read_only = false,
-                                   FileDevice::Options options = {}) {
-    auto device = FileDevice::Open(path, read_only, options);
-    EXPECT_TRUE(device.ok()) << device.status();
-    return device.ok() ? *std::move(device) : nullptr;
-  }
-  IoStatus Do(BlockDevice& device, IoRequest request) {
-    return pool_->RunOn(0, [&] { return device.Submit(request); });
-  }
-
-  SteadyClock clock_;
-  std::unique_ptr<ReactorPool> pool_;
-  TestDirectory directory_;
-};
 
 class FileDeviceModeTest : public FileDeviceTest, public testing::WithParamInterface<Mode> {
  protected:
