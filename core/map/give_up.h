@@ -14,11 +14,16 @@ namespace sectormap {
 using GiveUp = std::function<bool()>;
 inline constexpr absl::Duration kGiveUpPoll = absl::Milliseconds(100);
 
-// Waits until `condition` holds. False: given up.
+// Waits until `condition` holds. False: given up before. `give_up` is asked without `mutex`.
 inline bool AwaitUnless(const GiveUp& give_up, absl::Mutex& mutex, const absl::Condition& condition)
     ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
   while (!mutex.AwaitWithTimeout(condition, give_up ? kGiveUpPoll : absl::InfiniteDuration())) {
-    if (give_up && give_up()) return false;
+    if (!give_up) continue;
+    // Not with the mutex, which reactors take: the answer may have to wait for a disk.
+    mutex.Unlock();
+    const bool ends = give_up();
+    mutex.Lock();
+    if (ends) return condition.Eval();
   }
   return true;
 }
