@@ -20,7 +20,8 @@ namespace sectormap {
 // For one reactor at a time: it may be handed to another one before its first use there.
 class TcpStream final : public ByteStream {
  public:
-  // Owns `fd`, a connected blocking TCP socket, and turns Nagle's delay off.
+  // Owns `fd`, a connected blocking TCP socket, and turns Nagle's delay off; and whatever paces
+  // what it sends, if both ends have the same address, so are on this machine.
   explicit TcpStream(int fd);
   // REQUIRES: nobody reads or writes; Shutdown() ends them.
   ~TcpStream() override;

@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/async/tcp_stream.h"
 
+#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <array>
 #include <cerrno>
+#include <string>
 #include <vector>
 
 #include "core/async/gate.h"
@@ -97,6 +104,58 @@ TEST_P(TcpStreamTest, BothEndsKnowTheirAddresses) {
   EXPECT_THAT(listener_->address(), testing::StartsWith(prefix));
   EXPECT_NE(listener_->address(), GetParam());
   pool_->RunOn(0, CheckAddresses(*listener_));
+}
+
+// A connection to 127.0.0.1 from `from`, made without our classes. Both ends are the caller's.
+struct PlainEnds {
+  int server = -1;
+  int client = -1;
+};
+
+PlainEnds ConnectFrom(const char* from) {
+  const auto loopback = [](const char* host) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    CHECK(inet_pton(AF_INET, host, &address.sin_addr) == 1);
+    return address;
+  };
+  sockaddr_in to = loopback("127.0.0.1");
+  const sockaddr_in source = loopback(from);
+  socklen_t length = sizeof to;
+  const int listening = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  CHECK(bind(listening, reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0);
+  CHECK(listen(listening, 1) == 0);
+  CHECK(getsockname(listening, reinterpret_cast<sockaddr*>(&to), &length) == 0);
+  PlainEnds ends;
+  ends.client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  CHECK(bind(ends.client, reinterpret_cast<const sockaddr*>(&source), sizeof source) == 0);
+  CHECK(connect(ends.client, reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0);
+  ends.server = accept4(listening, nullptr, nullptr, SOCK_CLOEXEC);
+  close(listening);
+  return ends;
+}
+
+std::string CongestionControl(int fd) {
+  std::array<char, 16> name{};  // TCP_CA_NAME_MAX
+  socklen_t length = name.size();
+  CHECK(getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name.data(), &length) == 0);
+  return name.data();
+}
+
+TEST(TcpStreamPacingTest, IsOffBetweenEndsWithOneAddress) {
+  const PlainEnds ends = ConnectFrom("127.0.0.1");
+  const TcpStream server(ends.server);
+  const TcpStream client(ends.client);
+  EXPECT_EQ(CongestionControl(ends.server), "reno");
+  EXPECT_EQ(CongestionControl(ends.client), "reno");
+}
+
+TEST(TcpStreamPacingTest, IsTheSystemsChoiceBetweenTwoAddresses) {
+  const PlainEnds ends = ConnectFrom("127.0.0.2");
+  const std::string before = CongestionControl(ends.server);
+  const TcpStream server(ends.server);
+  const TcpStream client(ends.client);
+  EXPECT_EQ(CongestionControl(ends.server), before);
 }
 
 Task<void> WriteThenLeave(ByteStream& stream, std::span<std::byte> bytes, Gate& gate) {
