@@ -211,8 +211,16 @@ void TcpStream::StartTurn() {
 }
 
 size_t TcpStream::LeftOfTurn() const {
+  if (sent_turn_ == turn_ && sent_in_turn_ >= TurnShare::kSentBytesMax) return 0;
   const size_t most = Reactor::Current().share().BytesIn(turn_);
   return most - std::min(most, bytes_in_turn_);
+}
+
+void TcpStream::CountSent(size_t bytes) {
+  const uint64_t turn = Reactor::Current().turns();
+  if (turn != sent_turn_) sent_in_turn_ = 0;
+  sent_turn_ = turn;
+  sent_in_turn_ += bytes;
 }
 
 int TcpStream::ReadNow(std::span<std::byte> buffer) {
@@ -249,6 +257,7 @@ Task<int> TcpStream::WriteAll(std::span<iovec> pieces) {
       if (errno == EAGAIN || errno == EINTR) return WriteByRing(pieces);
       return -errno;
     }
+    CountSent(static_cast<size_t>(sent));
     const size_t taken = pieces.size();
     pieces = Consume(pieces, static_cast<size_t>(sent));
     // Less than was offered: the socket's buffer is full.
@@ -266,6 +275,7 @@ Task<int> TcpStream::WriteByRing(std::span<iovec> pieces) {
     });
     if (sent == -EINTR || sent == -EAGAIN) continue;
     if (sent < 0) co_return sent;
+    CountSent(static_cast<size_t>(sent));
     pieces = Consume(pieces, static_cast<size_t>(sent));
   }
   co_return 0;

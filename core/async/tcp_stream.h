@@ -48,6 +48,7 @@ class TcpStream final : public ByteStream {
 
   void StartTurn();
   size_t LeftOfTurn() const;
+  void CountSent(size_t bytes);
   Task<int> WriteByRing(std::span<iovec> pieces);
 
   const int fd_;
@@ -58,6 +59,8 @@ class TcpStream final : public ByteStream {
   bool writing_ = false;
   uint64_t turn_ = 0;  // of the reactor: in which the bytes were counted
   size_t bytes_in_turn_ = 0;
+  uint64_t sent_turn_ = 0;  // the same of what was sent, which takes no turn for itself
+  size_t sent_in_turn_ = 0;
   size_t appetite_ = 0;  // bytes in each of the last few turns
 };
 

@@ -375,6 +375,29 @@ TEST_P(TcpStreamTest, ReadsItsShareOfATurnAndTheRestInTheNext) {
   pool_->RunOn(0, CheckShareOfATurn(*listener_));
 }
 
+Task<void> CheckSentShareOfATurn(Listener& listener) {
+  Connected ends = co_await ConnectTo(listener);
+  std::string text = "asks again";
+  std::vector<std::byte> buffer(text.size());
+  EXPECT_EQ(co_await WriteBytes(*ends.client, AsBytes(text)), 0);
+  EXPECT_EQ(co_await WriteBytes(*ends.client, AsBytes(text)), 0);
+  co_await Reactor::Current().Sleep(std::chrono::milliseconds(20));
+  std::vector<std::byte> answer = Pattern(TurnShare::kSentBytesMax / 2, 5);
+  EXPECT_EQ(co_await WriteBytes(*ends.server, answer), 0);
+  const uint64_t turn = Reactor::Current().turns();
+  EXPECT_GT(ends.server->ReadNow(buffer), 0);
+  EXPECT_EQ(co_await WriteBytes(*ends.server, answer), 0);
+  EXPECT_EQ(ends.server->ReadNow(buffer), -EAGAIN);
+  EXPECT_EQ(Reactor::Current().turns(), turn) << "what is sent goes to the socket at once";
+  co_await ends.server->Readable();
+  EXPECT_NE(Reactor::Current().turns(), turn);
+  EXPECT_GT(ends.server->ReadNow(buffer), 0);
+}
+
+TEST_P(TcpStreamTest, WhoHasSentItsShareOfATurnReadsInTheNext) {
+  pool_->RunOn(0, CheckSentShareOfATurn(*listener_));
+}
+
 Task<void> CloseLater(Listener& listener) {
   co_await Reactor::Current().Sleep(std::chrono::milliseconds(1));
   listener.Close();
