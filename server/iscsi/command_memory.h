@@ -23,9 +23,11 @@ inline constexpr size_t kDefaultCommandMemoryBytes = 64 * 1024 * 1024;
 
 // What all commands of one logical unit hold on one reactor.
 struct UnitShare {
+  explicit UnitShare(WaitQueue& its_room) : room(its_room) {}
+
   size_t used = 0;  // bytes of whole blocks, as the pool counts them
   size_t holders = 0;
-  WaitQueue room;
+  WaitQueue& room;  // the memory's
 };
 
 // One command's buffer; gives itself and its share back.
@@ -50,6 +52,7 @@ class CommandBuffer {
   void Release() {
     if (share_ == nullptr) return;
     share_->used -= BufferPool::HeldBytes(buffer_.bytes().size());
+    // All who wait: how much a unit may hold follows what all of them leave free.
     share_->room.WakeAll();
     share_ = nullptr;
     buffer_ = IoBuffer();
@@ -67,7 +70,7 @@ class CommandMemory {
   // The share of the unit (or of a target's unknown LUNs: null). Leave() must follow.
   UnitShare& Join(const scsi::Lun* unit) {
     std::unique_ptr<UnitShare>& share = shares_[unit];
-    if (share == nullptr) share = std::make_unique<UnitShare>();
+    if (share == nullptr) share = std::make_unique<UnitShare>(room_);
     ++share->holders;
     return *share;
   }
@@ -113,13 +116,14 @@ class CommandMemory {
     return share.used == 0 || share.used + BufferPool::HeldBytes(bytes) <= UnitMost(share);
   }
   Task<CommandBuffer> WaitAndTake(UnitShare& share, size_t bytes) {
-    while (!HasRoom(share, bytes)) co_await share.room.Wait();
+    while (!HasRoom(share, bytes)) co_await room_.Wait();
     share.used += BufferPool::HeldBytes(bytes);
     IoBuffer buffer = co_await pool_.Take(bytes);
     co_return CommandBuffer(std::move(buffer), share);
   }
 
   BufferPool pool_;
+  WaitQueue room_;  // something has been given back
   std::unordered_map<const scsi::Lun*, std::unique_ptr<UnitShare>> shares_;
 };
 
