@@ -73,7 +73,7 @@ Task<void> AnswerInTime(std::shared_ptr<Ending> ending, uint32_t tag,
          ending->done ? TaskManagementResult::kFunctionComplete
                       : TaskManagementResult::kFunctionRejected);
   session.ReleaseImmediatePlace();
-  if (when_done) {
+  if (ending->done && when_done) {
     co_await AfterOthers();  // the answer leaves before the sessions end
     when_done();
   }

@@ -14,7 +14,8 @@ namespace sectormap::iscsi {
 
 // How long a function waits for commands that a backing device holds before it answers "function
 // rejected": below the 15 s after which open-iscsi gives up an abort, so that it hears why and can
-// go on to the next step. The commands stay aborted.
+// go on to the next step. The commands stay aborted; what else the function would do is left
+// undone.
 inline constexpr auto kAbortGrace = std::chrono::seconds(10);
 
 // What a function needs from outside the session.

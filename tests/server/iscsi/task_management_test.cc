@@ -224,6 +224,28 @@ class TaskManagementTest : public IscsiTest {
     EXPECT_EQ(test.directory_.totals().drops[static_cast<int>(DropReason::kColdReset)], 2u);
   }
 
+  // What was answered as rejected is not done either; asked again, it is.
+  static Task<void> ColdResetStart(TaskManagementTest& test) {
+    FakeInitiator* initiator = co_await Ready(test);
+    test.tag_ = co_await HeldWrite(test, *initiator);
+    co_await initiator->StartManage(Function::kTargetColdReset, 0);
+    co_await ExpectAlive(*initiator);
+  }
+  static Task<void> ColdResetEnd(TaskManagementTest& test) {
+    FakeInitiator* initiator = test.initiators_.back().get();
+    const Result rejected = co_await ResultOf(*initiator);
+    EXPECT_EQ(rejected, Result::kFunctionRejected);
+    for (int i = 0; i < 10; ++i) co_await Yield();
+    co_await ExpectAlive(*initiator);
+    test.slow_->Release();
+    co_await initiator->StartManage(Function::kTargetColdReset, 0);
+    const Result result = co_await ResultOf(*initiator);
+    EXPECT_EQ(result, Result::kFunctionComplete);
+    co_await AllEnded(test);
+    EXPECT_FALSE(initiator->Answered(test.tag_));
+    EXPECT_EQ(test.directory_.totals().drops[static_cast<int>(DropReason::kColdReset)], 1u);
+  }
+
   // The same initiator port logs in while its old session has a command in the device's hands.
   static Task<void> ReinstateStart(TaskManagementTest& test) {
     FakeInitiator* old = co_await Ready(test);
@@ -303,6 +325,12 @@ TEST_F(TaskManagementTest, LogicalUnitResetEndsTheTasksOfOtherSessions) {
   pool_->RunOn(0, ResetEndsOthers(*this));
 }
 TEST_F(TaskManagementTest, TargetColdResetDropsEverySession) { pool_->RunOn(0, ColdReset(*this)); }
+
+TEST_F(TaskManagementTest, ATargetColdResetThatWasRejectedDropsNobody) {
+  pool_->RunOn(0, ColdResetStart(*this));
+  clock_.Advance(kAbortGrace, *pool_);
+  pool_->RunOn(0, ColdResetEnd(*this));
+}
 
 TEST_F(TaskManagementTest, ReinstatementWaitsForTheOldSession) {
   pool_->RunOn(0, ReinstateStart(*this));
