@@ -15,7 +15,7 @@ enum class IoStatus : uint8_t {
   kReadOnly,      // the device or its table is read-only
   kNoSpace,       // the backing store is full
   kNotSupported,  // this device cannot do this operation
-  kAborted,       // given up on request, nothing is known of the medium
+  kAborted,       // given up, as when its device goes: nothing is known of the medium
   kUnavailable,   // no table, or its backing device could not be opened
   kRequeue,       // a target hands back what it held; its mapped device asks again (target.h)
 };

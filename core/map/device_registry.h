@@ -109,7 +109,7 @@ class DeviceRegistry {
   // Goes on after a device that cannot be had at all (a bad or doubled name); the first such
   // refusal is the answer.
   absl::Status RestoreAll(std::vector<Saved> all);
-  // At the daemon's end: what waits for a resume that will not come ends with kUnavailable. The
+  // At the daemon's end: what waits for a resume that will not come ends with kAborted. The
   // devices serve no more. Control threads only. REQUIRES: nobody keeps any more what they are
   // (Snapshot), since their tables go.
   void EndSuspended();

@@ -201,7 +201,8 @@ Task<IoStatus> MappedDevice::Submit(IoRequest request) {
   }
   const IoStatus refusal = Refusal(shard.table, request);
   if (refusal != IoStatus::kOk) [[unlikely]] {
-    return Counted(request, refusal);
+    return Counted(request,
+                   retired_.load(std::memory_order_relaxed) ? IoStatus::kAborted : refusal);
   }
   if (request.op == IoOp::kFlush) return SubmitFlush(shard, request);
   const MappingTable::Row& row = shard.table->Find(request.first);
@@ -531,6 +532,7 @@ bool MappedDevice::Retire(const GiveUp& give_up) {
     suspended_ = false;
   }
   size_.store(0, std::memory_order_relaxed);
+  retired_.store(true, std::memory_order_relaxed);
   UseTable(nullptr);
   OpenAll();
   return true;

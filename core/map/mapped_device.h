@@ -71,9 +71,9 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   // --- BlockDevice: on a reactor. A task ends on the reactor that it was submitted on. ---
   SectorCount size() const override;  // of the live table; 0 without one
   BlockLimits limits() const override;
-  // kUnavailable without a live table; kReadOnly for a write to a read-only table; kOutOfRange past
-  // an end that a swap may just have moved. If pieces fail, one of their failures is the answer and
-  // the others have run.
+  // kUnavailable without a live table, kAborted after Retire(); kReadOnly for a write to a
+  // read-only table; kOutOfRange past an end that a swap may just have moved. If pieces fail, one
+  // of their failures is the answer and the others have run.
   Task<IoStatus> Submit(IoRequest request) override;
   // Both: nothing while the gate is closed, nor of a range that is cut.
   Loan Lend(Sector first, SectorCount count) override;
@@ -109,7 +109,7 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   // (PreResume), the device stays suspended with the new table.
   absl::Status Resume(SuspendMode mode = SuspendMode::kFlush);
   // Waits for what is in flight and lets both tables go, for good; what comes later is
-  // kUnavailable. False: it was given up, and nothing has changed.
+  // kAborted. False: it was given up, and nothing has changed.
   bool Retire(const GiveUp& give_up = nullptr);
 
   // A live table that could not be built when the daemon started. Until a table is swapped in,
@@ -214,6 +214,7 @@ class MappedDevice final : public BlockDevice, public TargetHost {
 
   std::atomic<uint64_t> size_{0};
   std::atomic<bool> read_only_{false};
+  std::atomic<bool> retired_{false};
 
   // Held by Suspend, Resume and Retire while they wait for I/O; never taken by anything else.
   absl::Mutex verb_mutex_;

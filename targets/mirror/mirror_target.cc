@@ -255,6 +255,12 @@ Task<IoStatus> MirrorTarget::WriteFailed(RegionRun run, IoOp op, LegSet failed, 
   for (uint64_t region = run.first; region < run.end; ++region) {
     if (regions_.KeepOnly(region, legs_.all() - failed).empty()) lost = true;
   }
+  if (failure == IoStatus::kAborted) {
+    // The daemon ends, and the leg is as good as before. Nobody is left to say that it lacks this:
+    // a start would take it for the newer one, so the write is not answered as done.
+    Leave(run);
+    return failure;
+  }
   legs_.NoteErrors(failed, LegError::kWrite);
   Leave(run);
   if (lost) return failure;

@@ -109,7 +109,7 @@ Task<IoStatus> Merger::Read(IoRequest request) {
   Segment segment;
   {
     absl::MutexLock lock(&snapshot_.mutex_);
-    if (snapshot_.state_ == Snapshot::State::kValid) {
+    if (!snapshot_.IsLost()) {
       segment = snapshot_.SegmentAt(request.first, request.count);
     } else {
       segment.count = request.count;
@@ -142,7 +142,7 @@ Task<IoStatus> Merger::ReadPieces(IoRequest request) {
 
 Merger::Segment Merger::WriteSegment(const IoRequest& request, size_t& slot) {
   absl::MutexLock lock(&snapshot_.mutex_);
-  if (snapshot_.state_ != Snapshot::State::kValid) return {.count = request.count};
+  if (snapshot_.IsLost()) return {.count = request.count};
   Segment segment = snapshot_.SegmentAt(request.first, request.count);
   if (!segment.in_store) return segment;
   const uint64_t first = snapshot_.ChunkOf(request.first);
@@ -256,7 +256,9 @@ Task<IoStatus> Merger::MergeBatch(uint64_t& count) {
     group_.StartInAll(Sector(run.old_chunk << snapshot_.chunk_shift_), chunk, &snapshot_);
   }
   for (const ExceptionRun& run : batch) {
-    co_await group_.CopyInAll(Sector(run.old_chunk << snapshot_.chunk_shift_), chunk, &snapshot_);
+    status = co_await group_.CopyInAll(Sector(run.old_chunk << snapshot_.chunk_shift_), chunk,
+                                       &snapshot_);
+    if (status != IoStatus::kOk) co_return status;
   }
   co_await Claim(batch);
   status = co_await CopyToOrigin(batch);

@@ -69,7 +69,7 @@ void OriginGroup::StartInAll(Sector first, SectorCount count, const Snapshot* ex
   }
 }
 
-Task<void> OriginGroup::CopyInAll(Sector first, SectorCount count, const Snapshot* except) {
+Task<IoStatus> OriginGroup::CopyInAll(Sector first, SectorCount count, const Snapshot* except) {
   // Inside each before anything else runs on this reactor: none can go away until it is left.
   absl::InlinedVector<Snapshot*, 4> inside;
   for (Snapshot* snapshot : Here()) {
@@ -79,20 +79,25 @@ Task<void> OriginGroup::CopyInAll(Sector first, SectorCount count, const Snapsho
   }
   // All copy at the same time; then each is waited for.
   for (Snapshot* snapshot : inside) snapshot->StartCopies(first, count);
-  for (Snapshot* snapshot : inside) co_await snapshot->CopyBefore(first, count);
+  IoStatus result = IoStatus::kOk;
+  for (Snapshot* snapshot : inside) {
+    const IoStatus status = co_await snapshot->CopyBefore(first, count);
+    if (result == IoStatus::kOk) result = status;
+  }
   for (Snapshot* snapshot : inside) snapshot->Leave();
+  co_return result;
 }
 
 Task<IoStatus> OriginGroup::CopyThenSubmit(BlockDevice& device, IoRequest request,
                                            const Snapshot* except) {
   if (request.has_data()) {
-    co_await CopyInAll(request.first, request.count, except);
-    co_return co_await device.Submit(request);
+    const IoStatus copied = co_await CopyInAll(request.first, request.count, except);
+    co_return copied == IoStatus::kOk ? co_await device.Submit(request) : copied;
   }
   for (SectorCount done; done < request.count; done += kClearAtOnce) {
     const IoRequest part = request.Part(done, std::min(kClearAtOnce, request.count - done));
-    co_await CopyInAll(part.first, part.count, except);
-    const IoStatus status = co_await device.Submit(part);
+    IoStatus status = co_await CopyInAll(part.first, part.count, except);
+    if (status == IoStatus::kOk) status = co_await device.Submit(part);
     if (status != IoStatus::kOk) co_return status;
     co_await NextTurn();  // others have their turn
   }

@@ -63,8 +63,9 @@ class OriginGroup {
   // Begins to copy what any snapshot but `except` lacks, as far as buffers go. On a reactor.
   void StartInAll(Sector first, SectorCount count, const Snapshot* except);
 
-  // Ends when no snapshot but `except` needs the origin's range any more. On a reactor.
-  Task<void> CopyInAll(Sector first, SectorCount count, const Snapshot* except);
+  // Ends when no snapshot but `except` needs the origin's range any more. kAborted: one always will
+  // (Snapshot::CopyBefore), and the range must not be written. On a reactor.
+  Task<IoStatus> CopyInAll(Sector first, SectorCount count, const Snapshot* except);
 
  private:
   struct alignas(64) Shard {

@@ -104,7 +104,7 @@ class Snapshot {
 
   // --- I/O of the owner's device: on a reactor. ---
 
-  // `origin` is the owner's. kIoError once the snapshot is invalid.
+  // `origin` is the owner's. kIoError once the snapshot is invalid, kAborted once it is abandoned.
   Task<IoStatus> Read(BlockDevice& origin, IoRequest request);
   // kIoError also after an overflow.
   Task<IoStatus> Write(IoRequest request);
@@ -122,7 +122,8 @@ class Snapshot {
   // Begins to copy what is missing, as far as buffers go.
   void StartCopies(Sector first, SectorCount count);
   // Ends when the snapshot no longer needs the origin's range: copied and durable, or invalid.
-  Task<void> CopyBefore(Sector first, SectorCount count);
+  // kAborted: it never will, and the range must not be written.
+  Task<IoStatus> CopyBefore(Sector first, SectorCount count);
   // Whoever calls StartCopies or CopyBefore is inside from before, in the turn in which it found
   // the snapshot in its group, to after.
   void Enter();
@@ -152,6 +153,9 @@ class Snapshot {
     kValid,
     kInvalidating,  // of no use; its header does not say so yet, so writes to the origin wait
     kInvalid,
+    // What it copies from or to has gone (kAborted), as at the daemon's end. It stays what it is
+    // for the next start: so nothing is written any more that it would have to know of.
+    kAbandoned,
   };
   enum class Reason : uint8_t { kOriginWrite, kSnapshotWrite, kKeep };
 
@@ -229,7 +233,15 @@ class Snapshot {
   // Reactors that are reading one of these chunks from the origin, one bit each.
   uint64_t ReadersOf(const ExceptionRun& run) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TurnEnded(int reactor);
+  // A copy, or its commit, has ended so.
+  void CopyFailed(IoStatus status, After& after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void BecomeInvalid(After& after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Its exceptions do not count any more.
+  bool IsLost() const { return state_ == State::kInvalidating || state_ == State::kInvalid; }
+  // What its I/O answers when it is not valid, or has overflowed.
+  IoStatus Failure() const {
+    return state_ == State::kAbandoned ? IoStatus::kAborted : IoStatus::kIoError;
+  }
   bool IsTracked(uint64_t first, uint64_t last) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   size_t Track(uint64_t first, uint64_t last) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Untrack(size_t slot);

@@ -44,7 +44,7 @@ void Snapshot::StartCopies(Sector first, SectorCount count) {
   Run(after);
 }
 
-Task<void> Snapshot::CopyBefore(Sector first, SectorCount count) {
+Task<IoStatus> Snapshot::CopyBefore(Sector first, SectorCount count) {
   Chunks chunks{0, 0};
   {
     absl::MutexLock lock(&mutex_);
@@ -53,14 +53,17 @@ Task<void> Snapshot::CopyBefore(Sector first, SectorCount count) {
   while (true) {
     After after;
     bool settled = false;
+    bool abandoned = false;
     {
       absl::MutexLock lock(&mutex_);
       chunks.first = FirstUnsettled(chunks.first, chunks.end);
+      abandoned = state_ == State::kAbandoned;
       settled = state_ == State::kInvalid || chunks.first == chunks.end;
       if (!settled) StartMissing(chunks.first, chunks.end, Reason::kOriginWrite, after);
     }
     Run(after);
-    if (settled) co_return;
+    if (settled) co_return IoStatus::kOk;
+    if (abandoned) co_return IoStatus::kAborted;
     co_await Change(*this, chunks.first);
   }
 }
@@ -223,6 +226,14 @@ void Snapshot::TurnEnded(int reactor) {
   Run(after);
 }
 
+void Snapshot::CopyFailed(IoStatus status, After& after) {
+  if (status != IoStatus::kAborted) {
+    BecomeInvalid(after);
+  } else if (state_ == State::kValid) {
+    state_ = State::kAbandoned;
+  }
+}
+
 void Snapshot::BecomeInvalid(After& after) {
   if (state_ != State::kValid) return;
   state_ = State::kInvalidating;
@@ -316,7 +327,7 @@ void Snapshot::CopyDone(Pending& pending, IoStatus status) {
   {
     absl::MutexLock lock(&mutex_);
     pending.copied = true;
-    if (status != IoStatus::kOk) BecomeInvalid(after);
+    if (status != IoStatus::kOk) CopyFailed(status, after);
     buffer_bytes_ -= std::exchange(pending.buffer_bytes, 0);
     after.wake.Take(buffer_waiters_);
     if (!committing_) {
@@ -383,7 +394,7 @@ void Snapshot::EndBatch(std::span<Pending* const> members, IoStatus status) {
   After after;
   {
     absl::MutexLock lock(&mutex_);
-    if (status != IoStatus::kOk) BecomeInvalid(after);
+    if (status != IoStatus::kOk) CopyFailed(status, after);
     for (Pending* pending : members) {
       if (state_ == State::kValid) {
         AddExceptions(pending, after);
@@ -399,13 +410,13 @@ void Snapshot::EndBatch(std::span<Pending* const> members, IoStatus status) {
 
 // Writes to the origin wait until the header says so for good: else a loss of power could bring
 // back a snapshot that looks valid and lacks what they overwrote. If it cannot be written they go
-// on all the same: a snapshot never makes a write to its origin fail.
+// on all the same: a snapshot never makes a write to its origin fail, unless the store has gone.
 Task<void> Snapshot::RunInvalidate() {
-  static_cast<void>(co_await store_->Invalidate());
+  const IoStatus status = co_await store_->Invalidate();
   After after;
   {
     absl::MutexLock lock(&mutex_);
-    state_ = State::kInvalid;
+    state_ = status == IoStatus::kAborted ? State::kAbandoned : State::kInvalid;
     after.wake.Take(invalidate_waiters_);
     after.event = true;
   }

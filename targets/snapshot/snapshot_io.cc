@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reads and writes of the snapshot's own device (drivers/md/dm-snap.c, snapshot_map).
+#include <optional>
+
 #include "core/async/when_all.h"
 #include "core/base/check.h"
 #include "targets/snapshot/snapshot.h"
@@ -61,7 +63,7 @@ Task<IoStatus> Snapshot::ReadAsTableSays(BlockDevice& origin, IoRequest request)
   Segment segment;
   {
     absl::ReaderMutexLock lock(&mutex_);
-    if (state_ != State::kValid) return IoStatus::kIoError;
+    if (state_ != State::kValid) return Failure();
     segment = SegmentAt(request.first, request.count);
   }
   if (segment.count < request.count) return ReadPieces(origin, request);
@@ -117,7 +119,7 @@ Task<IoStatus> Snapshot::Write(IoRequest request) {
   Segment segment;
   {
     absl::ReaderMutexLock lock(&mutex_);
-    if (state_ != State::kValid || overflowed_) return IoStatus::kIoError;
+    if (state_ != State::kValid || overflowed_) return Failure();
     segment = SegmentAt(request.first, request.count);
   }
   if (!segment.in_store || segment.count < request.count) return WriteSlowly(request);
@@ -155,12 +157,12 @@ Task<IoStatus> Snapshot::WriteSlowly(IoRequest request) {
     Segment segment;
     Pending* mine = nullptr;
     After after;
-    bool fails = false;
+    std::optional<IoStatus> failure;
     {
       absl::MutexLock lock(&mutex_);
-      fails = state_ != State::kValid || overflowed_;
+      if (state_ != State::kValid || overflowed_) failure = Failure();
       segment = SegmentAt(rest.first, rest.count);
-      if (!fails && !segment.in_store && PendingAt(chunk) == nullptr) {
+      if (!failure && !segment.in_store && PendingAt(chunk) == nullptr) {
         if (whole > 0) {
           mine = NewPending(chunk, whole, Reason::kSnapshotWrite, after);
         } else {
@@ -169,7 +171,7 @@ Task<IoStatus> Snapshot::WriteSlowly(IoRequest request) {
       }
     }
     Run(after);
-    if (fails) co_return IoStatus::kIoError;
+    if (failure) co_return *failure;
     if (segment.in_store) {
       IoRequest part = rest.Part(SectorCount(0), segment.count);
       part.first = segment.place;
@@ -196,7 +198,7 @@ Task<IoStatus> Snapshot::WriteWholeChunks(IoRequest request, Pending& pending) {
   CopyDone(pending, written);
   co_await Change(*this, chunk);
   absl::MutexLock lock(&mutex_);
-  co_return state_ == State::kValid ? IoStatus::kOk : IoStatus::kIoError;
+  co_return state_ == State::kValid ? IoStatus::kOk : Failure();
 }
 
 Task<IoStatus> Snapshot::ZeroInStore(IoRequest request) {
@@ -205,7 +207,7 @@ Task<IoStatus> Snapshot::ZeroInStore(IoRequest request) {
     Segment segment;
     {
       absl::MutexLock lock(&mutex_);
-      if (state_ != State::kValid) co_return IoStatus::kIoError;
+      if (state_ != State::kValid) co_return Failure();
       segment = SegmentAt(rest.first, rest.count);
     }
     if (segment.in_store) {

@@ -350,6 +350,44 @@ class OneSlowRequest final : public BlockDevice {
   const std::byte* const bytes_;
 };
 
+// The daemon ends while a copy waits for a device below that is suspended: for the store, or for
+// the origin. Neither has failed, so the next start finds the snapshot as it was.
+class SnapshotAtTheEndTest : public SnapshotTest {
+ protected:
+  void ExpectAWriteIsGivenUp(const std::string& suspended, const std::string& origin,
+                             const std::string& store) {
+    host_.Make("s", absl::StrCat("0 16384 snapshot ", origin, " ", store, " P 8"));
+    host_.Make("o", absl::StrCat("0 16384 snapshot-origin ", origin));
+    host_.Suspend(suspended);
+    std::vector<std::byte> news = Pattern("NEW", Sector(64), SectorCount(8));
+    SnapshotHost::UnderWay write(host_, "o", IoRequest::Write(Sector(64), news));
+    host_.Settle();
+    EXPECT_FALSE(write.done());
+    host_.registry().EndSuspended();
+    EXPECT_EQ(write.Wait(), IoStatus::kAborted);
+    host_.Remove("o");
+    host_.Remove("s");
+    SnapshotHost next;
+    next.Add("/o", origin_);
+    next.Add("/c", store_);
+    next.Make("s", "0 16384 snapshot /o /c P 8");
+    EXPECT_THAT(next.Status("s"), testing::Not(HasSubstr("Invalid")));
+    EXPECT_EQ(next.Read("s", 64, 8), Original(64, 8));
+    next.Make("plain", "0 16384 linear /o 0");
+    EXPECT_EQ(next.Read("plain", 64, 8), Original(64, 8));
+  }
+};
+
+TEST_F(SnapshotAtTheEndTest, ASuspendedStoreLosesNothing) {
+  host_.Make("store", "0 8192 linear /c 0");
+  ExpectAWriteIsGivenUp("store", "/o", "store");
+}
+
+TEST_F(SnapshotAtTheEndTest, ASuspendedOriginDoesNotInvalidate) {
+  host_.Make("base", "0 16384 linear /o 0");
+  ExpectAWriteIsGivenUp("base", "base", "/c");
+}
+
 TEST_F(SnapshotTest, TheOriginsWriteWaitsForReadsOfTheSnapshotThatNeedTheOldData) {
   std::vector<std::byte> found(8 * kSectorBytes);
   auto origin = std::make_shared<OneSlowRequest>(origin_, found.data());

@@ -389,10 +389,10 @@ TEST_F(DeviceRegistryTest, ForcedRemovalDoesNotFlush) {
   EXPECT_EQ(a_->CountOf(IoOp::kFlush), 0);
 }
 
-TEST_F(DeviceRegistryTest, ARemovedDeviceIsUnavailableToWhoStillPointsAtIt) {
+TEST_F(DeviceRegistryTest, ARemovedDeviceAbortsWhatStillComes) {
   const auto device = Make("x", "0 8 linear /dev/a 0");
   ASSERT_TRUE(registry().Remove("x", {}).ok());
-  EXPECT_EQ(Fill(*device, 0, 1, 1), IoStatus::kUnavailable);
+  EXPECT_EQ(Fill(*device, 0, 1, 1), IoStatus::kAborted);
   EXPECT_EQ(a_.use_count(), 2);
 }
 

@@ -199,7 +199,7 @@ TEST_F(TargetLifeTest, AtTheEndWhatWaitsForAResumeIsLetGo) {
   std::vector<std::byte> data(Bytes(SectorCount(8)).value());
   Pending write(*reactors_, 0, *top, IoRequest::Write(Sector(0), data));
   registry().EndSuspended();
-  EXPECT_EQ(write.Wait(), IoStatus::kUnavailable);
+  EXPECT_EQ(write.Wait(), IoStatus::kAborted);
 }
 
 TEST_F(TargetLifeTest, AtTheEndWhatADeviceBelowHoldsIsLetGo) {
@@ -209,7 +209,7 @@ TEST_F(TargetLifeTest, AtTheEndWhatADeviceBelowHoldsIsLetGo) {
   Pending write(*reactors_, 0, *top, IoRequest::Write(Sector(0), data));
   while (diary_.held == 0) std::this_thread::yield();
   registry_.reset();
-  EXPECT_EQ(write.Wait(), IoStatus::kUnavailable);
+  EXPECT_EQ(write.Wait(), IoStatus::kAborted);
 }
 
 TEST_F(TargetLifeTest, ARefusedResumeLeavesTheDeviceSuspendedWithTheNewTable) {

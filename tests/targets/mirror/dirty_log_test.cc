@@ -353,7 +353,8 @@ TEST_F(DirtyLogTest, AWriteWhoseBitWentBackAndForthWaitsForTheLast) {
   log_is_asked(IoOp::kWrite, 3);
   EXPECT_EQ(disk("a").At(5201), 7) << "written while the log says clean";
   disk("log").Release();
-  for (Pending* write : {&other, &another, &first, &second}) EXPECT_EQ(write->Wait(), IoStatus::kOk);
+  for (Pending* write : {&other, &another, &first, &second})
+    EXPECT_EQ(write->Wait(), IoStatus::kOk);
   EXPECT_EQ(LogBits(), 0xffd9u);
   EXPECT_EQ(disk("a").At(5201), 8);
 }

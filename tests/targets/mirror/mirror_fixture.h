@@ -36,6 +36,7 @@ class LegDisk final : public BlockDevice {
     Sector first{0};  // requests that touch [first, end); a flush touches all
     Sector end{~uint64_t{0}};
     uint64_t times = ~uint64_t{0};
+    IoStatus status = IoStatus::kIoError;
   };
   void Fail(const Fault& fault) {
     absl::MutexLock lock(&mutex_);
@@ -115,7 +116,7 @@ class LegDisk final : public BlockDevice {
           (request.first < fault.end && fault.first < request.first + request.count);
       if (fault.op != request.op || !touches || fault.times == 0) continue;
       --fault.times;
-      return IoStatus::kIoError;
+      return fault.status;
     }
     return memory_->Submit(request);
   }

@@ -343,6 +343,14 @@ TEST_F(MirrorTest, AFailedWriteIsAnsweredAndNeverForgottenWithoutHandleErrors) {
   }
 }
 
+// As at the daemon's end: a start would copy the leg over the one that has the write.
+TEST_F(MirrorTest, AWriteThatALegGaveUpIsNotAnsweredAsDone) {
+  Use("core 2 1024 nosync 2 a 0 b 0");
+  disk("a").Fail({.op = IoOp::kWrite, .times = 1, .status = IoStatus::kAborted});
+  EXPECT_EQ(Fill(5200, 8, 7), IoStatus::kAborted);
+  EXPECT_EQ(Status(), "2 a b 15/16 1 AA 1 core") << "both are good, and one lacks it";
+}
+
 TEST_F(MirrorTest, AWriteThatNoLegTookFails) {
   for (const char* features : {"", " 1 handle_errors", " 2 handle_errors keep_log"}) {
     Use(absl::StrCat("core 2 1024 nosync 2 a 0 b 0", features));
