@@ -107,11 +107,13 @@ class RecipeTest : public ::testing::Test {
     ASSERT_TRUE(contents.ok()) << contents.status();
     backings_ = *BackingOpener::Create({.device_roots = {root().string()}});
     registry_ = std::make_unique<DeviceRegistry>(*reactors_, types_, *backings_);
-    service_ = std::make_unique<VolumeService>(VolumeService::Parts{.registry = *registry_,
-                                                                    .store = *store_,
-                                                                    .backings = *backings_,
-                                                                    .reactors = *reactors_,
-                                                                    .directory = root().string()});
+    service_ =
+        std::make_unique<VolumeService>(VolumeService::Parts{.registry = *registry_,
+                                                             .store = *store_,
+                                                             .backings = *backings_,
+                                                             .reactors = *reactors_,
+                                                             .directory = root().string(),
+                                                             .operations_sleep_max = sleep_max_});
     catalog_ = &service_->catalog();
     operations_ = &service_->operations();
     snapshots_ = &service_->snapshots();
@@ -254,7 +256,8 @@ class RecipeTest : public ::testing::Test {
   TestDirectory scratch_{"/tmp"};
   TargetRegistry types_;
   uint64_t chunk_ = kChunk;
-  std::set<std::string> may_be_unbuilt_;  // at a start
+  std::set<std::string> may_be_unbuilt_;                 // at a start
+  absl::Duration sleep_max_ = absl::InfiniteDuration();  // of operations, from the next start
   std::unique_ptr<ReactorPool> reactors_;
   std::unique_ptr<StepStore> store_;
   std::unique_ptr<BackingOpener> backings_;

@@ -100,6 +100,33 @@ class SnapshotsTest : public RecipeTest {
       EXPECT_TRUE(View(device) == bytes) << device << " shows other data";
     }
   }
+  // vol, which is being merged from a store into base, on a disk that works or does not. Gives what
+  // vol is to show.
+  std::vector<std::byte> MakeMerge(bool works) {
+    MakeVolume("disk");
+    Make("base", "0 2048 linear disk 0\n");
+    const std::string store = MakeFile("1", kVolumeSectors);
+    Make("s1", absl::StrCat("0 2048 snapshot base ", store, " P 16\n"));
+    WriteSome("s1", 10);
+    const std::vector<std::byte> bytes = View("s1");
+    EXPECT_TRUE(catalog_->Remove("s1", {}).ok());
+    SetDisk(works);
+    Make("vol", absl::StrCat("0 2048 snapshot-merge base ", store, " P 16\n"));
+    return bytes;
+  }
+  // One that does not work fails flushes, too.
+  void SetDisk(bool works) {
+    const std::string down = works ? "" : " 0 1000000";
+    const auto set = catalog_->Replace(
+        "disk",
+        absl::StrCat("0 2048 ", works ? "linear " : "flakey ", Path("disk.img"), " 0", down, "\n"),
+        false, SuspendMode::kNoFlush);
+    ASSERT_TRUE(set.ok()) << set.status();
+  }
+  void SleepShortly() {
+    sleep_max_ = absl::Milliseconds(1);
+    Restart();
+  }
   uint64_t UsedSectors(const std::string& snapshot) {
     for (const SnapshotInfo& info : snapshots_->List()) {
       if (info.name == snapshot) return info.status.allocated;
@@ -573,6 +600,45 @@ TEST_F(SnapshotsTest, ARollBackWhoseStoreNeverComesCanBeCancelled) {
   const auto loaded =
       catalog_->Replace("vol", "0 2048 linear real 0\n", false, SuspendMode::kFlush);
   EXPECT_TRUE(loaded.ok()) << loaded.status();
+}
+
+TEST_F(SnapshotsTest, AMergeThatFailsIsTriedAgainThoughTheDiskTakesNoFlush) {
+  SleepShortly();
+  MakeMerge(false);
+  snapshots_->ResumeRollBacks();
+  ASSERT_EQ(operations_->List().size(), 1u);
+  WaitForAll();
+  EXPECT_EQ(operations_->List().front().state, OperationState::kFailed);
+  EXPECT_THAT(operations_->List().front().error, HasSubstr("again after 3 more tries"));
+}
+
+TEST_F(SnapshotsTest, AMergeThatIsOverEndsWhenTheDiskTakesAFlushAgain) {
+  SleepShortly();
+  const Views views = {{"vol", MakeMerge(true)}};
+  const auto merged = [this] {
+    const SnapshotStatus status = ReadSnapshotStatus(*registry_, "vol");
+    return status.state == SnapshotStatus::State::kValid && status.allocated == status.metadata;
+  };
+  while (!merged()) std::this_thread::yield();
+  SetDisk(false);
+  // Its end has been tried, and taken back, when the new table has come and gone.
+  std::atomic<bool> loaded = false;
+  std::atomic<bool> undone = false;
+  const uint64_t watch = registry_->Subscribe([&](DeviceRegistry::Change, const DeviceInfo& info) {
+    if (info.name != "vol") return;
+    if (info.has_inactive_table) loaded = true;
+    if (!info.has_inactive_table && loaded) undone = true;
+  });
+  snapshots_->ResumeRollBacks();
+  while (!undone) std::this_thread::yield();
+  registry_->Unsubscribe(watch);
+  SetDisk(true);
+  WaitForAll();
+  ASSERT_EQ(operations_->List().size(), 1u);
+  EXPECT_EQ(operations_->List().front().state, OperationState::kDone)
+      << operations_->List().front().error;
+  EXPECT_EQ(TableOf("vol"), "0 2048 linear disk 0\n");
+  ExpectViews(views);
 }
 
 TEST_F(SnapshotsTest, ARollBackWaitsForAStoreThatIsLate) {
