@@ -40,7 +40,8 @@ std::string BashCompletion(const CLI::App& app) {
   // The server given before the verb is asked for the names.
   return absl::StrCat(R"(# bash completion for sectormap: source <(sectormap completion bash)
 _sectormap() {
-  local current=${COMP_WORDS[COMP_CWORD]} verb= words= names= server=() i
+  local current=${COMP_WORDS[COMP_CWORD]} verb= words= names= name quoted server=() i
+  COMPREPLY=()
   for ((i = 1; i < COMP_CWORD; i++)); do
     case ${COMP_WORDS[i]} in
       --server) server=(--server "${COMP_WORDS[i + 1]}"); ((i++)) ;;
@@ -57,7 +58,12 @@ _sectormap() {
 )",
                       absl::StrJoin(cases, ""), R"(    esac
     if [[ -n $names && $current != -* ]]; then
-      words=$(sectormap "${server[@]}" info -c --noheadings --fields name --separator : 2>/dev/null)
+      # Never as a word list: compgen would carry out what a name holds, as $(...).
+      while IFS= read -r name; do
+        printf -v quoted %q "$name"
+        [[ $name == "$current"* || $quoted == "$current"* ]] && COMPREPLY+=("$quoted")
+      done < <(sectormap "${server[@]}" info -c --noheadings --fields name --separator : 2>/dev/null)
+      return
     fi
   fi
   mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")

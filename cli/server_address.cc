@@ -94,15 +94,17 @@ std::string ServerUri(absl::string_view option, const Terminal& terminal) {
   if (uri.empty()) {
     if (terminal.is_root) {
       uri = "/var/lib/sectormap";
-    } else if (const std::string state = terminal.environment("XDG_STATE_HOME"); !state.empty()) {
+    } else if (const std::string state = terminal.environment("XDG_STATE_HOME");
+               absl::StartsWith(state, "/")) {
       uri = state + "/sectormap";
     } else {
-      // The XDG base directory specification's default.
+      // The XDG base directory specification's default; a relative path counts as unset.
       uri = terminal.environment("HOME") + "/.local/state/sectormap";
     }
     uri += "/control.sock";
   }
-  if (uri.front() == '/') uri.insert(0, "unix:");
+  const bool has_scheme = absl::StartsWith(uri, "unix:") || absl::StartsWith(uri, "tcp:");
+  if (!has_scheme && absl::StrContains(uri, '/')) uri.insert(0, "unix:");
   return uri;
 }
 

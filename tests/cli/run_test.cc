@@ -381,6 +381,11 @@ TEST_F(CliTest, BashCompletesVerbsOptionsAndDevices) {
   EXPECT_EQ(complete("sectormap -o json suspend vol"), "volume-one\n");
   EXPECT_EQ(complete("sectormap suspend --nof"), "--noflush\n");
   EXPECT_EQ(complete("sectormap create vol"), "\n");
+  // A name is the administrator's to complete, never bash's to carry out.
+  const std::string trace = scratch / "trace";
+  WriteFile(scratch / "sectormap", "#!/bin/sh\necho 'vol$(touch " + trace + ")'\n", 0700);
+  EXPECT_EQ(complete("sectormap suspend v"), "vol\\$\\(touch\\ " + trace + "\\)\n");
+  EXPECT_FALSE(std::filesystem::exists(trace));
 }
 
 // --- JSON ---
@@ -522,6 +527,14 @@ TEST_F(CliTest, TheDefaultIsTheUsersStateDirectory) {
   EXPECT_TRUE(Contains(outcome.err, "unix:" + (scratch / "sectormap/control.sock"))) << outcome.err;
   environment = {{"HOME", scratch.path().string()}};
   EXPECT_TRUE(Contains(RunAsIs({"ls"}).err, scratch / ".local/state/sectormap"));
+  environment["XDG_STATE_HOME"] = "relative";
+  EXPECT_TRUE(Contains(RunAsIs({"ls"}).err, scratch / ".local/state/sectormap"));
+}
+
+TEST_F(CliTest, ARelativePathIsASocket) {
+  const Outcome outcome = RunAsIs({"--server", "some/control.sock", "ls"});
+  EXPECT_EQ(outcome.code, ExitCode::kUnreachable);
+  EXPECT_TRUE(Contains(outcome.err, "unix:some/control.sock: there is no such")) << outcome.err;
 }
 
 TEST_F(CliTest, NoSocketSaysHowToStartTheDaemon) {
