@@ -394,6 +394,24 @@ Task<void> CheckSentShareOfATurn(Listener& listener) {
   EXPECT_GT(ends.server->ReadNow(buffer), 0);
 }
 
+// Answers to what it asked before leave in every turn, before it has had its own.
+Task<void> CheckSentBeforeReading(Listener& listener) {
+  Connected ends = co_await ConnectTo(listener);
+  std::string text = "asks again";
+  std::vector<std::byte> buffer(text.size());
+  EXPECT_EQ(co_await WriteBytes(*ends.client, AsBytes(text)), 0);
+  co_await Reactor::Current().Sleep(std::chrono::milliseconds(20));
+  std::vector<std::byte> answer = Pattern(TurnShare::kSentBytesMax, 6);
+  const uint64_t turn = Reactor::Current().turns();
+  EXPECT_EQ(co_await WriteBytes(*ends.server, answer), 0);
+  EXPECT_EQ(Reactor::Current().turns(), turn) << "what is sent goes to the socket at once";
+  EXPECT_GT(ends.server->ReadNow(buffer), 0);
+}
+
+TEST_P(TcpStreamTest, WhoHasSentAndReadNothingYetReads) {
+  pool_->RunOn(0, CheckSentBeforeReading(*listener_));
+}
+
 TEST_P(TcpStreamTest, WhoHasSentItsShareOfATurnReadsInTheNext) {
   pool_->RunOn(0, CheckSentShareOfATurn(*listener_));
 }
