@@ -29,8 +29,11 @@
 namespace sectormap::metrics {
 namespace {
 
-// Threads that answer scrapes: one Prometheus, and a person with curl beside it.
-constexpr size_t kExposerThreads = 2;
+// Connections that are served at a time: a Prometheus or two, a person with curl, a load balancer's
+// checks that connect and say nothing.
+constexpr size_t kExposerThreads = 8;
+// How long one may take to say what it wants; below Prometheus's own 10 s for a scrape.
+constexpr std::chrono::milliseconds kRequestTimeout(2000);
 
 // Between two attempts to wake the server that is to end: the first comes too early if it has not
 // seen yet that it shall end, and one more costs nothing.
@@ -86,7 +89,9 @@ class PrometheusServer final : public MetricsServer {
   // Throws what civetweb throws if it cannot listen.
   PrometheusServer(std::string_view address, MetricsSources sources)
       : collector_(std::make_shared<Collector>(std::move(sources))) {
-    exposer_.emplace(std::string(address), kExposerThreads);
+    exposer_.emplace(std::vector<std::string>{
+        "listening_ports", std::string(address), "num_threads", absl::StrCat(kExposerThreads),
+        "request_timeout_ms", absl::StrCat(kRequestTimeout.count())});
     exposer_->RegisterCollectable(collector_);
     const std::vector<int> ports = exposer_->GetListeningPorts();
     address_ = absl::StrCat(Absl(address.substr(0, address.rfind(':') + 1)),

@@ -28,17 +28,25 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
-// GET /metrics by hand; the whole answer.
-std::string Scrape(const std::string& address) {
+int Connect(const std::string& address) {
   const size_t colon = address.rfind(':');
   uint16_t port = 0;
   std::from_chars(address.data() + colon + 1, address.data() + address.size(), port);
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  // As long as a Prometheus waits.
+  const timeval patience{.tv_sec = 10, .tv_usec = 0};
+  EXPECT_EQ(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
   sockaddr_in to{};
   to.sin_family = AF_INET;
   to.sin_port = htons(port);
   inet_pton(AF_INET, address.substr(0, colon).c_str(), &to.sin_addr);
   EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof(to)), 0);
+  return fd;
+}
+
+// GET /metrics by hand; the whole answer.
+std::string Scrape(const std::string& address) {
+  const int fd = Connect(address);
   const std::string request = "GET /metrics HTTP/1.0\r\n\r\n";
   EXPECT_EQ(send(fd, request.data(), request.size(), 0), static_cast<ssize_t>(request.size()));
   std::string answer;
@@ -105,6 +113,14 @@ TEST_F(MetricsServerTest, ShowsBuildReactorsAndProcess) {
   EXPECT_THAT(text, HasSubstr("sectormap_reactor_sessions{reactor=\"1\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("\nprocess_resident_memory_bytes "));
   EXPECT_THAT(text, HasSubstr("sectormap_logins_total{result=\"accepted\"} 0\n"));
+}
+
+TEST_F(MetricsServerTest, ConnectionsThatSayNothingKeepNoScrapeWaiting) {
+  const auto server = Start("127.0.0.1:0");
+  std::vector<int> silent;
+  for (int i = 0; i < 4; ++i) silent.push_back(Connect(server->address()));
+  EXPECT_THAT(Scrape(server->address()), HasSubstr("sectormap_build_info"));
+  for (const int fd : silent) close(fd);
 }
 
 TEST_F(MetricsServerTest, ShowsADevicesStateAndTheIoThatPassedThroughIt) {
