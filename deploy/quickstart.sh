@@ -50,7 +50,7 @@ for number in "$port" "${metrics_port:-1}"; do
 done
 if [[ -z $state_dir ]]; then
   if ((EUID == 0)); then state_dir=/var/lib/sectormap
-  elif [[ -n ${XDG_STATE_HOME:-} ]]; then state_dir=$XDG_STATE_HOME/sectormap
+  elif [[ ${XDG_STATE_HOME:-} == /* ]]; then state_dir=$XDG_STATE_HOME/sectormap
   elif [[ -n ${HOME:-} ]]; then state_dir=$HOME/.local/state/sectormap
   else fail "HOME is not set; choose a directory with --state-dir"; fi
 fi
