@@ -139,6 +139,7 @@ absl::Status Mirrors::CheckLeg(const AddLegRequest& request, SectorCount length)
   if (!mapped.empty()) {
     RETURN_IF_ERROR(recipes_.volumes.registry().CheckUsedOnlyBy(mapped, {}));
   }
+  RETURN_IF_ERROR(recipes_.CheckAwake(request.leg));
   ASSIGN_OR_RETURN(const std::shared_ptr<BlockDevice> leg, recipes_.Open(request.leg));
   if (!RangeFits(Sector(request.leg_start), length, leg->size())) {
     return absl::InvalidArgumentError(
@@ -278,7 +279,8 @@ absl::Status Mirrors::RunAdd(OperationRun& run) {
   if (absl::IsAborted(status)) return status;
   const absl::Status undone = TakeLegOut(request.device, LegOf(request), true);
   if (undone.ok()) return status;
-  return absl::Status(status.code(), absl::StrCat(std::string(status.message()),
+  // Failed, also if it was cancelled: somebody has to see to it.
+  return absl::Status(undone.code(), absl::StrCat(std::string(status.message()),
                                                   "; it could not be taken out again: ",
                                                   std::string(undone.message())));
 }

@@ -230,7 +230,17 @@ TEST_F(MirrorsTest, ALogThatIsSuspendedIsRefused) {
   EXPECT_THAT(std::string(refused.status().message()), HasSubstr("suspended"));
 }
 
-// A new table for what could not be restored is only taken from who goes back.
+TEST_F(MirrorsTest, ALegThatIsSuspendedIsRefused) {
+  MakeVolume();
+  Make("leg", "0 2048 linear " + Path("leg.img") + " 0\n");
+  ASSERT_TRUE(catalog_->Suspend("leg", SuspendMode::kFlush).ok());
+  AddLegRequest request = Wanted();
+  request.leg = "/dev/mapper/leg";
+  const auto refused = mirrors_->StartAdd(request);
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused.status())) << refused.status();
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("suspended"));
+}
+
 // Parts of one disk, as two devices: both fail, and neither keeps the other in the table.
 TEST_F(MirrorsTest, ADiskThatFailsUnderTwoRowsGoesOutOfBoth) {
   for (const char* name : {"x", "y"}) MakeFile(name, kVolumeSectors);
@@ -290,6 +300,7 @@ TEST_F(LegAwayTest, ItCanBeTakenOut) {
   EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
 }
 
+// A new table for what could not be restored is only taken from who goes back.
 TEST_F(LegAwayTest, TheMirrorCanGoBack) {
   StartWithoutTheSecondLeg();
   TogetherRequest request;
@@ -311,6 +322,28 @@ TEST_F(MirrorsTest, ANewLegThatFailsIsTakenOutAgain) {
   EXPECT_EQ(ended.state, OperationState::kFailed);
   EXPECT_EQ(TableOf("vol"), "0 2048 linear " + Path("vol.img") + " 0\n");
   Fill("vol", 0, 8, 2);
+}
+
+TEST_F(MirrorsTest, ACancelThatCannotTakeTheLegOutAgainSaysSo) {
+  MakeFile("a.img", 2048);
+  Make("vol", absl::StrCat("0 1024 linear ", Path("a.img"), " 1024\n1024 1024 linear ",
+                           Path("a.img"), " 0\n"));
+  // Nothing is copied before a suspend lets it go.
+  const std::string leg = Path("leg.img");
+  Make("slow", absl::StrCat("0 2112 delay ", leg, " 0 0 ", leg, " 0 3600000\n"));
+  AddLegRequest request = Wanted();
+  request.leg = "/dev/mapper/slow";
+  const auto started = mirrors_->StartAdd(request);
+  ASSERT_TRUE(started.ok()) << started.status();
+  AwaitTable("vol", "mirror");
+  Make("user", "0 8 linear /dev/mapper/vol-mimage-0 0\n");
+  ASSERT_TRUE(operations_->Cancel(started->id).ok());
+  const OperationInfo ended = WaitFor(started);
+  EXPECT_EQ(ended.state, OperationState::kFailed);
+  EXPECT_THAT(ended.error, HasSubstr("it could not be taken out again: "));
+  ASSERT_TRUE(
+      catalog_->Replace("slow", "0 2112 linear " + leg + " 0\n", false, SuspendMode::kNoFlush)
+          .ok());
 }
 
 // A leg on the device that the first one lies on, at another place.
