@@ -245,7 +245,7 @@ absl::Status DeviceRegistry::Suspend(std::string_view name, SuspendMode mode,
 }
 
 absl::Status DeviceRegistry::Resume(std::string_view name, SuspendMode mode,
-                                    const ResumeIntent& intent) {
+                                    const ResumeIntent& intent, const GiveUp& give_up) {
   return ChangeDevice(name, "resume", [&](DeviceNode& node) -> absl::Status {
     const DeviceInfo before = node.device->info();
     if (!before.has_inactive_table && !before.has_live_table) return node.device->Resume(mode);
@@ -264,7 +264,7 @@ absl::Status DeviceRegistry::Resume(std::string_view name, SuspendMode mode,
         return told;
       }
     }
-    return node.device->Resume(mode);
+    return node.device->Resume(mode, give_up);
   });
 }
 

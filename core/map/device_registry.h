@@ -71,9 +71,12 @@ class DeviceRegistry {
   // `intent` is told what the device is about to become, by then either resumed or suspended as
   // above, once only a flush that fails or a target (PreResume) can refuse. Its error is the
   // answer, with nothing changed. Not called if there is no table to go on with.
+  //
+  // Cancelled: `give_up` ended the wait for I/O before a swap. The old table serves on, the new one
+  // is in the inactive slot.
   using ResumeIntent = std::function<absl::Status(const Saved& next)>;
   absl::Status Resume(std::string_view name, SuspendMode mode = SuspendMode::kFlush,
-                      const ResumeIntent& intent = nullptr);
+                      const ResumeIntent& intent = nullptr, const GiveUp& give_up = nullptr);
   // OK with `deferred` may mean that the device is still there: Info().deferred_remove.
   absl::Status Remove(std::string_view name, RemoveOptions options);
   // Refused while another device's table names it.

@@ -454,7 +454,7 @@ absl::Status MappedDevice::Suspend(SuspendMode mode, const GiveUp& give_up) {
   return SuspendLocked(mode, give_up);
 }
 
-absl::Status MappedDevice::Resume(SuspendMode mode) {
+absl::Status MappedDevice::Resume(SuspendMode mode, const GiveUp& give_up) {
   absl::MutexLock verb_lock(&verb_mutex_);
   bool first = false;
   {
@@ -466,7 +466,7 @@ absl::Status MappedDevice::Resume(SuspendMode mode) {
           "the device is suspended and has no table; load one, then resume");
     }
   }
-  if (!first) RETURN_IF_ERROR(SuspendLocked(mode, nullptr));
+  if (!first) RETURN_IF_ERROR(SuspendLocked(mode, give_up));
   std::shared_ptr<const MappingTable> next;
   std::shared_ptr<const MappingTable> old;
   std::optional<UnbuiltTable> gone;

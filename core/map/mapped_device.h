@@ -106,8 +106,9 @@ class MappedDevice final : public BlockDevice, public TargetHost {
   // Swaps the inactive table in, if there is one, after suspending with `mode` if need be; then
   // lets I/O go on. FailedPrecondition: suspended without any table. If the suspend fails, the new
   // table stays in the inactive slot and the old one serves. If a target of the new table refuses
-  // (PreResume), the device stays suspended with the new table.
-  absl::Status Resume(SuspendMode mode = SuspendMode::kFlush);
+  // (PreResume), the device stays suspended with the new table. Cancelled: that suspend was given
+  // up.
+  absl::Status Resume(SuspendMode mode = SuspendMode::kFlush, const GiveUp& give_up = nullptr);
   // Waits for what is in flight and lets both tables go, for good; what comes later is
   // kAborted. False: it was given up, and nothing has changed.
   bool Retire(const GiveUp& give_up = nullptr);

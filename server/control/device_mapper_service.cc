@@ -71,6 +71,12 @@ std::vector<std::string> NamesIn(const std::string& table) {
   return names;
 }
 
+// All three that wait for I/O: a caller that has gone, or whose deadline has passed, wants no
+// suspended device, as a signal does to dmsetup (drivers/md/dm.c, dm_wait_for_completion).
+GiveUp CallerHasGone(const grpc::ServerContext* context) {
+  return [context] { return context->IsCancelled(); };
+}
+
 }  // namespace
 
 DeviceMapperService::DeviceMapperService(volumes::VolumeCatalog& volumes,
@@ -100,28 +106,26 @@ grpc::Status DeviceMapperService::Clear(grpc::ServerContext*, const v1::ClearReq
   return AnswerChange("clear", request->name(), volumes_.Clear(request->name()), *response);
 }
 
-// A caller that has gone, or whose deadline has passed, wants no suspended device: as a signal does
-// to dmsetup (drivers/md/dm.c, dm_wait_for_completion).
 grpc::Status DeviceMapperService::Suspend(grpc::ServerContext* context,
                                           const v1::SuspendRequest* request, v1::Device* response) {
   const SuspendMode mode = request->no_flush() ? SuspendMode::kNoFlush : SuspendMode::kFlush;
-  return AnswerChange(
-      "suspend", request->name(),
-      volumes_.Suspend(request->name(), mode, [context] { return context->IsCancelled(); }),
-      *response);
+  return AnswerChange("suspend", request->name(),
+                      volumes_.Suspend(request->name(), mode, CallerHasGone(context)), *response);
 }
 
-grpc::Status DeviceMapperService::Resume(grpc::ServerContext*, const v1::ResumeRequest* request,
-                                         v1::Device* response) {
-  return AnswerChange("resume", request->name(), volumes_.Resume(request->name()), *response);
+grpc::Status DeviceMapperService::Resume(grpc::ServerContext* context,
+                                         const v1::ResumeRequest* request, v1::Device* response) {
+  return AnswerChange("resume", request->name(),
+                      volumes_.Resume(request->name(), CallerHasGone(context)), *response);
 }
 
-grpc::Status DeviceMapperService::Replace(grpc::ServerContext*, const v1::ReplaceRequest* request,
-                                          v1::Device* response) {
+grpc::Status DeviceMapperService::Replace(grpc::ServerContext* context,
+                                          const v1::ReplaceRequest* request, v1::Device* response) {
   const SuspendMode mode = request->no_flush() ? SuspendMode::kNoFlush : SuspendMode::kFlush;
-  return AnswerChange(
-      "replace", request->name(),
-      volumes_.Replace(request->name(), request->table(), request->read_only(), mode), *response);
+  return AnswerChange("replace", request->name(),
+                      volumes_.Replace(request->name(), request->table(), request->read_only(),
+                                       mode, CallerHasGone(context)),
+                      *response);
 }
 
 grpc::Status DeviceMapperService::Remove(grpc::ServerContext*, const v1::RemoveRequest* request,

@@ -169,15 +169,16 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Suspend(std::string_view name, Suspend
 // So is a resume: a swapped table has served initiators already when the store refuses. The
 // registry says when nothing can refuse it any more, so that a kill never finds the intent of what
 // was not to happen.
-absl::StatusOr<DeviceInfo> VolumeCatalog::Resume(std::string_view name) {
+absl::StatusOr<DeviceInfo> VolumeCatalog::Resume(std::string_view name, const GiveUp& give_up) {
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   std::optional<DeviceRecord> written;
-  absl::Status status = registry_.Resume(name, SuspendMode::kFlush, [&](const Saved& next) {
+  const auto intent = [&](const Saved& next) -> absl::Status {
     DeviceRecord record = ToRecord(next);
     RETURN_IF_ERROR(KeepIntent(record));
     written = std::move(record);
     return absl::OkStatus();
-  });
+  };
+  absl::Status status = registry_.Resume(name, SuspendMode::kFlush, intent, give_up);
   if (!status.ok()) {
     return written.has_value() ? Undone(std::move(status), KeepCurrent(name)) : status;
   }
@@ -186,20 +187,22 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Resume(std::string_view name) {
 }
 
 absl::StatusOr<DeviceInfo> VolumeCatalog::Replace(std::string_view name, std::string_view table,
-                                                  bool read_only, SuspendMode mode) {
+                                                  bool read_only, SuspendMode mode,
+                                                  const GiveUp& give_up) {
   RETURN_IF_ERROR(AskGuard(name));
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(table));
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
   RETURN_IF_ERROR(registry_.Load(name, spec, read_only));
   std::optional<DeviceRecord> written;
-  absl::Status status = SwapIn(before, mode, [&](const Saved& next) -> absl::Status {
+  const auto intent = [&](const Saved& next) -> absl::Status {
     if (next.suspended) return absl::OkStatus();  // refused: what the store has comes back
     DeviceRecord record = ToRecord(next);
     RETURN_IF_ERROR(KeepIntent(record));
     written = std::move(record);
     return absl::OkStatus();
-  });
+  };
+  absl::Status status = SwapIn(before, mode, intent, give_up);
   if (!status.ok()) {
     return written.has_value() ? Undone(std::move(status), KeepCurrent(name)) : status;
   }
@@ -208,8 +211,9 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Replace(std::string_view name, std::st
 }
 
 absl::Status VolumeCatalog::SwapIn(const Saved& before, SuspendMode mode,
-                                   const DeviceRegistry::ResumeIntent& intent) {
-  absl::Status status = registry_.Resume(before.name, mode, intent);
+                                   const DeviceRegistry::ResumeIntent& intent,
+                                   const GiveUp& give_up) {
+  absl::Status status = registry_.Resume(before.name, mode, intent, give_up);
   if (status.ok()) return status;
   absl::Status undo = registry_.Clear(before.name);
   const absl::StatusOr<Saved> now = registry_.Snapshot(before.name);

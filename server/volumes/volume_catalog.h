@@ -106,11 +106,12 @@ class VolumeCatalog {
   // Cancelled: it was given up, and the device is active as before.
   absl::StatusOr<DeviceInfo> Suspend(std::string_view name, SuspendMode mode,
                                      const GiveUp& give_up = nullptr);
-  absl::StatusOr<DeviceInfo> Resume(std::string_view name);
-  // Load, suspend and resume. If one of them fails, the old table serves on, and a table that stood
-  // in the inactive slot is there again.
+  // Cancelled: a swap was given up; the old table serves on, the new one waits in its slot.
+  absl::StatusOr<DeviceInfo> Resume(std::string_view name, const GiveUp& give_up = nullptr);
+  // Load, suspend and resume. If one of them fails or is given up, the old table serves on, and a
+  // table that stood in the inactive slot is there again.
   absl::StatusOr<DeviceInfo> Replace(std::string_view name, std::string_view table, bool read_only,
-                                     SuspendMode mode);
+                                     SuspendMode mode, const GiveUp& give_up = nullptr);
   // Several devices at one instant, which is in the store as a whole or not at all: everything is
   // loaded, the devices are suspended (who uses another one first), the change is kept, the devices
   // go on (who is used first). A failure before it is kept undoes everything. I/O waits meanwhile,
@@ -152,7 +153,7 @@ class VolumeCatalog {
 
   absl::Status LoadAndResume(std::string_view name, std::string_view table, bool read_only);
   absl::Status SwapIn(const DeviceRegistry::Saved& before, SuspendMode mode,
-                      const DeviceRegistry::ResumeIntent& intent);
+                      const DeviceRegistry::ResumeIntent& intent, const GiveUp& give_up);
   absl::Status LoadText(std::string_view name, std::string_view table, bool read_only);
   absl::Status PutInactiveBack(const DeviceRegistry::Saved& before);
 

@@ -345,6 +345,22 @@ TEST_F(GivenUpSuspendTest, AFlushThatIsUnderWayIsWaitedForByTheNext) {
   EXPECT_TRUE(device_->Resume().ok());
 }
 
+TEST_F(GivenUpSuspendTest, ASwapThatIsGivenUpLeavesBothTablesWhereTheyAre) {
+  a_->Hold();
+  std::vector<std::byte> data(kSectorBytes);
+  Pending write(*reactors_, 1, *device_, IoRequest::Write(Sector(0), data));
+  while (a_->CountOf(IoOp::kWrite) == 0) std::this_thread::yield();
+  ASSERT_TRUE(Load("x", "0 8 linear /dev/b 0").ok());
+  EXPECT_EQ(device_->Resume(SuspendMode::kFlush, [] { return true; }).code(),
+            absl::StatusCode::kCancelled);
+  ExpectIoGoesOn();
+  EXPECT_TRUE(device_->info().has_inactive_table);
+  a_->Release();
+  EXPECT_EQ(write.Wait(), IoStatus::kOk);
+  EXPECT_TRUE(device_->Resume().ok());
+  EXPECT_EQ(device_->size(), SectorCount(8));
+}
+
 TEST_F(GivenUpSuspendTest, OneThatEndsInTimeIsDone) {
   EXPECT_TRUE(SuspendAndGiveUp(SuspendMode::kFlush).ok());
   EXPECT_TRUE(device_->info().suspended);
