@@ -23,9 +23,6 @@ std::set<size_t> FailedLegs(const MirrorStatus& status) {
   return failed;
 }
 
-// Operations that do themselves what is to be done about a leg that fails: they go back.
-bool HasOwnWayBack(const std::string& kind) { return kind == "move" || kind == "mirror-add"; }
-
 std::shared_ptr<const MappingTable> LiveTable(const DeviceRegistry& registry,
                                               const std::string& device) {
   const std::shared_ptr<MappedDevice> mapped = registry.Find(device);
@@ -39,25 +36,37 @@ bool HasMirrorRow(const MappingTable& table) {
 
 }  // namespace
 
-std::optional<Mirrors::LessRow> Mirrors::FindFailedRow(const std::string& device) const {
+std::vector<Mirrors::LessRow> Mirrors::FindFailedRows(const std::string& device) const {
   const DeviceRegistry& registry = recipes_.volumes.registry();
   const std::shared_ptr<const MappingTable> table = LiveTable(registry, device);
-  if (table == nullptr || !HasMirrorRow(*table)) return std::nullopt;
+  if (table == nullptr || !HasMirrorRow(*table)) return {};
   const std::vector<MirrorStatus> all = ReadMirrorStatus(registry, device);
   // Both are to be of the same table; a swap brings another event.
-  if (LiveTable(registry, device) != table) return std::nullopt;
+  if (LiveTable(registry, device) != table) return {};
   const absl::StatusOr<TableSpec> spec = TableSpec::Parse(table->TableText());
-  if (!spec.ok()) return std::nullopt;
+  if (!spec.ok()) return {};
   const std::vector<TableRow> rows = spec->Rows();
+  std::vector<LessRow> found;
   for (const MirrorStatus& status : all) {
     std::set<size_t> failed = FailedLegs(status);
     const auto row = std::ranges::find(rows, status.start, &TableRow::start);
     if (failed.empty() || row == rows.end()) continue;
     std::optional<MirrorRow> mirror = MirrorRow::Parse(*row);
     if (!mirror.has_value() || !mirror->HoldsFailedWrites()) continue;
-    return LessRow{*row, *std::move(mirror), std::move(failed)};
+    found.push_back({*row, *std::move(mirror), std::move(failed)});
   }
-  return std::nullopt;
+  return found;
+}
+
+// A move is at work on its own pieces only.
+bool Mirrors::HasOwnWayBack(const std::string& device, const MirrorRow& mirror) const {
+  recipes_.structure.AssertHeld();
+  const std::string kind = recipes_.operations.KindAtWorkOn(device);
+  if (kind != "move") return kind == "mirror-add";
+  return std::ranges::any_of(mirror.legs, [this](const MirrorLeg& leg) {
+    recipes_.structure.AssertHeld();
+    return recipes_.IsClaimed(leg.device, Sector(leg.start));
+  });
 }
 
 std::string Mirrors::WhyLegsStay(const std::string& device, const LessRow& found) const {
@@ -70,26 +79,28 @@ std::string Mirrors::WhyLegsStay(const std::string& device, const LessRow& found
 }
 
 std::string Mirrors::TakeFailedLegsOut(const std::string& device) {
-  std::optional<LessRow> found = FindFailedRow(device);
-  if (!found.has_value()) return "";
-  std::string stay = WhyLegsStay(device, *found);
+  std::vector<LessRow> failed = FindFailedRows(device);
+  if (failed.empty()) return "";
+  std::string stay = WhyLegsStay(device, failed.front());
   if (!stay.empty()) return stay;
   const Recipes::UrgentTurn turn(recipes_);
   // Others had theirs before.
-  found = FindFailedRow(device);
-  if (!found.has_value()) return "";
+  failed = FindFailedRows(device);
+  if (failed.empty()) return "";
   // It may just have been waiting for what the leg's failure holds; not any more.
   const std::string kind = recipes_.operations.KindAtWorkOn(device);
-  if (HasOwnWayBack(kind)) return absl::StrCat("a leg has failed: the ", kind, " sees to it");
-  stay = WhyLegsStay(device, *found);
+  std::erase_if(failed, [&](const LessRow& row) { return HasOwnWayBack(device, row.mirror); });
+  if (failed.empty()) return absl::StrCat("a leg has failed: the ", kind, " sees to it");
+  const LessRow& found = failed.front();
+  stay = WhyLegsStay(device, found);
   if (!stay.empty()) return stay;
-  const absl::Status done = Degrade(device, *found);
+  const absl::Status done = Degrade(device, found);
   if (!done.ok()) {
     return absl::StrCat("a failed leg could not be taken out: ", std::string(done.message()));
   }
   std::string names;
-  for (const size_t leg : found->gone) {
-    absl::StrAppend(&names, " ", found->mirror.legs[leg].device);
+  for (const size_t leg : found.gone) {
+    absl::StrAppend(&names, " ", found.mirror.legs[leg].device);
   }
   return absl::StrCat("degraded: these legs have failed and were taken out:", names);
 }
@@ -106,7 +117,8 @@ std::vector<Mirrors::LessRow> Mirrors::OthersOnFailed(const std::string& device,
   const std::vector<MirrorStatus> all = ReadMirrorStatus(recipes_.volumes.registry(), device);
   for (const TableRow& row : spec->Rows()) {
     std::optional<MirrorRow> mirror = MirrorRow::Parse(row);
-    if (row.start == found.row.start || !mirror.has_value() || !mirror->HoldsFailedWrites()) {
+    if (row.start == found.row.start || !mirror.has_value() || !mirror->HoldsFailedWrites() ||
+        HasOwnWayBack(device, *mirror)) {
       continue;
     }
     const auto status = std::ranges::find(all, row.start, &MirrorStatus::start);

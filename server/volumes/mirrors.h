@@ -84,8 +84,10 @@ class Mirrors {
   absl::StatusOr<TogetherRequest> PlanWithout(const std::string& body,
                                               const std::vector<LessRow>& less) const;
 
-  // A row that holds writes since legs have failed, which are those to go.
-  std::optional<LessRow> FindFailedRow(const std::string& device) const;
+  // The rows that hold writes since legs have failed, which are those to go.
+  std::vector<LessRow> FindFailedRows(const std::string& device) const;
+  // True if an operation is at work on the row that goes back itself when a leg fails.
+  bool HasOwnWayBack(const std::string& device, const MirrorRow& mirror) const;
   // Empty: they can be taken out.
   std::string WhyLegsStay(const std::string& device, const LessRow& found) const;
   // The other rows with legs on a device that has failed one of `found`, if they can be taken out.

@@ -127,7 +127,7 @@ std::optional<MovePlan> MovePlan::Parse(const std::string& text) {
     piece.state = *state;
     plan.pieces.push_back(piece);
   }
-  if (plan.body.empty()) return std::nullopt;
+  if (plan.body.empty() || plan.pieces.empty()) return std::nullopt;
   return plan;
 }
 
@@ -273,17 +273,25 @@ absl::StatusOr<Recipes::Claim> Moves::CheckDestination(const MoveRequest& reques
 
 // --- While it runs ---
 
-absl::Status Moves::CheckTableIs(const MovePlan& plan) const {
+// A leg that has failed may have been taken out of a row that stays (mirror_repair.cc).
+absl::StatusOr<std::vector<TableRow>> Moves::ReadOthers(const MovePlan& plan) const {
   ASSIGN_OR_RETURN(const std::string text,
                    recipes_.volumes.registry().Table(plan.body, TableSlot::kLive));
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(text));
-  const std::vector<TableRow> expected = plan.Rows();
-  const bool same =
-      std::ranges::equal(spec.Rows(), expected, [](const TableRow& a, const TableRow& b) {
-        return a.start == b.start && a.length == b.length && a.type == b.type &&
-               (a.type != "linear" || a.args.back() == b.args.back());
-      });
-  if (same) return absl::OkStatus();
+  std::vector<TableRow> rows = spec.Rows();
+  MovePlan now = plan;
+  for (TableRow& row : now.others) {
+    const auto there = std::ranges::find(rows, row.start, &TableRow::start);
+    if (row.type != "mirror" || there == rows.end() || there->length != row.length) continue;
+    if (there->type == "mirror" || there->type == "linear") row = *there;
+  }
+  JoinLinearRows(rows, plan.from);
+  JoinLinearRows(rows, plan.to);
+  const bool same = std::ranges::equal(rows, now.Rows(), [](const TableRow& a, const TableRow& b) {
+    return a.start == b.start && a.length == b.length && a.type == b.type &&
+           (a.type != "linear" || a.args.back() == b.args.back());
+  });
+  if (same) return std::move(now.others);
   return absl::AbortedError(
       absl::StrCat("somebody else has changed the table of '", plan.body, "'"));
 }
@@ -300,8 +308,9 @@ absl::Status Moves::CheckCopied(const MovePlan& plan, size_t piece) const {
     if (status.complete()) return absl::OkStatus();
     return absl::UnavailableError("the piece is not in sync");
   }
-  return absl::AbortedError(
-      absl::StrCat("somebody else has changed the table of '", plan.body, "'"));
+  RETURN_IF_ERROR(ReadOthers(plan).status());
+  // What it lies on is late at the start.
+  return absl::UnavailableError("the table could not be built");
 }
 
 absl::Status Moves::CheckLegs(const MovePlan& plan) const {
@@ -342,10 +351,10 @@ absl::Status Moves::FlushDestination(const MovePlan& plan) {
   return absl::DataLossError(absl::StrCat("'", plan.to, "' cannot be flushed"));
 }
 
-absl::Status Moves::PutTable(OperationRun& run, const MovePlan& before, const MovePlan& next,
+absl::Status Moves::PutTable(OperationRun& run, const MovePlan& before, MovePlan& next,
                              SuspendMode mode, const std::function<absl::Status()>& confirm) {
   absl::MutexLock one_at_a_time(&recipes_.structure);
-  RETURN_IF_ERROR(CheckTableIs(before));
+  ASSIGN_OR_RETURN(next.others, ReadOthers(before));
   TogetherRequest request;
   request.mode = mode;
   request.replace = {{.name = before.body, .table = TableText(next.Rows())}};
@@ -364,7 +373,7 @@ absl::Status Moves::PutTable(OperationRun& run, const MovePlan& before, const Mo
 }
 
 // Waits until it can be done.
-absl::Status Moves::PutTableInTime(OperationRun& run, const MovePlan& before, const MovePlan& next,
+absl::Status Moves::PutTableInTime(OperationRun& run, const MovePlan& before, MovePlan& next,
                                    const std::function<absl::Status()>& confirm) {
   while (true) {
     absl::Status status = PutTable(run, before, next, SuspendMode::kSwap, confirm);
@@ -377,14 +386,6 @@ absl::Status Moves::PutTableInTime(OperationRun& run, const MovePlan& before, co
 absl::Status Moves::Run(OperationRun& run) {
   std::optional<MovePlan> plan = MovePlan::Parse(run.plan());
   if (!plan.has_value()) return absl::InternalError("the plan of the move cannot be read");
-  {
-    absl::MutexLock one_at_a_time(&recipes_.structure);
-    absl::StatusOr<std::shared_ptr<BlockDevice>> to = recipes_.Open(plan->to);
-    if (to.ok() && !plan->pieces.empty()) {
-      recipes_.claims[run.id()] = {*std::move(to), Sector(plan->pieces.front().to_at),
-                                   SectorCount(plan->total_sectors())};
-    }
-  }
   absl::Status status = CopyPieces(run, *plan);
   // When the daemon stops, what is being copied stays a mirror, and is taken up again.
   const bool stopped = !status.ok() && run.ShouldEnd() && !run.Cancelled();
@@ -394,8 +395,19 @@ absl::Status Moves::Run(OperationRun& run) {
   return status;
 }
 
+absl::Status Moves::ClaimDestination(const OperationRun& run, const MovePlan& plan) {
+  absl::MutexLock one_at_a_time(&recipes_.structure);
+  ASSIGN_OR_RETURN(std::shared_ptr<BlockDevice> to, recipes_.Open(plan.to));
+  recipes_.claims[run.id()] = {std::move(to), Sector(plan.pieces.front().to_at),
+                               SectorCount(plan.total_sectors())};
+  return absl::OkStatus();
+}
+
 // The plan is always that of the table in use.
 absl::Status Moves::CopyPieces(OperationRun& run, MovePlan& plan) {
+  while (!ClaimDestination(run, plan).ok()) {
+    if (!run.Sleep(kRetryAfter)) return absl::CancelledError("ended before it was done");
+  }
   for (size_t i = 0; i < plan.pieces.size(); ++i) {
     if (plan.pieces[i].state == MovePiece::State::kCopied) continue;
     run.Progress(ToBytes(plan.copied_sectors()), ToBytes(plan.total_sectors()));
@@ -427,9 +439,13 @@ absl::Status Moves::CopyPieces(OperationRun& run, MovePlan& plan) {
 // failed leg holds writes until there is another table.
 absl::Status Moves::GoBack(OperationRun& run, const MovePlan& plan, const absl::Status& why) {
   MovePlan back = plan;
+  bool underway = false;
   for (MovePiece& piece : back.pieces) {
-    if (piece.state == MovePiece::State::kCopying) piece.state = MovePiece::State::kWaiting;
+    if (piece.state != MovePiece::State::kCopying) continue;
+    piece.state = MovePiece::State::kWaiting;
+    underway = true;
   }
+  if (!underway) return why;
   absl::Status undone;
   for (int tries = 0; tries < kGoBackTries; ++tries) {
     if (tries != 0) absl::SleepFor(kRetryAfter);
@@ -437,9 +453,10 @@ absl::Status Moves::GoBack(OperationRun& run, const MovePlan& plan, const absl::
     if (undone.ok()) return why;
     if (!absl::IsFailedPrecondition(undone)) break;
   }
-  return absl::Status(why.code(), absl::StrCat(std::string(why.message()),
-                                               "; the old table could not be put back: ",
-                                               std::string(undone.message())));
+  // Failed, also if it was cancelled: somebody has to see to it.
+  return absl::Status(undone.code(), absl::StrCat(std::string(why.message()),
+                                                  "; the old table could not be put back: ",
+                                                  std::string(undone.message())));
 }
 
 }  // namespace sectormap::volumes

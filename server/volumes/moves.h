@@ -73,14 +73,19 @@ class Moves {
   absl::StatusOr<MovePlan> Prepare(const MoveRequest& request);
   // What it gives is to be claimed.
   absl::StatusOr<Recipes::Claim> CheckDestination(const MoveRequest& request, const MovePlan& plan);
+  // Also of one that goes on: the destination may be late at a start.
+  absl::Status ClaimDestination(const OperationRun& run, const MovePlan& plan);
   absl::Status CopyPieces(OperationRun& run, MovePlan& plan);
   absl::Status GoBack(OperationRun& run, const MovePlan& plan, const absl::Status& why);
-  // Puts the plan's table in place. `confirm` is asked while all I/O waits.
-  absl::Status PutTable(OperationRun& run, const MovePlan& before, const MovePlan& next,
-                        SuspendMode mode, const std::function<absl::Status()>& confirm);
-  absl::Status PutTableInTime(OperationRun& run, const MovePlan& before, const MovePlan& next,
+  // Puts the plan's table in place. `confirm` is asked while all I/O waits. The rows that stay are
+  // as they are now.
+  absl::Status PutTable(OperationRun& run, const MovePlan& before, MovePlan& next, SuspendMode mode,
+                        const std::function<absl::Status()>& confirm);
+  absl::Status PutTableInTime(OperationRun& run, const MovePlan& before, MovePlan& next,
                               const std::function<absl::Status()>& confirm);
-  absl::Status CheckTableIs(const MovePlan& plan) const;
+  // The rows that stay as they are now. Aborted: the table is not the plan's.
+  absl::StatusOr<std::vector<TableRow>> ReadOthers(const MovePlan& plan) const;
+  // Unavailable: not yet. DataLoss: one of its legs has failed.
   absl::Status CheckCopied(const MovePlan& plan, size_t piece) const;
   // DataLoss: one of a piece that is being copied has failed.
   absl::Status CheckLegs(const MovePlan& plan) const;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/volumes/recipes.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -23,6 +24,15 @@ absl::Status Recipes::CheckAwake(const std::string& name) const {
   return absl::FailedPreconditionError(absl::StrCat(
       "device '", mapped,
       "' or one that it lies on is suspended or could not be restored; resume that one first"));
+}
+
+bool Recipes::IsClaimed(const std::string& name, Sector sector) {
+  const absl::StatusOr<std::shared_ptr<BlockDevice>> device = Open(name);
+  return device.ok() && std::ranges::any_of(claims, [&](const auto& entry) {
+           const Claim& claim = entry.second;
+           return claim.device == *device && sector >= claim.start &&
+                  sector < claim.start + claim.count;
+         });
 }
 
 absl::Status Recipes::CheckFree(const std::shared_ptr<BlockDevice>& device, const std::string& name,

@@ -58,6 +58,8 @@ struct Recipes {
     SectorCount count;
   };
   std::map<int64_t, Claim> claims ABSL_GUARDED_BY(structure);
+  // True if a running move writes there.
+  bool IsClaimed(const std::string& name, Sector sector) ABSL_EXCLUSIVE_LOCKS_REQUIRED(structure);
 
   // A file or block device, or a mapped device, as tables name them. Writable.
   absl::StatusOr<std::shared_ptr<BlockDevice>> Open(const std::string& name);

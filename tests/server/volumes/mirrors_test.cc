@@ -653,6 +653,35 @@ TEST_F(MirrorsTest, AMoveThatWaitsForWhatAFailedLegHoldsGoesBack) {
   EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
 }
 
+// That of another row fails when the first piece has just begun.
+TEST_F(MirrorsTest, ALegThatFailsBesideAMoveGoesOutAndTheMoveGoesOn) {
+  for (const char* file : {"old.img", "x.img", "y.img"}) MakeFile(file, 1024);
+  Make("brittle", absl::StrCat("0 1024 brittle ", Path("y.img"), "\n"));
+  Make("vol", absl::StrCat("0 1024 linear ", Path("old.img"), " 0\n1024 1024 mirror core 1 64 2 ",
+                           Path("x.img"), " 0 brittle 0 1 handle_errors\n"));
+  AwaitSync();
+  Fill("vol", 0, kVolumeSectors, 1);
+  std::thread writer;
+  const uint64_t watcher =
+      registry_->Subscribe([&](DeviceRegistry::Change, const DeviceInfo& info) {
+        const auto rows = ReadMirrorStatus(*registry_, "vol");
+        if (info.name != "vol" || rows.size() != 2 || writer.joinable()) return;
+        BrittleTarget::faults.writes = true;
+        writer = std::thread([&] { Fill("vol", 1024, 1024, 2); });
+        while (ReadMirrorStatus(*registry_, "vol").back().healthy()) std::this_thread::yield();
+      });
+  StartKeeper();
+  ExpectDone(moves_->Start(
+      {.device = "vol", .from = Path("old.img"), .to = Path("leg.img"), .to_start = 8}));
+  registry_->Unsubscribe(watcher);
+  writer.join();
+  EXPECT_EQ(TableOf("vol"), absl::StrCat("0 1024 linear ", Path("leg.img"), " 8\n1024 1024 linear ",
+                                         Path("x.img"), " 0\n"));
+  std::vector<std::byte> bytes = Pattern(0, 1024, 1);
+  std::ranges::copy(Pattern(1024, 1024, 2), std::back_inserter(bytes));
+  EXPECT_TRUE(View("vol") == bytes);
+}
+
 TEST_F(MirrorsTest, ARecipeDoesNotFailWhatAFailedLegHolds) {
   MakeBrittleMirror(1, " 1 handle_errors");
   BrittleTarget::faults.writes = true;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/volumes/moves.h"
 
+#include <thread>
+
 #include "absl/time/clock.h"
 #include "server/volumes/mirror_rows.h"
 #include "tests/server/volumes/recipe_fixture.h"
@@ -192,6 +194,80 @@ TEST_F(MovesTest, ADeviceThatSomebodyHasSuspendedIsMovedWhenItGoesOn) {
   EXPECT_FALSE(operations_->Get(started->id)->ended());
   ASSERT_TRUE(catalog_->Resume("vol").ok());
   EXPECT_EQ(WaitFor(started).state, OperationState::kDone);
+}
+
+TEST_F(MovesTest, RowsThatGoOnFromOneAnotherBecomeOne) {
+  MakeFile("old.img", 4096);
+  MakeFile("new.img", 4096);
+  Make("vol",
+       "0 1024 linear " + Path("old.img") + " 0\n1024 1024 linear " + Path("old.img") + " 1024\n");
+  Fill("vol", 0, kVolumeSectors, 1);
+  ExpectDone(moves_->Start(Wanted()));
+  EXPECT_EQ(TableOf("vol"), "0 2048 linear " + Path("new.img") + " 0\n");
+  EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 1));
+}
+
+// A file is late at a start in the middle of a move.
+class LateMoveTest : public MovesTest {
+ protected:
+  // Of four pieces one or two are done, and the next one is under way.
+  void StartWithout(const std::string& file) {
+    MakeFile("old.img", 8192);
+    MakeFile("new.img", 8192);
+    Make("vol", "0 8192 linear " + Path("old.img") + " 0\n");
+    Fill("vol", 0, 8192, 1);
+    std::thread stop;
+    const uint64_t watcher =
+        registry_->Subscribe([&](DeviceRegistry::Change, const DeviceInfo& info) {
+          const std::string table = TableOf("vol");
+          const size_t copied = table.find("linear " + Path("new.img"));
+          if (info.name != "vol" || copied == std::string::npos || stop.joinable()) return;
+          stop = std::thread([this] { operations_->Stop(); });
+          while (!operations_->stopping()) std::this_thread::yield();
+        });
+    EXPECT_TRUE(moves_->Start(Wanted(0, 2048)).ok());
+    while (!operations_->stopping()) absl::SleepFor(absl::Milliseconds(1));
+    registry_->Unsubscribe(watcher);
+    stop.join();
+    may_be_unbuilt_ = {"vol"};
+    Stop();
+    std::filesystem::rename(Path(file), Path("away"));
+    Start();
+    absl::SleepFor(absl::Milliseconds(50));
+    EXPECT_NE(registry_->Info("vol")->error, "");
+  }
+  OperationInfo TheMove() {
+    return *operations_->Wait(operations_->List().at(0).id, [] { return false; });
+  }
+};
+
+TEST_F(LateMoveTest, ItGoesOnWhenTheFileIsThere) {
+  for (const char* file : {"old.img", "new.img"}) {
+    SCOPED_TRACE(file);
+    StartWithout(file);
+    EXPECT_FALSE(operations_->List().at(0).ended());
+    std::filesystem::rename(Path("away"), Path(file));
+    ASSERT_TRUE(catalog_->Resume("vol").ok());
+    const OperationInfo ended = TheMove();
+    EXPECT_EQ(ended.state, OperationState::kDone) << ended.error;
+    EXPECT_EQ(TableOf("vol"), "0 8192 linear " + Path("new.img") + " 0\n");
+    EXPECT_TRUE(View("vol") == Pattern(0, 8192, 1));
+    Stop();
+    std::filesystem::remove_all(live());
+    std::filesystem::create_directories(root());
+    Start();
+  }
+}
+
+TEST_F(LateMoveTest, ACancelEndsIt) {
+  StartWithout("new.img");
+  ASSERT_TRUE(operations_->Cancel(operations_->List().at(0).id).ok());
+  const OperationInfo ended = TheMove();
+  // What has been moved cannot be reached: the old table cannot be put back.
+  EXPECT_EQ(ended.state, OperationState::kFailed);
+  EXPECT_THAT(ended.error, HasSubstr("the old table could not be put back: "));
+  EXPECT_THAT(ended.error, HasSubstr(Path("new.img")));
+  EXPECT_FALSE(operations_->ReservedBy("vol").has_value());
 }
 
 TEST_F(MovesTest, WhereAMoveIsGoingNobodyElseMayGo) {
