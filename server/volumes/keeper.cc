@@ -65,6 +65,7 @@ void Keeper::Run() {
       }
     }
     for (const auto& [device, what] : snapshots_.GrowStores()) log_(device, what);
+    snapshots_.TakeUpRollBacks();
     next_look = Clock::now() + absl::ToChronoNanoseconds(period_);
   }
 }

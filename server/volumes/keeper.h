@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Keeper: looks after devices between verbs, on a thread of its own: takes failed mirror legs out
-// as soon as a device says that something has happened, and grows snapshot stores in time.
+// as soon as a device says that something has happened, grows snapshot stores in time, and takes up
+// rollbacks that nobody looks after.
 #pragma once
 
 #include <functional>

@@ -354,7 +354,7 @@ absl::Status Snapshots::WaitForMerge(OperationRun& run) {
             absl::StrCat("the merge failed, and again after ", kMergeTries,
                          " more tries: a disk below '", run.device(),
                          "' does not work. The device goes on as the snapshot; the merge is "
-                         "taken up when the daemon starts again"));
+                         "taken up when it is suspended and resumed, or the daemon starts again"));
       }
       if (!run.Sleep(kMergeRetryAfter)) return Ended();
       TogetherRequest again;
@@ -364,7 +364,8 @@ absl::Status Snapshots::WaitForMerge(OperationRun& run) {
       if (run.ShouldEnd()) return Ended();
     } else if (status.state == SnapshotStatus::State::kUnknown && IsMerging(run.device())) {
       // Its table could not be built at the start, as a store that it waits for is late. If that
-      // never comes, this can be cancelled, and the device get another table.
+      // never comes, this can be cancelled, and the device get another table; if it comes after
+      // all, the merge is taken up.
       static_cast<void>(run.NoWayBack(""));
     } else {
       return absl::FailedPreconditionError(
@@ -398,12 +399,35 @@ absl::Status Snapshots::FinishMerge(const std::string& device) {
   return absl::OkStatus();
 }
 
+void Snapshots::LookAfterMerge(const Volume& origin) {
+  // Refused if an operation does.
+  recipes_.operations.Start("rollback", origin.name, {origin.name, origin.body}, "")
+      .status()
+      .IgnoreError();
+}
+
 void Snapshots::ResumeRollBacks() {
   const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
   for (const auto& [name, volume] : tree.volumes()) {
-    if (!volume.merge.has_value()) continue;
-    // Refused if an operation looks after it.
-    recipes_.operations.Start("rollback", name, {name, volume.body}, "").status().IgnoreError();
+    if (volume.merge.has_value()) LookAfterMerge(volume);
+  }
+}
+
+// Only while it runs: else it would fail again, or its store is away and the device may get another
+// table.
+void Snapshots::TakeUpRollBacks() {
+  std::set<std::string> given_up;
+  for (const OperationInfo& operation : recipes_.operations.List()) {
+    if (operation.kind != "rollback" || !operation.ended()) continue;
+    if (operation.state != OperationState::kDone) given_up.insert(operation.device);
+  }
+  if (given_up.empty()) return;
+  const DeviceRegistry& registry = recipes_.volumes.registry();
+  const VolumeTree tree = VolumeTree::Read(registry);
+  for (const std::string& name : given_up) {
+    if (ReadSnapshotStatus(registry, name).state != SnapshotStatus::State::kValid) continue;
+    const absl::StatusOr<Volume> volume = tree.Find(name);
+    if (volume.ok() && volume->merge.has_value()) LookAfterMerge(*volume);
   }
 }
 

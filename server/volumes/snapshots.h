@@ -68,6 +68,9 @@ class Snapshots {
   void Restore(std::vector<state::SnapshotRecord> records);
   // At start, after them: rollbacks that nobody looks after any more.
   void ResumeRollBacks();
+  // Now and then: rollbacks that were cancelled or failed before the merge had ended, if that runs
+  // again now.
+  void TakeUpRollBacks();
 
   // All of one instant, or none. The devices' I/O waits for a moment.
   absl::StatusOr<std::vector<SnapshotInfo>> Create(const CreateSnapshots& wanted);
@@ -113,6 +116,7 @@ class Snapshots {
   bool IsMerging(const std::string& device) const;
   absl::Status WaitForMerge(OperationRun& run);
   absl::Status FinishMerge(const std::string& device);
+  void LookAfterMerge(const Volume& origin);
   // Stores and records of what has gone. REQUIRES: the structure's lock.
   void CleanUp();
 

@@ -55,6 +55,11 @@ class SnapshotsTest : public RecipeTest {
     types_.Add(kStubbornTarget);
     RecipeTest::SetUp();
   }
+  void StartKeeper() {
+    keeper_ = std::make_unique<Keeper>(
+        *registry_, *snapshots_, *mirrors_, [](const std::string&, const std::string&) {},
+        absl::Milliseconds(1));
+  }
   // Overwrites part of a device; in each call other chunks, some of them again.
   void WriteSome(const std::string& device, uint32_t version) {
     Fill(device, 40 * (version % 45), 100, version);
@@ -612,6 +617,34 @@ TEST_F(SnapshotsTest, AMergeThatFailsIsTriedAgainThoughTheDiskTakesNoFlush) {
   EXPECT_THAT(operations_->List().front().error, HasSubstr("again after 3 more tries"));
 }
 
+TEST_F(SnapshotsTest, ARollBackThatADiskHasEndedGoesOnWhenTheMergeDoes) {
+  SleepShortly();
+  const Views views = {{"vol", MakeMerge(false)}};
+  snapshots_->ResumeRollBacks();
+  WaitForAll();
+  SetDisk(true);
+  // It would only fail again.
+  snapshots_->TakeUpRollBacks();
+  ASSERT_EQ(operations_->List().size(), 1u);
+  ASSERT_TRUE(catalog_->Suspend("vol", SuspendMode::kFlush).ok());
+  ASSERT_TRUE(catalog_->Resume("vol").ok());
+  snapshots_->TakeUpRollBacks();
+  ASSERT_EQ(operations_->List().size(), 2u);
+  WaitForAll();
+  EXPECT_EQ(operations_->List().back().state, OperationState::kDone);
+  EXPECT_EQ(TableOf("vol"), "0 2048 linear disk 0\n");
+  ExpectViews(views);
+  snapshots_->TakeUpRollBacks();
+  EXPECT_EQ(operations_->List().size(), 2u);
+}
+
+// As dmsetup's users do it, who look after it themselves.
+TEST_F(SnapshotsTest, AMergeThatWasMadeByHandIsNotTakenUp) {
+  MakeMerge(true);
+  snapshots_->TakeUpRollBacks();
+  EXPECT_THAT(operations_->List(), IsEmpty());
+}
+
 TEST_F(SnapshotsTest, AMergeThatIsOverEndsWhenTheDiskTakesAFlushAgain) {
   SleepShortly();
   const Views views = {{"vol", MakeMerge(true)}};
@@ -638,6 +671,28 @@ TEST_F(SnapshotsTest, AMergeThatIsOverEndsWhenTheDiskTakesAFlushAgain) {
   EXPECT_EQ(operations_->List().front().state, OperationState::kDone)
       << operations_->List().front().error;
   EXPECT_EQ(TableOf("vol"), "0 2048 linear disk 0\n");
+  ExpectViews(views);
+}
+
+TEST_F(SnapshotsTest, ARollBackThatWasCancelledGoesOnWhenItsStoreComesAfterAll) {
+  const Views views = {{"vol", MakeMerge(false)}};
+  may_be_unbuilt_ = {"vol"};
+  Stop();
+  std::filesystem::rename(Path("1"), Path("away"));
+  Start();
+  ASSERT_EQ(operations_->List().size(), 1u);
+  while (!operations_->Cancel(operations_->List().front().id).ok()) std::this_thread::yield();
+  WaitForAll();
+  // The device may get another table instead.
+  snapshots_->TakeUpRollBacks();
+  EXPECT_EQ(operations_->List().size(), 1u);
+  SetDisk(true);
+  StartKeeper();
+  std::filesystem::rename(Path("away"), Path("1"));
+  ASSERT_TRUE(catalog_->Resume("vol").ok());
+  while (TableOf("vol") != "0 2048 linear disk 0\n") std::this_thread::yield();
+  WaitForAll();
+  EXPECT_EQ(operations_->List().back().state, OperationState::kDone);
   ExpectViews(views);
 }
 
