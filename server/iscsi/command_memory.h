@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// CommandMemory: a reactor's buffers for commands' data, shared out so that one logical unit whose
-// backing device hangs cannot take them all from the others.
+// CommandMemory: a reactor's buffers for commands' data, shared out so that neither one logical
+// unit whose backing device hangs nor one initiator that stalls can take them all from the others.
 #pragma once
 
+#include <coroutine>
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -10,10 +11,11 @@
 #include <unordered_map>
 #include <utility>
 
+#include "core/async/reactor.h"
 #include "core/async/task.h"
-#include "core/async/wait_queue.h"
 #include "core/block/buffer_pool.h"
 #include "server/scsi/lun.h"
+#include "server/scsi/parameter_limits.h"
 
 namespace sectormap::iscsi {
 
@@ -21,20 +23,29 @@ namespace sectormap::iscsi {
 // pages that were used once are in memory.
 inline constexpr size_t kDefaultCommandMemoryBytes = 64 * 1024 * 1024;
 
+class CommandMemory;
+
 // What all commands of one logical unit hold on one reactor.
 struct UnitShare {
-  explicit UnitShare(WaitQueue& its_room) : room(its_room) {}
+  explicit UnitShare(CommandMemory& its_memory) : memory(its_memory) {}
 
+  CommandMemory& memory;
   size_t used = 0;  // bytes of whole blocks, as the pool counts them
   size_t holders = 0;
-  WaitQueue& room;  // the memory's
+};
+
+// What a session's commands hold of a unit's share.
+struct SessionShare {
+  UnitShare* unit = nullptr;
+  size_t used = 0;  // bytes of whole blocks
 };
 
 // One command's buffer; gives itself and its share back.
 class CommandBuffer {
  public:
   CommandBuffer() = default;
-  CommandBuffer(IoBuffer buffer, UnitShare& share) : buffer_(std::move(buffer)), share_(&share) {}
+  CommandBuffer(IoBuffer buffer, SessionShare& share)
+      : buffer_(std::move(buffer)), share_(&share) {}
   CommandBuffer(CommandBuffer&& other) noexcept
       : buffer_(std::move(other.buffer_)), share_(std::exchange(other.share_, nullptr)) {}
   CommandBuffer& operator=(CommandBuffer&& other) noexcept {
@@ -49,17 +60,10 @@ class CommandBuffer {
   explicit operator bool() const { return share_ != nullptr; }
 
  private:
-  void Release() {
-    if (share_ == nullptr) return;
-    share_->used -= BufferPool::HeldBytes(buffer_.bytes().size());
-    // All who wait: how much a unit may hold follows what all of them leave free.
-    share_->room.WakeAll();
-    share_ = nullptr;
-    buffer_ = IoBuffer();
-  }
+  void Release();
 
   IoBuffer buffer_;
-  UnitShare* share_ = nullptr;
+  SessionShare* share_ = nullptr;
 };
 
 // For one reactor; made anywhere. REQUIRES: every buffer has come back before it goes.
@@ -67,12 +71,12 @@ class CommandMemory {
  public:
   explicit CommandMemory(size_t capacity) : pool_(capacity, scsi::kMaxTransferBytes) {}
 
-  // The share of the unit (or of a target's unknown LUNs: null). Leave() must follow.
-  UnitShare& Join(const scsi::Lun* unit) {
+  // A session's share of the unit (or of a target's unknown LUNs: null). Leave() must follow.
+  SessionShare Join(const scsi::Lun* unit) {
     std::unique_ptr<UnitShare>& share = shares_[unit];
-    if (share == nullptr) share = std::make_unique<UnitShare>(room_);
+    if (share == nullptr) share = std::make_unique<UnitShare>(*this);
     ++share->holders;
-    return *share;
+    return {.unit = share.get()};
   }
   void Leave(const scsi::Lun* unit) {
     auto place = shares_.find(unit);
@@ -80,51 +84,120 @@ class CommandMemory {
   }
 
   // Waits until there is room. REQUIRES: 0 < bytes <= scsi::kMaxTransferBytes.
-  Task<CommandBuffer> Take(UnitShare& share, size_t bytes) {
+  Task<CommandBuffer> Take(SessionShare& share, size_t bytes) {
     if (std::optional<CommandBuffer> buffer = TryTake(share, bytes)) return *std::move(buffer);
     return WaitAndTake(share, bytes);
   }
 
   // Empty if there is no room now.
-  std::optional<CommandBuffer> TryTake(UnitShare& share, size_t bytes) {
+  std::optional<CommandBuffer> TryTake(SessionShare& share, size_t bytes) {
     if (!HasRoom(share, bytes)) return std::nullopt;
     std::optional<IoBuffer> buffer = pool_.TryTake(bytes);
     if (!buffer) return std::nullopt;
-    share.used += BufferPool::HeldBytes(bytes);
+    Count(share, bytes);
     return CommandBuffer(*std::move(buffer), share);
   }
 
   // Whether one command more of any size would find room at once.
-  bool HasRoomForMore(const UnitShare& share) const {
+  bool HasRoomForMore(const SessionShare& share) const {
     return HasRoom(share, scsi::kMaxTransferBytes) &&
            pool_.used() + scsi::kMaxTransferBytes <= pool_.capacity();
   }
   // What each of those who use the unit may hold if all do, in bytes.
-  size_t FairPart(const UnitShare& share) const { return UnitMost(share) / share.holders; }
+  size_t FairPart(const SessionShare& share) const {
+    return UnitMost(*share.unit) / (share.unit->holders + 1);
+  }
   // Bytes; `used` counts whole blocks, as they are held. Any thread.
   size_t capacity() const { return pool_.capacity(); }
   size_t used() const { return pool_.used(); }
 
  private:
+  friend class CommandBuffer;
+
+  // Lives in the frame of the coroutine that waits.
+  struct Waiter {
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> waiting) {
+      handle = waiting;
+      *memory.last_waiter_ = this;
+      memory.last_waiter_ = &next;
+    }
+    void await_resume() noexcept {}
+
+    CommandMemory& memory;
+    SessionShare& share;
+    const size_t bytes;
+    std::coroutine_handle<> handle = nullptr;
+    Waiter* next = nullptr;
+  };
+
   // A unit may hold as much as it leaves free: half of the pool if it is alone, a third if another
   // has as much (a shared buffer's dynamic threshold: Choudhury and Hahne, 1998). So one that has
   // nothing yet finds room, however many hang. But always one command.
-  size_t UnitMost(const UnitShare& share) const {
-    return (share.used + pool_.capacity() - pool_.used()) / 2;
+  size_t UnitMost(const UnitShare& unit) const {
+    return (unit.used + pool_.capacity() - pool_.used()) / 2;
   }
-  bool HasRoom(const UnitShare& share, size_t bytes) const {
-    return share.used == 0 || share.used + BufferPool::HeldBytes(bytes) <= UnitMost(share);
+  // Within that a session may hold as much as it leaves free: a quarter of the pool if it is alone.
+  // So one that comes later finds room beside one that takes no answers and sends no data. Who has
+  // nothing finds it for a parameter list in any case: what fences the others off must get in.
+  bool HasRoom(const SessionShare& share, size_t bytes) const {
+    const UnitShare& unit = *share.unit;
+    const size_t held = BufferPool::HeldBytes(bytes);
+    if (share.used == 0) {
+      return unit.used == 0 || bytes <= scsi::kMaxParameterDataBytes ||
+             unit.used + held <= UnitMost(unit);
+    }
+    return unit.used + held + share.used + held <= UnitMost(unit);
   }
-  Task<CommandBuffer> WaitAndTake(UnitShare& share, size_t bytes) {
-    while (!HasRoom(share, bytes)) co_await room_.Wait();
-    share.used += BufferPool::HeldBytes(bytes);
+  static void Count(SessionShare& share, size_t bytes) {
+    const size_t held = BufferPool::HeldBytes(bytes);
+    share.used += held;
+    share.unit->used += held;
+  }
+  Task<CommandBuffer> WaitAndTake(SessionShare& share, size_t bytes) {
+    // A task starts when it is awaited, which may be after room was made.
+    if (HasRoom(share, bytes)) {
+      Count(share, bytes);
+    } else {
+      co_await Waiter{*this, share, bytes};
+    }
     IoBuffer buffer = co_await pool_.Take(bytes);
     co_return CommandBuffer(std::move(buffer), share);
   }
 
+  // Of all units: how much one may hold follows what all of them leave free. Who finds room has it
+  // counted at once, who finds none keeps the place.
+  void ServeWaiters() {
+    Waiter** place = &first_waiter_;
+    while (Waiter* waiter = *place) {
+      if (!HasRoom(waiter->share, waiter->bytes)) {
+        place = &waiter->next;
+        continue;
+      }
+      Count(waiter->share, waiter->bytes);
+      *place = waiter->next;
+      Reactor::Current().Ready(waiter->handle);
+    }
+    last_waiter_ = place;
+  }
+
   BufferPool pool_;
-  WaitQueue room_;  // something has been given back
+  Waiter* first_waiter_ = nullptr;
+  Waiter** last_waiter_ = &first_waiter_;
   std::unordered_map<const scsi::Lun*, std::unique_ptr<UnitShare>> shares_;
 };
+
+inline void CommandBuffer::Release() {
+  if (share_ == nullptr) return;
+  const size_t held = BufferPool::HeldBytes(buffer_.bytes().size());
+  buffer_ = IoBuffer();
+  share_->used -= held;
+  share_->unit->used -= held;
+  CommandMemory& memory = share_->unit->memory;
+  share_ = nullptr;
+  if (memory.first_waiter_ != nullptr) [[unlikely]] {
+    memory.ServeWaiters();
+  }
+}
 
 }  // namespace sectormap::iscsi

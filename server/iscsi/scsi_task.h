@@ -34,6 +34,9 @@ class ReplySource final : public PduSource {
   bool NextPdu(BasicHeader& header, std::span<const std::byte>& data) override;
   void OnSent() override;
 
+  // It is queued, and none of its bytes is on the way.
+  bool untouched() const { return waiting_ != nullptr && cutter_.pdus() == 0; }
+
   // co_await reply.Sent(), after it was queued.
   struct SentAwaiter {
     ReplySource& reply;

@@ -244,8 +244,8 @@ Task<void> Session::TakeBuffer(ScsiTask& task, uint32_t bytes) {
   task.Hold(co_await context_.memory.Take(ShareOf(task), bytes));
 }
 
-UnitShare& Session::ShareOf(const ScsiTask& task) {
-  return task.unit != nullptr ? *task.unit->share : unknown_unit_share_;
+SessionShare& Session::ShareOf(const ScsiTask& task) {
+  return task.unit != nullptr ? task.unit->share : unknown_unit_share_;
 }
 
 Task<scsi::ScsiResult> Session::Execute(ScsiTask& task) {
@@ -289,7 +289,7 @@ void Session::AdjustWindow(const ScsiTask& task) {
     --without_room_;
     return;
   }
-  const UnitShare& share = ShareOf(task);
+  const SessionShare& share = ShareOf(task);
   if (context_.memory.HasRoomForMore(share)) {
     window.Widen();
   } else if (task.buffered_bytes * window.width() > context_.memory.FairPart(share)) {
@@ -297,9 +297,13 @@ void Session::AdjustWindow(const ScsiTask& task) {
   }
 }
 
-void Session::Finish(ScsiTask& task) {
+void Session::ReleaseData(ScsiTask& task) {
   task.buffer = CommandBuffer();
   task.loan = Loan();
+}
+
+void Session::Finish(ScsiTask& task) {
+  ReleaseData(task);
   if (task.unit != nullptr) ReleaseUnit(*task.unit);
   ScsiTask* last = live_.back();
   live_[task.live_index] = last;
@@ -347,6 +351,8 @@ size_t Session::Abort(const TaskFilter& filter) {
     ++count;
     task->aborted = true;
     LeaveTable(*task);
+    // A peer that takes nothing keeps the writer from it for long.
+    if (!task->receiving && task->reply.untouched()) ReleaseData(*task);
     task->changed.WakeAll();
   }
   return count;
@@ -391,7 +397,7 @@ Unit* Session::AttachUnit(const LunEntry& entry) {
   unit->counters = entry.counters;
   unit->nexus =
       entry.lun->Attach(context_.identity, entry.number, entry.read_only, context_.nexus_tasks);
-  unit->share = &context_.memory.Join(entry.lun.get());
+  unit->share = context_.memory.Join(entry.lun.get());
   Unit* attached = unit.get();
   units_.emplace(entry.number, std::move(unit));
   return attached;

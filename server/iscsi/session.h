@@ -43,7 +43,7 @@ struct Unit {
   bool read_only = false;
   std::shared_ptr<scsi::CommandCounters> counters;
   scsi::LunNexusPtr nexus;
-  UnitShare* share = nullptr;
+  SessionShare share;
   uint32_t users = 0;    // tasks and task management at work on it
   bool leaving = false;  // it left the target: goes when nobody uses it
 };
@@ -156,9 +156,10 @@ class Session {
   bool ReadInPlace(ScsiTask& task);
   Task<void> CollectData(ScsiTask& task);
   Task<void> TakeBuffer(ScsiTask& task, uint32_t bytes);
-  UnitShare& ShareOf(const ScsiTask& task);
+  SessionShare& ShareOf(const ScsiTask& task);
   void AdjustWindow(const ScsiTask& task);
   Task<scsi::ScsiResult> Execute(ScsiTask& task);
+  static void ReleaseData(ScsiTask& task);
   void Finish(ScsiTask& task);
   void LeaveTable(ScsiTask& task);
 
@@ -174,7 +175,7 @@ class Session {
   absl::flat_hash_map<uint64_t, std::unique_ptr<Unit>> units_;
   std::vector<std::unique_ptr<Unit>> leaving_units_;
   std::vector<absl::AnyInvocable<void()>> released_calls_;
-  UnitShare& unknown_unit_share_;
+  SessionShare unknown_unit_share_;
 
   std::vector<std::unique_ptr<ScsiTask>> tasks_;  // all that were ever made
   std::vector<ScsiTask*> free_;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -23,8 +24,8 @@ class CommandMemoryTest : public testing::Test {
 
   static const scsi::Lun* Name(size_t unit) { return reinterpret_cast<const scsi::Lun*>(unit); }
 
-  // How many buffers of that size the unit gets.
-  size_t Fill(UnitShare& share, size_t bytes) {
+  // How many buffers of that size the session gets.
+  size_t Fill(SessionShare& share, size_t bytes) {
     size_t count = 0;
     while (std::optional<CommandBuffer> buffer = memory_.TryTake(share, bytes)) {
       taken_.push_back(*std::move(buffer));
@@ -33,23 +34,23 @@ class CommandMemoryTest : public testing::Test {
     return count;
   }
 
-  static Task<void> TakeOne(CommandMemoryTest& test, UnitShare& share, size_t bytes) {
+  static Task<void> TakeOne(CommandMemoryTest& test, SessionShare& share, size_t bytes) {
     test.waited_for_ = co_await test.memory_.Take(share, bytes);
   }
 
   // What a unit waits for need not come from itself.
   static Task<void> WaitForAnother(CommandMemoryTest& test) {
-    UnitShare& hanging = test.memory_.Join(Name(1));
-    UnitShare& other = test.memory_.Join(Name(2));
-    EXPECT_EQ(test.Fill(hanging, 1 << 20), 32u);
+    SessionShare hanging = test.memory_.Join(Name(1));
+    SessionShare other = test.memory_.Join(Name(2));
+    EXPECT_EQ(test.Fill(hanging, 1 << 20), 16u);
     std::vector<CommandBuffer> given_back = std::exchange(test.taken_, {});
-    EXPECT_EQ(test.Fill(other, 1 << 20), 16u);
+    EXPECT_EQ(test.Fill(other, 1 << 20), 12u);
     Detach(TakeOne(test, other, 1 << 20));
     co_await NextTurn();
     EXPECT_FALSE(test.waited_for_);
     given_back.clear();
     co_await NextTurn();
-    EXPECT_TRUE(test.waited_for_) << "room for 16 more, and nobody tells";
+    EXPECT_TRUE(test.waited_for_) << "room for 4 more, and nobody tells";
     test.taken_.clear();
     co_await NextTurn();
     test.waited_for_ = CommandBuffer();
@@ -64,30 +65,75 @@ class CommandMemoryTest : public testing::Test {
   CommandBuffer waited_for_;
 };
 
+// Just above a power of two: what the pool gives is nearly twice what is asked for.
+constexpr std::array<size_t, 4> kSizes = {4096, 516 * 1024, 1 << 20, 4 << 20};
+
 TEST_F(CommandMemoryTest, AUnitThatHangsLeavesAsMuchAsItHas) {
-  // Just above a power of two: what the pool gives is nearly twice what is asked for.
-  for (const size_t bytes : {size_t{4096}, size_t{516 * 1024}, size_t{1 << 20}, size_t{4 << 20}}) {
+  for (const size_t bytes : kSizes) {
     pool_->OnEach([&](Reactor&) {
-      UnitShare& share = memory_.Join(Name(1));
-      EXPECT_GT(Fill(share, bytes), 0u);
+      std::array<SessionShare, 8> sessions;
+      for (SessionShare& share : sessions) {
+        share = memory_.Join(Name(1));
+        Fill(share, bytes);
+      }
       EXPECT_LE(memory_.used(), memory_.capacity() / 2) << bytes;
       EXPECT_GE(memory_.used() + scsi::kMaxTransferBytes, memory_.capacity() / 2) << bytes;
       taken_.clear();
-      EXPECT_EQ(share.used, 0u);
+      EXPECT_EQ(sessions[0].unit->used, 0u);
+      for (const SessionShare& share : sessions) {
+        EXPECT_EQ(share.used, 0u);
+        memory_.Leave(Name(1));
+      }
+    });
+  }
+}
+
+TEST_F(CommandMemoryTest, ASessionThatStallsLeavesAsMuchOfItsUnitAsItHas) {
+  for (const size_t bytes : kSizes) {
+    pool_->OnEach([&](Reactor&) {
+      SessionShare stalled = memory_.Join(Name(1));
+      SessionShare other = memory_.Join(Name(1));
+      Fill(stalled, bytes);
+      EXPECT_LE(stalled.used, memory_.capacity() / 4) << bytes;
+      EXPECT_GE(stalled.used + scsi::kMaxTransferBytes, memory_.capacity() / 4) << bytes;
+      Fill(other, bytes);
+      EXPECT_GE(other.used, memory_.capacity() / 8) << bytes;
+      taken_.clear();
+      memory_.Leave(Name(1));
       memory_.Leave(Name(1));
     });
   }
 }
 
+TEST_F(CommandMemoryTest, WhoHasNothingFindsRoomForAParameterList) {
+  pool_->OnEach([&](Reactor&) {
+    std::array<SessionShare, 33> stalled;
+    for (SessionShare& share : stalled) {
+      share = memory_.Join(Name(1));
+      Fill(share, 1 << 20);
+    }
+    EXPECT_EQ(memory_.used(), memory_.capacity() / 2);
+    EXPECT_EQ(stalled.back().used, 0u);
+    SessionShare other = memory_.Join(Name(1));
+    EXPECT_FALSE(memory_.TryTake(other, scsi::kMaxParameterDataBytes + 1));
+    EXPECT_EQ(Fill(other, 24), 1u);
+    EXPECT_EQ(Fill(stalled.front(), 24), 0u);
+    taken_.clear();
+    for (size_t session = 0; session <= stalled.size(); ++session) memory_.Leave(Name(1));
+  });
+}
+
 TEST_F(CommandMemoryTest, HoweverManyHangAnotherFindsRoom) {
   pool_->OnEach([&](Reactor&) {
-    for (size_t hanging = 1; hanging <= 4; ++hanging) {
-      EXPECT_GT(Fill(memory_.Join(Name(hanging)), 1 << 20), 0u);
+    std::array<SessionShare, 4> hanging;
+    for (size_t unit = 0; unit < hanging.size(); ++unit) {
+      hanging[unit] = memory_.Join(Name(unit));
+      EXPECT_GT(Fill(hanging[unit], 1 << 20), 0u);
     }
-    UnitShare& healthy = memory_.Join(Name(5));
+    SessionShare healthy = memory_.Join(Name(hanging.size()));
     EXPECT_GE(Fill(healthy, 4096), 512u);
     taken_.clear();
-    for (size_t unit = 1; unit <= 5; ++unit) memory_.Leave(Name(unit));
+    for (size_t unit = 0; unit <= hanging.size(); ++unit) memory_.Leave(Name(unit));
   });
   EXPECT_EQ(memory_.used(), 0u);
 }

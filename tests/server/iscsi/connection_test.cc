@@ -406,11 +406,11 @@ class ConnectionTest : public IscsiTest {
     options.first_burst_bytes = options.max_burst_bytes = 262144;
     options.data_digest = true;  // or a read would need no memory
     FakeInitiator* initiator = co_await Session(test, options);
-    UnitShare& share = test.memory_.Join(nullptr);
+    SessionShare share = test.memory_.Join(nullptr);
     std::vector<CommandBuffer> taken;
     while (std::optional<CommandBuffer> buffer = test.memory_.TryTake(share, 1 << 20)) {
       taken.push_back(*std::move(buffer));
-      share.used = 0;
+      share.used = share.unit->used = 0;
     }
     // What has all come and can be written at once needs none.
     const std::vector<std::byte> little(4096, std::byte{8});
@@ -439,7 +439,11 @@ class ConnectionTest : public IscsiTest {
     const bool alive = co_await initiator->Ping();
     EXPECT_TRUE(alive);
     EXPECT_FALSE(initiator->Answered(read));
-    for (CommandBuffer& buffer : taken) share.used += BufferPool::HeldBytes(buffer.bytes().size());
+    for (CommandBuffer& buffer : taken) {
+      const size_t held = BufferPool::HeldBytes(buffer.bytes().size());
+      share.used += held;
+      share.unit->used += held;
+    }
     taken.clear();
     test.memory_.Leave(nullptr);
     const Outcome outcome = co_await initiator->Finish(read);

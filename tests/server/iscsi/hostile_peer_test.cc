@@ -117,6 +117,51 @@ class HostilePeerTest : public IscsiTest {
     }
   }
 
+  static Command RegisterKey(std::span<const std::byte> parameters) {
+    Command command;
+    command.cdb = {0x5f, 0x00, 0, 0, 0, 0, 0, 0, static_cast<uint8_t>(parameters.size())};
+    command.direction = scsi::DataDirection::kOut;
+    command.expected = static_cast<uint32_t>(parameters.size());
+    command.data = parameters;
+    return command;
+  }
+
+  // Writes are asked for their data, and it never comes: others of the same unit have their room.
+  static Task<void> NeverSendsData(HostilePeerTest& test) {
+    InitiatorOptions options;
+    options.initial_r2t = true;
+    options.immediate_data = false;
+    FakeInitiator* stalled = co_await Session(test, options);
+    stalled->hold_requests = true;
+    const std::vector<std::byte> data(1 << 20, std::byte{1});
+    for (int i = 0; i < 16; ++i) co_await stalled->Start(FakeInitiator::Write10(0, data));
+    co_await stalled->Ping();
+    EXPECT_FALSE(stalled->held_requests.empty());
+    InitiatorOptions others;
+    others.isid = 0x800000000002;
+    FakeInitiator* other = co_await Session(test, others);
+    const std::vector<std::byte> parameters(24);
+    const FakeInitiator::Outcome fence = co_await other->Run(RegisterKey(parameters));
+    EXPECT_TRUE(fence.good());
+    const FakeInitiator::Outcome write = co_await other->Run(FakeInitiator::Write10(0, data));
+    EXPECT_TRUE(write.good());
+  }
+
+  // Answers that wait behind one that is not read hold nothing any more when a reset ends them.
+  static Task<void> NeverReadsData(HostilePeerTest& test) {
+    InitiatorOptions options;
+    options.data_digest = true;  // or a read would need no memory
+    FakeInitiator* stalled = co_await Session(test, options, {.capacity = 1500});
+    for (int i = 0; i < 4; ++i) co_await stalled->Start(FakeInitiator::Read10(0, 2048));
+    while (test.memory_.used() < 4 << 20) co_await Yield();
+    InitiatorOptions others;
+    others.isid = 0x800000000002;
+    FakeInitiator* other = co_await Session(test, others);
+    const auto result = co_await other->Manage(TaskManagementFunction::kLogicalUnitReset, 0);
+    EXPECT_EQ(result, TaskManagementResult::kFunctionComplete);
+    EXPECT_EQ(test.memory_.used(), 1u << 20) << "more than what is being sent";
+  }
+
   static BasicHeader RandomHeader(Random& random, FakeInitiator& peer) {
     static constexpr uint8_t kOpcodes[] = {0x00, 0x01, 0x01, 0x01, 0x01, 0x02,
                                            0x04, 0x05, 0x05, 0x06, 0x10, 0x03};
@@ -232,6 +277,12 @@ TEST_F(HostilePeerTest, ASegmentAboveWhatWeDeclaredEndsTheConnection) {
   pool_->RunOn(0, TooLong(*this));
 }
 TEST_F(HostilePeerTest, WhoNeverReadsIsNotReadEither) { pool_->RunOn(0, NeverReads(*this)); }
+TEST_F(HostilePeerTest, WhoSendsNoDataLeavesRoomForOthers) {
+  pool_->RunOn(0, NeverSendsData(*this));
+}
+TEST_F(HostilePeerTest, AResetGivesBackWhatIsNotBeingSent) {
+  pool_->RunOn(0, NeverReadsData(*this));
+}
 TEST_F(HostilePeerTest, MutatedPdusAreSurvived) { pool_->RunOn(0, Mutations(*this)); }
 TEST_F(HostilePeerTest, AConnectionThatIsCutAnywhereLeavesNothing) { pool_->RunOn(0, Cuts(*this)); }
 
