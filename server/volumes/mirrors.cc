@@ -430,7 +430,7 @@ absl::Status Mirrors::TakeLegOut(const std::string& device, const MirrorLeg& leg
   // With a failed leg, held writes go on with the new table; there is nothing to wait for.
   request.mode = healthy ? SuspendMode::kSwap : SuspendMode::kNoFlush;
   // Back to what was there before: what waits for a leg that has failed goes on.
-  request.even_if_stale = even_if_needed && target.mirror->HoldsFailedWrites();
+  request.even_if_stale = even_if_needed;
   RETURN_IF_ERROR(recipes_.volumes.ReplaceTogether(request));
   recipes_.files.Sweep();
   return absl::OkStatus();

@@ -148,10 +148,10 @@ class VolumeCatalog::Together {
   }
 
   absl::Status CheckLeadingLegs() {
-    if (request_.even_if_stale) return absl::OkStatus();
     for (const auto& [name, device] : before_) {
       if (!Goes(name)) continue;
       for (const auto& [row, mirror] : MirrorsIn(*device.live_table)) {
+        if (request_.even_if_stale && mirror.HoldsFailedWrites()) continue;
         const auto said = request_.leading_legs.find({name, row});
         const size_t leading = said == request_.leading_legs.end() ? 0 : said->second;
         const auto whole = ReadWholeLegs(catalog_, name, row);

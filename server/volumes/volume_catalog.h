@@ -67,7 +67,8 @@ struct TogetherRequest {
   // That is the first, unless another one stands here, by device and the row's first sector. If it
   // turns out, when all are still, that this leg lacks something, the request is refused.
   std::map<std::pair<std::string, Sector>, size_t> leading_legs{};
-  bool even_if_stale = false;  // it is not
+  // It is not, but for mirrors that have answered writes which the leg lacks.
+  bool even_if_stale = false;
 };
 
 // Any control thread; verbs on one device run one after the other, on different devices side by

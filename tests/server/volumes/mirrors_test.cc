@@ -580,6 +580,33 @@ TEST_F(MirrorsTest, NoRecipeForgetsWhichLegHasTheData) {
   EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 3));
 }
 
+// Not even one that goes back, as a move does for a piece of its own in another row.
+TEST_F(MirrorsTest, WhoGoesBackForgetsNoAnsweredWrite) {
+  for (const bool keep_log : {false, true}) {
+    SCOPED_TRACE(keep_log);
+    MakeBrittleMirror(0, keep_log ? " 2 handle_errors keep_log" : " 1 handle_errors");
+    BrittleTarget::faults.writes = true;
+    std::thread writer([&] { Fill("vol", 0, kVolumeSectors, 2); });
+    while (ReadMirrorStatus(*registry_, "vol").at(0).healthy()) std::this_thread::yield();
+    if (keep_log) writer.join();
+    TogetherRequest request;
+    request.replace = {{.name = "vol", .table = "0 2048 linear " + Path("x.img") + " 0\n"}};
+    request.mode = SuspendMode::kNoFlush;
+    request.even_if_stale = true;
+    const absl::Status went = catalog_->ReplaceTogether(request);
+    if (keep_log) {
+      EXPECT_TRUE(absl::IsFailedPrecondition(went)) << went;
+      EXPECT_THAT(std::string(went.message()), HasSubstr("brittle' of 'vol' lacks data"));
+    } else {
+      EXPECT_TRUE(went.ok()) << went;
+      writer.join();
+    }
+    EXPECT_TRUE(View("vol") == Pattern(0, kVolumeSectors, 2));
+    Mend();
+    for (const char* device : {"vol", "brittle"}) ASSERT_TRUE(catalog_->Remove(device, {}).ok());
+  }
+}
+
 // Both hold what the recipe waits for until they have another table, which the keeper's thread
 // gives them in its turn: a flush that the recipe has asked for itself, and a write of somebody
 // else.
