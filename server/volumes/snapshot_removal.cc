@@ -13,6 +13,7 @@
 namespace sectormap::volumes {
 namespace {
 
+constexpr absl::Duration kStorePoll = absl::Milliseconds(200);
 constexpr absl::Duration kMergePoll = absl::Milliseconds(200);
 
 // How long the call that begins a rollback waits until the device shows the snapshot.
@@ -82,34 +83,48 @@ absl::Status Snapshots::MakeRoom(const std::string& body, const absl::Status& fu
                       absl::StrCat(std::string(full.message()), "; ", grown.message()));
 }
 
+// A copy that has met a suspended device cannot be given up. With `run`: waits; a suspension may be
+// a recipe's and short. Without: nobody waits while the writers do.
+absl::Status Snapshots::AwaitStores(const Inheritance& part, OperationRun* run) {
+  while (true) {
+    absl::Status awake = recipes_.CheckAwake(part.heir.snapshot->store);
+    awake.Update(recipes_.CheckAwake(part.from.snapshot->store));
+    if (awake.ok() || run == nullptr) return awake;
+    if (!run->Sleep(kStorePoll)) return Ended();
+  }
+}
+
 // With `run`: shows progress and ends when it is asked to. Without: the writers are still, and it
 // is short.
 absl::Status Snapshots::Inherit(const std::vector<Inheritance>& parts, OperationRun* run,
                                 Settled& settled) {
   uint64_t done_before = 0;
   for (const Inheritance& part : parts) {
-    const std::pair key(part.heir, part.from);
+    const std::string& heir = part.heir.body;
+    const std::string& from = part.from.body;
+    const std::pair key(heir, from);
     while (true) {
-      const SnapshotStatus before = ReadSnapshotStatus(recipes_.volumes.registry(), part.from);
+      RETURN_IF_ERROR(AwaitStores(part, run));
+      const SnapshotStatus before = ReadSnapshotStatus(recipes_.volumes.registry(), from);
       const auto known = settled.find(key);
       if (run == nullptr && known != settled.end() && known->second == before.allocated &&
           before.state == SnapshotStatus::State::kValid) {
         break;
       }
       ASSIGN_OR_RETURN(const SectorRanges there,
-                       CopiedSectors(recipes_.volumes, part.from, part.length));
-      ASSIGN_OR_RETURN(const SectorRanges own,
-                       CopiedSectors(recipes_.volumes, part.heir, part.length));
+                       CopiedSectors(recipes_.volumes, from, part.length));
+      ASSIGN_OR_RETURN(const SectorRanges own, CopiedSectors(recipes_.volumes, heir, part.length));
       const SectorRanges missing = there.Without(own);
       const uint64_t total = missing.sectors();
       const auto go_on = [&](uint64_t done) {
         if (run == nullptr) return absl::OkStatus();
         run->Progress(ToBytes(done_before + done), ToBytes(done_before + total));
-        return run->ShouldEnd() ? Ended() : absl::OkStatus();
+        if (run->ShouldEnd()) return Ended();
+        return AwaitStores(part, run);
       };
-      const absl::Status kept = KeepSectors(recipes_.volumes, part.heir, missing, go_on);
+      const absl::Status kept = KeepSectors(recipes_.volumes, heir, missing, go_on);
       if (absl::IsResourceExhausted(kept)) {
-        RETURN_IF_ERROR(MakeRoom(part.heir, kept));
+        RETURN_IF_ERROR(MakeRoom(heir, kept));
         continue;
       }
       RETURN_IF_ERROR(kept);
@@ -137,7 +152,11 @@ absl::StatusOr<OperationInfo> Snapshots::StartRemove(const std::string& name) {
     devices.insert(older.name);
     RETURN_IF_ERROR(IsUsable(registry, older).status());
     const absl::Status usable = CheckUsable(registry, snapshot);
-    if (usable.ok()) continue;
+    if (usable.ok()) {
+      RETURN_IF_ERROR(recipes_.CheckAwake(older.snapshot->store));
+      RETURN_IF_ERROR(recipes_.CheckAwake(snapshot.snapshot->store));
+      continue;
+    }
     return absl::FailedPreconditionError(absl::StrCat(std::string(usable.message()),
                                                       ", and with them those of '", older.name,
                                                       "', which is older: remove that one first"));
@@ -154,7 +173,7 @@ absl::Status Snapshots::RunRemove(OperationRun& run) {
     std::vector<Inheritance> parts;
     for (const Volume& older : tree.SnapshotsOf(snapshot->body)) {
       ASSIGN_OR_RETURN(const bool usable, IsUsable(recipes_.volumes.registry(), older));
-      if (usable) parts.push_back({older.body, snapshot->body, snapshot->length});
+      if (usable) parts.push_back({older, *snapshot, snapshot->length});
     }
     Settled settled;
     RETURN_IF_ERROR(Inherit(parts, &run, settled));
@@ -185,7 +204,7 @@ absl::Status Snapshots::FinishRemove(OperationRun& run, Settled& settled) {
   const std::vector<Volume> children = tree.SnapshotsOf(snapshot.body);
   for (const Volume& older : children) {
     ASSIGN_OR_RETURN(const bool usable, IsUsable(recipes_.volumes.registry(), older));
-    if (usable) parts.push_back({older.body, snapshot.body, snapshot.length});
+    if (usable) parts.push_back({older, snapshot, snapshot.length});
     SnapshotRow moved = *older.snapshot;
     moved.base = snapshot.snapshot->base;
     changes.Replace(older.body, moved.Table("snapshot", older.length));
@@ -246,14 +265,18 @@ absl::StatusOr<OperationInfo> Snapshots::BeginRollBack(const std::string& name) 
     return absl::FailedPreconditionError(
         "Snapshot exception store does not support snapshot-merge.");
   }
+  RETURN_IF_ERROR(recipes_.CheckAwake(snapshot.snapshot->store));
   std::set<std::string> devices = {name, way.back().body};
   for (const Volume& newer : way) {
     devices.insert(newer.name);
-    if (newer.name != origin) RETURN_IF_ERROR(CheckUsable(registry, newer));
+    if (newer.name == origin) continue;
+    RETURN_IF_ERROR(CheckUsable(registry, newer));
+    RETURN_IF_ERROR(recipes_.CheckAwake(newer.snapshot->store));
   }
   for (const Volume& older : tree.SnapshotsOf(snapshot.body)) {
     devices.insert(older.name);
     RETURN_IF_ERROR(IsUsable(registry, older).status());
+    RETURN_IF_ERROR(recipes_.CheckAwake(older.snapshot->store));
   }
   return recipes_.operations.Start("rollback", origin, devices, PlanText(name));
 }
@@ -271,11 +294,11 @@ absl::Status Snapshots::RunRollBack(OperationRun& run) {
     std::vector<Inheritance> parts;
     for (const Volume& newer : tree.WayUp(*snapshot, origin.name)) {
       if (newer.name == origin.name) continue;
-      parts.push_back({snapshot->body, newer.body, snapshot->length});
+      parts.push_back({*snapshot, newer, snapshot->length});
     }
     for (const Volume& older : tree.SnapshotsOf(snapshot->body)) {
       ASSIGN_OR_RETURN(const bool usable, IsUsable(recipes_.volumes.registry(), older));
-      if (usable) parts.push_back({older.body, snapshot->body, snapshot->length});
+      if (usable) parts.push_back({older, *snapshot, snapshot->length});
     }
     Settled settled;
     RETURN_IF_ERROR(Inherit(parts, &run, settled));
@@ -302,12 +325,12 @@ absl::Status Snapshots::StartMerge(OperationRun& run, const std::string& name, S
   for (const Volume& newer : way) {
     if (newer.name == origin.name) continue;
     changes.Still(newer.name);
-    parts.push_back({snapshot.body, newer.body, snapshot.length});
+    parts.push_back({snapshot, newer, snapshot.length});
   }
   // What is older than it becomes a snapshot of the device itself, which the merge copies for.
   for (const Volume& older : tree.SnapshotsOf(snapshot.body)) {
     ASSIGN_OR_RETURN(const bool usable, IsUsable(recipes_.volumes.registry(), older));
-    if (usable) parts.push_back({older.body, snapshot.body, snapshot.length});
+    if (usable) parts.push_back({older, snapshot, snapshot.length});
     SnapshotRow moved = *older.snapshot;
     moved.base = origin.body;
     changes.Replace(older.body, moved.Table("snapshot", older.length));

@@ -102,13 +102,14 @@ class Snapshots {
 
   // The keeping that has to precede a removal or a rollback: who has to own whose chunks.
   struct Inheritance {
-    std::string heir, from;  // bodies
+    Volume heir, from;  // snapshots
     SectorCount length;
   };
   // How full `from` was when an heir was last known to own all of it: unchanged, nothing is
   // missing.
   using Settled = std::map<std::pair<std::string, std::string>, uint64_t>;  // by heir and from
   absl::Status Inherit(const std::vector<Inheritance>& parts, OperationRun* run, Settled& settled);
+  absl::Status AwaitStores(const Inheritance& part, OperationRun* run);
   absl::Status MakeRoom(const std::string& body, const absl::Status& full);
 
   absl::Status FinishRemove(OperationRun& run, Settled& settled);

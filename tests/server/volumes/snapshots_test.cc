@@ -748,6 +748,54 @@ TEST_F(SnapshotsTest, AStoreThatIsSuspendedIsRefused) {
   EXPECT_TRUE(snapshots_->Create(wanted).ok());
 }
 
+// A chain s1, s2 whose older store is the device `st`.
+class StoreOnDeviceTest : public SnapshotsTest {
+ protected:
+  void SetUp() override {
+    SnapshotsTest::SetUp();
+    MakeVolume();
+    Make("st", absl::StrCat("0 4096 linear ", MakeFile("st.img", 4096), " 0\n"));
+    ASSERT_TRUE(
+        snapshots_
+            ->Create({.entries = {{.name = "s1", .device = "vol", .store = "/dev/mapper/st"}},
+                      .chunk_sectors = kChunk})
+            .ok());
+    TakeSnapshot("s2");
+    WriteSome("vol", 10);
+  }
+};
+
+TEST_F(StoreOnDeviceTest, NothingIsRemovedOrRolledBackToWhileAStoreThatInheritsIsSuspended) {
+  const Views views = AllViews({"vol", "s1"});
+  ASSERT_TRUE(catalog_->Suspend("st", SuspendMode::kFlush).ok());
+  for (const auto& refused : {snapshots_->StartRemove("s2"), snapshots_->StartRollBack("s2"),
+                              snapshots_->StartRollBack("s1")}) {
+    EXPECT_TRUE(absl::IsFailedPrecondition(refused.status())) << refused.status();
+    EXPECT_THAT(std::string(refused.status().message()), HasSubstr("'st'"));
+  }
+  ASSERT_TRUE(catalog_->Resume("st").ok());
+  ExpectDone(snapshots_->StartRemove("s2"));
+  ExpectViews(views);
+}
+
+// As one that was running when the daemon ended, with the store suspended.
+TEST_F(StoreOnDeviceTest, ARemovalWaitsForASuspendedStoreAndCanBeCancelled) {
+  const Views views = AllViews({"vol", "s1"});
+  ASSERT_TRUE(catalog_->Suspend("st", SuspendMode::kFlush).ok());
+  const auto start = [this] {
+    return operations_->Start("snapshot-remove", "s2", {"s1", "s2"}, "");
+  };
+  const auto given_up = start();
+  ASSERT_TRUE(given_up.ok()) << given_up.status();
+  MakeVolume("other");  // meanwhile it has come to its first copy
+  ASSERT_TRUE(operations_->Cancel(given_up->id).ok());
+  EXPECT_EQ(WaitFor(given_up).state, OperationState::kCancelled);
+  const auto waits = start();
+  ASSERT_TRUE(catalog_->Resume("st").ok());
+  ExpectDone(waits);
+  ExpectViews(views);
+}
+
 TEST_F(SnapshotsTest, ASnapshotWhoseStoreIsLostCanBeRemovedAndTheDeviceGoesOn) {
   MakeChain(1);
   const Views views = AllViews({"vol"});
