@@ -159,7 +159,7 @@ TEST_F(MetricsServerTest, ShowsTheMemoryThatEachReactorsCommandsHold) {
   const std::string capacity = std::to_string(kCommandMemory);
   const auto server = Start("127.0.0.1:0");
   iscsi::CommandMemory& memory = portals_.memory(1);
-  iscsi::UnitShare& share = memory.Join(nullptr);
+  iscsi::SessionShare share = memory.Join(nullptr);
   std::optional<iscsi::CommandBuffer> buffer;
   const auto on_its_reactor = [this](const std::function<void()>& work) {
     reactors_->OnEach([&](Reactor& reactor) {
