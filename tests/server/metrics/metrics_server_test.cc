@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <filesystem>
@@ -51,7 +52,11 @@ std::string Scrape(const std::string& address) {
   EXPECT_EQ(send(fd, request.data(), request.size(), 0), static_cast<ssize_t>(request.size()));
   std::string answer;
   char part[4096];
-  for (ssize_t got = 0; (got = recv(fd, part, sizeof(part), 0)) > 0;) {
+  while (true) {
+    const ssize_t got = recv(fd, part, sizeof(part), 0);
+    // With a time-out the kernel does not go on by itself after a signal (signal(7)).
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
     answer.append(part, static_cast<size_t>(got));
   }
   close(fd);
