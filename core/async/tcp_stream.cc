@@ -211,10 +211,9 @@ void TcpStream::StartTurn() {
 }
 
 size_t TcpStream::LeftOfTurn() const {
-  // But who has had nothing of this turn yet sends what it was asked for before.
-  const bool had_some = bytes_in_turn_ != 0;
-  const bool sent_here = sent_turn_ == turn_ && sent_in_turn_ >= TurnShare::kSentBytesMax;
-  if (had_some && sent_here) return 0;
+  // Who has read nothing in this turn has sent what earlier ones asked for, and has its turn yet.
+  const bool answered = bytes_in_turn_ != 0 && sent_turn_ == turn_;
+  if (answered && sent_in_turn_ >= TurnShare::kSentBytesMax) return 0;
   const size_t most = Reactor::Current().share().BytesIn(turn_);
   return most - std::min(most, bytes_in_turn_);
 }

@@ -19,9 +19,9 @@ class TurnShare {
   // Bytes that a stream may read in the reactor's turn of that number.
   size_t BytesIn(uint64_t turn) const;
 
-  // A stream that has read and has sent as many in a turn reads no more in it: its peer asks again as soon as it
-  // is answered, and would be served again before those who wait. A queue of 32 reads of 4 KiB;
-  // less costs sends, more costs the others' latency (docs/performance.md).
+  // Bytes. A stream that has read in a turn, and sent as many, reads no more in it: its peer asks
+  // again as soon as it is answered, and would be served again before those who wait. A queue of 32
+  // reads of 4 KiB; less costs sends, more costs the others' latency (docs/performance.md).
   static constexpr size_t kSentBytesMax = 128 * 1024;
 
   // A stream has a turn, and has read `appetite` bytes in each of its last few.
