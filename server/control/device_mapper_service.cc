@@ -71,8 +71,8 @@ std::vector<std::string> NamesIn(const std::string& table) {
   return names;
 }
 
-// For Suspend, Resume and Replace, which wait for I/O: a caller that has gone, or whose deadline has
-// passed, wants no suspended device, as a signal does to dmsetup (drivers/md/dm.c,
+// For Suspend, Resume and Replace, which wait for I/O: a caller that has gone, or whose deadline
+// has passed, wants no suspended device, as a signal does to dmsetup (drivers/md/dm.c,
 // dm_wait_for_completion).
 GiveUp CallerHasGone(const grpc::ServerContext* context) {
   return [context] { return context->IsCancelled(); };
