@@ -268,7 +268,7 @@ absl::StatusOr<Recipes::Claim> Moves::CheckDestination(const MoveRequest& reques
         absl::StrCat("Device or resource busy: an operation is at work on '", request.to, "'"));
   }
   RETURN_IF_ERROR(recipes_.CheckFree(to, request.to, Sector(request.to_start), total));
-  return Recipes::Claim{to, Sector(request.to_start), total};
+  return Recipes::Claim{request.to, to, Sector(request.to_start), total};
 }
 
 // --- While it runs ---
@@ -398,7 +398,7 @@ absl::Status Moves::Run(OperationRun& run) {
 absl::Status Moves::ClaimDestination(const OperationRun& run, const MovePlan& plan) {
   absl::MutexLock one_at_a_time(&recipes_.structure);
   ASSIGN_OR_RETURN(std::shared_ptr<BlockDevice> to, recipes_.Open(plan.to));
-  recipes_.claims[run.id()] = {std::move(to), Sector(plan.pieces.front().to_at),
+  recipes_.claims[run.id()] = {plan.to, std::move(to), Sector(plan.pieces.front().to_at),
                                SectorCount(plan.total_sectors())};
   return absl::OkStatus();
 }

@@ -26,13 +26,11 @@ absl::Status Recipes::CheckAwake(const std::string& name) const {
       "' or one that it lies on is suspended or could not be restored; resume that one first"));
 }
 
-bool Recipes::IsClaimed(const std::string& name, Sector sector) {
-  const absl::StatusOr<std::shared_ptr<BlockDevice>> device = Open(name);
-  return device.ok() && std::ranges::any_of(claims, [&](const auto& entry) {
-           const Claim& claim = entry.second;
-           return claim.device == *device && sector >= claim.start &&
-                  sector < claim.start + claim.count;
-         });
+bool Recipes::IsClaimed(const std::string& name, Sector sector) const {
+  return std::ranges::any_of(claims, [&](const auto& entry) {
+    const Claim& claim = entry.second;
+    return claim.name == name && sector >= claim.start && sector < claim.start + claim.count;
+  });
 }
 
 absl::Status Recipes::CheckFree(const std::shared_ptr<BlockDevice>& device, const std::string& name,

@@ -53,13 +53,15 @@ struct Recipes {
 
   // Where a running move will write, which no table says yet. By operation.
   struct Claim {
+    std::string name;  // as the table of the move has it
     std::shared_ptr<BlockDevice> device;
     Sector start;
     SectorCount count;
   };
   std::map<int64_t, Claim> claims ABSL_GUARDED_BY(structure);
-  // True if a running move writes there.
-  bool IsClaimed(const std::string& name, Sector sector) ABSL_EXCLUSIVE_LOCKS_REQUIRED(structure);
+  // True if a running move writes there. By name: a disk that has failed may not be opened again.
+  bool IsClaimed(const std::string& name, Sector sector) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(structure);
 
   // A file or block device, or a mapped device, as tables name them. Writable.
   absl::StatusOr<std::shared_ptr<BlockDevice>> Open(const std::string& name);
