@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/async/reactor.h"
 
+#include <poll.h>
 #include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
@@ -89,7 +90,7 @@ void Reactor::Run() {
   std::array<unsigned, 2> workers = {kRingWorkers, 0};
   static_cast<void>(io_uring_register_iowq_max_workers(&ring_, workers.data()));
   ArmWakeup();
-  MonotonicTime turn_start = clock_.Now();
+  turn_start_ = clock_.Now();
   while (!stopped_) {
     RunPosted();
     RunTimers();
@@ -98,12 +99,12 @@ void Reactor::Run() {
     RunYielded();
     RunDepartures();
     const bool may_sleep = ready_.empty() && yielded_.empty() && turn_ends_.empty() && !stopped_;
-    const auto busy = clock_.Now() - turn_start;
-    busy_ns_.store(busy_ns_.load(std::memory_order_relaxed) + static_cast<uint64_t>(busy.count()),
-                   std::memory_order_relaxed);
+    const MonotonicTime now = clock_.Now();
+    const auto busy = static_cast<uint64_t>((now - turn_start_).count());
+    busy_ns_.store(busy_ns_.load(std::memory_order_relaxed) + busy, std::memory_order_relaxed);
+    turn_start_ = now;
     turns_.store(turns_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     EnterRing(may_sleep);
-    turn_start = clock_.Now();
   }
   current_reactor = nullptr;
 }
@@ -263,24 +264,55 @@ bool Reactor::HasEvents() const {
          (__atomic_load_n(ring_.sq.kflags, __ATOMIC_ACQUIRE) & IORING_SQ_TASKRUN) != 0;
 }
 
+// What a read has left to be done before the next look.
+bool Reactor::HasWork() const {
+  return !turn_ends_.empty() || !ready_.empty() || !yielding_.empty() || !departures_.empty() ||
+         io_uring_sq_ready(&ring_) != 0;
+}
+
+void Reactor::Await(ReadableAwaiter& reader) {
+  if (trying_ == nullptr && poll_.ShouldPoll()) {
+    trying_ = &reader;
+  } else {
+    AwaitByRing(reader);
+  }
+}
+
+void Reactor::AwaitByRing(ReadableAwaiter& reader) {
+  io_uring_sqe* sqe = NextSqe();
+  io_uring_prep_poll_add(sqe, reader.fd_, POLLIN);
+  io_uring_sqe_set_data(sqe, static_cast<Completion*>(&reader));
+}
+
+void Reactor::EndTrying() {
+  if (trying_ != nullptr) AwaitByRing(*std::exchange(trying_, nullptr));
+}
+
+// The time from `turn_start_` on is spent looking, and the turn starts when something is found.
 bool Reactor::PollFor(nanoseconds window) {
-  io_uring_submit_and_get_events(&ring_);
-  const MonotonicTime start = clock_.Now();
+  if (io_uring_sq_ready(&ring_) != 0) io_uring_submit_and_get_events(&ring_);
+  const MonotonicTime start = turn_start_;
   MonotonicTime end = start + window;
   if (!timers_.empty()) end = std::min(end, timers_.begin()->first.first);
   bool found = HasEvents();
-  MonotonicTime now = start;
-  while (!found && now < end) {
+  while (!found && turn_start_ < end) {
+    if (trying_ != nullptr) {
+      std::exchange(trying_, nullptr)->OnComplete(POLLIN);
+      found = HasWork();
+      if (found) break;
+    }
     // Whoever else wants this core has it: a poll must not keep an initiator from running.
     sched_yield();
     waited_ = true;
     found = HasEvents();
-    now = clock_.Now();
+    turn_start_ = clock_.Now();
   }
-  polled_ns_.store(
-      polled_ns_.load(std::memory_order_relaxed) + static_cast<uint64_t>((now - start).count()),
-      std::memory_order_relaxed);
-  if (found) io_uring_get_events(&ring_);
+  const auto polled = static_cast<uint64_t>((turn_start_ - start).count());
+  polled_ns_.store(polled_ns_.load(std::memory_order_relaxed) + polled, std::memory_order_relaxed);
+  if (HasEvents()) {
+    EndTrying();
+    io_uring_submit_and_get_events(&ring_);
+  }
   return found;
 }
 
@@ -290,11 +322,14 @@ void Reactor::Wait() {
     poll_.Polled(found);
     if (found) return;
   }
-  if (poll_.window() == nanoseconds::zero()) return FallAsleep();
-  waited_ = true;
-  const MonotonicTime start = clock_.Now();
+  EndTrying();
   FallAsleep();
-  poll_.Slept(clock_.Now() - start);
+  const MonotonicTime woken = clock_.Now();
+  if (poll_.window() != nanoseconds::zero()) {
+    waited_ = true;
+    poll_.Slept(woken - turn_start_);
+  }
+  turn_start_ = woken;
 }
 
 void Reactor::EnterRing(bool may_sleep) {
@@ -302,6 +337,7 @@ void Reactor::EnterRing(bool may_sleep) {
   if (may_sleep && !has_posted_.load(std::memory_order_acquire)) {
     Wait();
   } else {
+    EndTrying();
     io_uring_submit_and_get_events(&ring_);
   }
   // Bounded by what is there now: completions that these produce wait for the next turn.

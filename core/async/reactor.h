@@ -176,6 +176,28 @@ class Reactor {
     return RingAwaiter<Prepare>(*this, std::move(prepare));
   }
 
+  // co_await reactor.Readable(fd): until a read of the socket may give more than EAGAIN. While the
+  // reactor looks for events without sleeping, one that waits is told so at each look, in vain or
+  // not: a read costs what a poll costs, and the peer has no wake-up to pay.
+  class ReadableAwaiter final : public Completion {
+   public:
+    ReadableAwaiter(Reactor& reactor, int fd) : reactor_(reactor), fd_(fd) {}
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> handle) {
+      handle_ = handle;
+      reactor_.Await(*this);
+    }
+    void await_resume() noexcept {}
+    void OnComplete(int /*events*/) override { handle_.resume(); }
+
+   private:
+    friend class Reactor;
+    Reactor& reactor_;
+    const int fd_;
+    std::coroutine_handle<> handle_;
+  };
+  ReadableAwaiter Readable(int fd) { return ReadableAwaiter(*this, fd); }
+
   // On the reactor: what its streams may take of a turn.
   TurnShare& share() { return share_; }
 
@@ -217,6 +239,10 @@ class Reactor {
   void Wait();
   bool PollFor(nanoseconds window);
   bool HasEvents() const;
+  bool HasWork() const;
+  void Await(ReadableAwaiter& reader);
+  void AwaitByRing(ReadableAwaiter& reader);
+  void EndTrying();
   void FallAsleep();
 
   const int index_;
@@ -251,6 +277,10 @@ class Reactor {
   uint64_t next_timer_ = 0;
   uint64_t wakeup_value_ = 0;
   bool waited_ = false;  // for the events of this turn
+  MonotonicTime turn_start_;
+  // The one that reads at each look. An event of the ring sends it there, too: those who wait there
+  // are not passed over for it.
+  ReadableAwaiter* trying_ = nullptr;
 
   // How other threads reach it.
   int wakeup_fd_ = -1;

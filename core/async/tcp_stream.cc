@@ -5,7 +5,6 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -245,8 +244,7 @@ Task<void> TcpStream::Readable() {
     co_await AfterOthers();
   } else {
     // An error is for the next read to tell.
-    co_await Reactor::Current().Submit(
-        [this](io_uring_sqe* sqe) { io_uring_prep_poll_add(sqe, fd_, POLLIN); });
+    co_await Reactor::Current().Readable(fd_);
   }
 }
 

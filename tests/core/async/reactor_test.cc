@@ -78,6 +78,23 @@ TEST_F(ReactorTest, WhenAllRunsSideBySideAndGivesTheFirstFailure) {
   EXPECT_EQ(peak, 3);
 }
 
+// Most of the work of a server: what goes on when the ring has an answer.
+Task<void> WorkAfterCompletion(nanoseconds duration) {
+  Reactor& reactor = Reactor::Current();
+  co_await reactor.Submit([](io_uring_sqe* sqe) { io_uring_prep_nop(sqe); });
+  const MonotonicTime end = reactor.clock().Now() + duration;
+  while (reactor.clock().Now() < end) {
+  }
+}
+
+TEST_F(ReactorTest, WorkThatACompletionBeginsIsBusyTime) {
+  constexpr nanoseconds kWork = std::chrono::milliseconds(20);
+  const nanoseconds before = (*pool_)[0].busy_time();
+  pool_->RunOn(0, WorkAfterCompletion(kWork));
+  pool_->OnEach([](Reactor&) {});  // in a later turn
+  EXPECT_GE((*pool_)[0].busy_time() - before, kWork);
+}
+
 Task<void> LeaveLater(Gate& gate) {
   co_await Reactor::Current().Sleep(std::chrono::milliseconds(2));
   gate.Leave();

@@ -9,12 +9,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <string>
 #include <vector>
 
 #include "core/async/gate.h"
+#include "core/async/next_turn.h"
 #include "core/async/reactor_pool.h"
 #include "tests/support/low_descriptor_limit.h"
 #include "tests/support/random.h"
@@ -72,14 +74,19 @@ Task<Connected> ConnectTo(Listener& listener) {
   co_return ends;
 }
 
-// The parameter is the address to listen on.
-class TcpStreamTest : public testing::TestWithParam<const char*> {
+// What a reactor that looks for events does is asked of all tests, too.
+struct Where {
+  const char* listen;
+  nanoseconds poll_window;
+};
+
+class TcpStreamTest : public testing::TestWithParam<Where> {
  protected:
   void SetUp() override {
-    auto pool = ReactorPool::Start(2, clock_);
+    auto pool = ReactorPool::Start(2, clock_, GetParam().poll_window);
     ASSERT_TRUE(pool.ok()) << pool.status();
     pool_ = *std::move(pool);
-    auto listener = Listener::Bind(GetParam(), "--listen");
+    auto listener = Listener::Bind(GetParam().listen, "--listen");
     ASSERT_TRUE(listener.ok()) << listener.status();
     listener_ = *std::move(listener);
   }
@@ -89,8 +96,12 @@ class TcpStreamTest : public testing::TestWithParam<const char*> {
   std::unique_ptr<Listener> listener_;
 };
 
-INSTANTIATE_TEST_SUITE_P(V4, TcpStreamTest, testing::Values("127.0.0.1:0"));
-INSTANTIATE_TEST_SUITE_P(V6, TcpStreamTest, testing::Values("[::1]:0"));
+constexpr nanoseconds kNever(0);
+constexpr nanoseconds kLooksLong = std::chrono::milliseconds(1);
+
+INSTANTIATE_TEST_SUITE_P(V4, TcpStreamTest, testing::Values(Where{"127.0.0.1:0", kNever}));
+INSTANTIATE_TEST_SUITE_P(V6, TcpStreamTest, testing::Values(Where{"[::1]:0", kNever}));
+INSTANTIATE_TEST_SUITE_P(Polls, TcpStreamTest, testing::Values(Where{"127.0.0.1:0", kLooksLong}));
 
 Task<void> CheckAddresses(Listener& listener) {
   Connected ends = co_await ConnectTo(listener);
@@ -100,9 +111,9 @@ Task<void> CheckAddresses(Listener& listener) {
 }
 
 TEST_P(TcpStreamTest, BothEndsKnowTheirAddresses) {
-  const std::string prefix = std::string(GetParam()).substr(0, std::string(GetParam()).size() - 1);
-  EXPECT_THAT(listener_->address(), testing::StartsWith(prefix));
-  EXPECT_NE(listener_->address(), GetParam());
+  const std::string wanted = GetParam().listen;
+  EXPECT_THAT(listener_->address(), testing::StartsWith(wanted.substr(0, wanted.size() - 1)));
+  EXPECT_NE(listener_->address(), wanted);
   pool_->RunOn(0, CheckAddresses(*listener_));
 }
 
@@ -341,6 +352,63 @@ Task<void> CheckFairness(Listener& listener) {
 
 TEST_P(TcpStreamTest, APeerThatNeverPausesDoesNotStarveTheReactor) {
   pool_->RunOn(0, CheckFairness(*listener_));
+}
+
+// Answers each byte.
+Task<void> Echo(ByteStream& stream) {
+  std::byte byte;
+  while (co_await stream.ReadSome(std::span(&byte, 1)) > 0) {
+    EXPECT_EQ(co_await WriteBytes(stream, std::span(&byte, 1)), 0);
+  }
+}
+
+constexpr int kQuestions = 3000;
+
+Task<void> Ask(ByteStream& stream, int& answers) {
+  std::byte byte{};
+  while (answers < kQuestions) {
+    EXPECT_EQ(co_await WriteBytes(stream, std::span(&byte, 1)), 0);
+    if (co_await stream.ReadSome(std::span(&byte, 1)) <= 0) break;
+    ++answers;
+  }
+  stream.Shutdown();
+}
+
+Task<void> RunInside(Task<void> task, Gate& gate) {
+  co_await task;
+  gate.Leave();
+}
+
+// The peers have a reactor of their own, so that their bytes come while this one looks for events.
+Task<void> CheckTwoPeers(Listener& listener, Reactor& peers) {
+  constexpr int kStreams = 2;
+  Reactor& own = Reactor::Current();
+  std::array<Connected, kStreams> ends;
+  std::array<int, kStreams> answers{};
+  Gate gate;
+  for (Connected& pair : ends) {
+    pair = co_await ConnectTo(listener);
+    CHECK(gate.TryEnter());
+    Detach(RunInside(Echo(*pair.server), gate));
+  }
+  co_await peers.Switch();
+  Gate asking;
+  for (int i = 0; i < kStreams; ++i) {
+    CHECK(asking.TryEnter());
+    Detach(RunInside(Ask(*ends[i].client, answers[i]), asking));
+  }
+  while (std::ranges::max(answers) < kQuestions) co_await NextTurn();
+  EXPECT_GT(std::ranges::min(answers), kQuestions / 100) << "one has waited for the other";
+  asking.Close();
+  co_await asking.Drained();
+  for (int count : answers) EXPECT_EQ(count, kQuestions);
+  co_await own.Switch();
+  gate.Close();
+  co_await gate.Drained();
+}
+
+TEST_P(TcpStreamTest, TwoPeersThatAskAllTheTimeBothHaveTheirAnswers) {
+  pool_->RunOn(0, CheckTwoPeers(*listener_, (*pool_)[1]));
 }
 
 // As much as can be had in this turn, in several reads.
