@@ -146,7 +146,12 @@ Task<LegSet> RegionGate::Tidy(bool force) {
     co_return flushed.failed;
   }
   for (uint64_t region : idle) {
-    if (!regions_.dirty(region) && !log_->clean(region)) log_->SetClean(region);
+    if (!regions_.in_sync(region)) {
+      // The flush that was under way when this began has taken a leg out of it.
+      NoteDirty(region);
+    } else if (!regions_.dirty(region) && !log_->clean(region)) {
+      log_->SetClean(region);
+    }
   }
   // What fails shows in the log's health; the bits are then 0, which is never wrong.
   static_cast<void>(co_await log_->Commit());

@@ -373,6 +373,29 @@ TEST_F(DirtyLogTest, ALegThatCannotBeFlushedKeepsItsRegionsDirtyAndShows) {
   EXPECT_EQ(LogBits(), kFiveDirty);
 }
 
+// A leg tells of what it lost once only: to the flush of somebody else, and not to the one after it,
+// on the strength of which the region was to become clean.
+TEST_F(DirtyLogTest, WhatAFlushBeforeHasLostStaysDirty) {
+  Use("disk 3 log 1024 nosync 2 a 0 b 0 2 handle_errors keep_log");
+  EXPECT_EQ(Fill(5200, 8, 7), IoStatus::kOk);
+  Tidy();
+  disk("b").Fail({.op = IoOp::kFlush, .times = 1});
+  disk("b").Hold(IoOp::kFlush);
+  Pending& flush = StartFlush();
+  WaitUntil([&] { return disk("b").holding() == 1; });
+  Tidy();
+  disk("b").bytes()[5200 * 512] = std::byte{0};
+  disk("b").Release();
+  EXPECT_EQ(flush.Wait(), IoStatus::kOk);
+  WaitForStatus("2 a b 15/16 1 AD 3 disk log A");
+  Settle();
+  EXPECT_EQ(LogBits(), kFiveDirty);
+  ASSERT_EQ(device_->Suspend(SuspendMode::kFlush), absl::OkStatus());
+  ASSERT_EQ(device_->Resume(), absl::OkStatus());
+  WaitForSync();
+  EXPECT_EQ(disk("b").At(5200), 7) << "copied again";
+}
+
 TEST_F(DirtyLogTest, AFailedFlushCostsTheDirtyRegionsOnly) {
   Use("disk 3 log 1024 nosync 2 a 0 b 0");
   EXPECT_EQ(Fill(0, 8, 7), IoStatus::kOk);
