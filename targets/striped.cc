@@ -19,9 +19,10 @@ namespace {
 
 class StripedTarget final : public Target {
  public:
-  StripedTarget(SectorCount length, uint64_t chunk, std::vector<DeviceRef> devices,
-                std::vector<Sector> starts)
+  StripedTarget(TargetHost& host, SectorCount length, uint64_t chunk,
+                std::vector<DeviceRef> devices, std::vector<Sector> starts)
       : Target(length),
+        host_(host),
         chunk_(chunk),
         devices_(std::move(devices)),
         starts_(std::move(starts)),
@@ -126,14 +127,16 @@ class StripedTarget final : public Target {
     co_return co_await WhenAll(std::move(shares));
   }
 
-  // The stripe stays in use: another try may succeed.
+  // The stripe stays in use: another try may succeed. What `status` says changes once, and so there
+  // is one event.
   void NoteFailure(IoStatus status, size_t stripe) {
     if (status == IoStatus::kOk || status == IoStatus::kNotSupported) return;
+    bool news = false;
     for (size_t i = 0; i < devices_.size(); ++i) {
-      if (devices_[i].device == devices_[stripe].device) {
-        failed_[i].store(true, std::memory_order_relaxed);
-      }
+      if (devices_[i].device != devices_[stripe].device) continue;
+      news |= !failed_[i].exchange(true, std::memory_order_relaxed);
     }
+    if (news) host_.RaiseEvent();
   }
 
   Task<IoStatus> Watch(Task<IoStatus> below, size_t stripe) {
@@ -142,6 +145,7 @@ class StripedTarget final : public Target {
     co_return status;
   }
 
+  TargetHost& host_;
   const uint64_t chunk_;  // sectors
   const std::vector<DeviceRef> devices_;
   const std::vector<Sector> starts_;
@@ -174,7 +178,7 @@ absl::StatusOr<std::unique_ptr<Target>> Create(TargetArgs& args) {
     devices.push_back(std::move(device));
     starts.push_back(start);
   }
-  return std::make_unique<StripedTarget>(args.length(), chunk, std::move(devices),
+  return std::make_unique<StripedTarget>(args.host(), args.length(), chunk, std::move(devices),
                                          std::move(starts));
 }
 

@@ -105,5 +105,23 @@ TEST_F(StripedTest, MarksEveryStripeOnADeviceThatFailed) {
   EXPECT_EQ(Run(target, IoRequest::Read(Sector(8), data)), IoStatus::kOk) << "it stays in use";
 }
 
+TEST_F(StripedTest, AnEventTellsOfADeviceThatFailedForTheFirstTime) {
+  auto faulty = std::make_shared<FaultyDevice>(*MemoryDevice::Create(kDeviceSize));
+  devices_.Add("/dev/bad", faulty);
+  Target& target = TargetOf("0 48 striped 3 8 /dev/vdd 0 /dev/bad 0 /dev/bad 16");
+  std::vector<std::byte> data(512);
+  EXPECT_EQ(Run(target, IoRequest::Read(Sector(0), data)), IoStatus::kOk);
+  EXPECT_EQ(host_->events(), 0);
+  faulty->FailAll(IoStatus::kNotSupported);
+  Run(target, IoRequest::Discard(Sector(8), SectorCount(8)));
+  EXPECT_EQ(host_->events(), 0) << "what it cannot do is no failure";
+  faulty->Heal();
+  faulty->FailAll(IoStatus::kIoError);
+  EXPECT_EQ(Run(target, IoRequest::Read(Sector(8), data)), IoStatus::kIoError);
+  EXPECT_EQ(host_->events(), 1);
+  EXPECT_EQ(Run(target, IoRequest::Read(Sector(16), data)), IoStatus::kIoError);
+  EXPECT_EQ(host_->events(), 1) << "`status` says nothing new";
+}
+
 }  // namespace
 }  // namespace sectormap::targets

@@ -373,8 +373,8 @@ TEST_F(DirtyLogTest, ALegThatCannotBeFlushedKeepsItsRegionsDirtyAndShows) {
   EXPECT_EQ(LogBits(), kFiveDirty);
 }
 
-// A leg tells of what it lost once only: to the flush of somebody else, and not to the one after it,
-// on the strength of which the region was to become clean.
+// A leg tells of what it lost once only: to the flush of somebody else, and not to the one after
+// it, on the strength of which the region was to become clean.
 TEST_F(DirtyLogTest, WhatAFlushBeforeHasLostStaysDirty) {
   Use("disk 3 log 1024 nosync 2 a 0 b 0 2 handle_errors keep_log");
   EXPECT_EQ(Fill(5200, 8, 7), IoStatus::kOk);
