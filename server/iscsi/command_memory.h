@@ -5,6 +5,7 @@
 
 #include <coroutine>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
@@ -37,7 +38,9 @@ struct UnitShare {
 // What a session's commands hold of a unit's share.
 struct SessionShare {
   UnitShare* unit = nullptr;
-  size_t used = 0;  // bytes of whole blocks
+  size_t used = 0;              // bytes of whole blocks
+  size_t waiting = 0;           // commands that found no room
+  uint64_t passed_over_in = 0;  // the last round in which one of them found none
 };
 
 // One command's buffer; gives itself and its share back.
@@ -83,15 +86,16 @@ class CommandMemory {
     if (--place->second->holders == 0) shares_.erase(place);
   }
 
-  // Waits until there is room. REQUIRES: 0 < bytes <= scsi::kMaxTransferBytes.
+  // Waits until there is room, first come first served within the session: a large command that
+  // waits is not passed by small ones. REQUIRES: 0 < bytes <= scsi::kMaxTransferBytes.
   Task<CommandBuffer> Take(SessionShare& share, size_t bytes) {
     if (std::optional<CommandBuffer> buffer = TryTake(share, bytes)) return *std::move(buffer);
     return WaitAndTake(share, bytes);
   }
 
-  // Empty if there is no room now.
+  // Empty if there is no room now, or a command of the session waits for it.
   std::optional<CommandBuffer> TryTake(SessionShare& share, size_t bytes) {
-    if (!HasRoom(share, bytes)) return std::nullopt;
+    if (!FindsRoom(share, bytes, share.waiting != 0)) return std::nullopt;
     std::optional<IoBuffer> buffer = pool_.TryTake(bytes);
     if (!buffer) return std::nullopt;
     Count(share, bytes);
@@ -100,7 +104,7 @@ class CommandMemory {
 
   // Whether one command more of any size would find room at once.
   bool HasRoomForMore(const SessionShare& share) const {
-    return HasRoom(share, scsi::kMaxTransferBytes) &&
+    return share.waiting == 0 && HasRoom(share, scsi::kMaxTransferBytes) &&
            pool_.used() + scsi::kMaxTransferBytes <= pool_.capacity();
   }
   // What each of those who use the unit may hold if all do, in bytes.
@@ -119,6 +123,7 @@ class CommandMemory {
     bool await_ready() const noexcept { return false; }
     void await_suspend(std::coroutine_handle<> waiting) {
       handle = waiting;
+      ++share.waiting;
       *memory.last_waiter_ = this;
       memory.last_waiter_ = &next;
     }
@@ -138,16 +143,18 @@ class CommandMemory {
     return (unit.used + pool_.capacity() - pool_.used()) / 2;
   }
   // Within that a session may hold as much as it leaves free: a quarter of the pool if it is alone.
-  // So one that comes later finds room beside one that takes no answers and sends no data. Who has
-  // nothing finds it for a parameter list in any case: what fences the others off must get in.
+  // So one that comes later finds room beside one that takes no answers and sends no data.
   bool HasRoom(const SessionShare& share, size_t bytes) const {
     const UnitShare& unit = *share.unit;
     const size_t held = BufferPool::HeldBytes(bytes);
-    if (share.used == 0) {
-      return unit.used == 0 || bytes <= scsi::kMaxParameterDataBytes ||
-             unit.used + held <= UnitMost(unit);
-    }
+    if (share.used == 0) return unit.used == 0 || unit.used + held <= UnitMost(unit);
     return unit.used + held + share.used + held <= UnitMost(unit);
+  }
+  // Who has nothing finds room for a parameter list in any case: what fences the others off must
+  // get in.
+  bool FindsRoom(const SessionShare& share, size_t bytes, bool behind_another) const {
+    if (share.used == 0 && bytes <= scsi::kMaxParameterDataBytes) return true;
+    return !behind_another && HasRoom(share, bytes);
   }
   static void Count(SessionShare& share, size_t bytes) {
     const size_t held = BufferPool::HeldBytes(bytes);
@@ -156,7 +163,7 @@ class CommandMemory {
   }
   Task<CommandBuffer> WaitAndTake(SessionShare& share, size_t bytes) {
     // A task starts when it is awaited, which may be after room was made.
-    if (HasRoom(share, bytes)) {
+    if (FindsRoom(share, bytes, share.waiting != 0)) {
       Count(share, bytes);
     } else {
       co_await Waiter{*this, share, bytes};
@@ -166,15 +173,19 @@ class CommandMemory {
   }
 
   // Of all units: how much one may hold follows what all of them leave free. Who finds room has it
-  // counted at once, who finds none keeps the place.
+  // counted at once, who finds none keeps the place, before the session's others.
   void ServeWaiters() {
+    ++round_;
     Waiter** place = &first_waiter_;
     while (Waiter* waiter = *place) {
-      if (!HasRoom(waiter->share, waiter->bytes)) {
+      SessionShare& share = waiter->share;
+      if (!FindsRoom(share, waiter->bytes, share.passed_over_in == round_)) {
+        share.passed_over_in = round_;
         place = &waiter->next;
         continue;
       }
-      Count(waiter->share, waiter->bytes);
+      --share.waiting;
+      Count(share, waiter->bytes);
       *place = waiter->next;
       Reactor::Current().Ready(waiter->handle);
     }
@@ -184,6 +195,7 @@ class CommandMemory {
   BufferPool pool_;
   Waiter* first_waiter_ = nullptr;
   Waiter** last_waiter_ = &first_waiter_;
+  uint64_t round_ = 0;  // of ServeWaiters()
   std::unordered_map<const scsi::Lun*, std::unique_ptr<UnitShare>> shares_;
 };
 

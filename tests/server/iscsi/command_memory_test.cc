@@ -34,8 +34,12 @@ class CommandMemoryTest : public testing::Test {
     return count;
   }
 
+  static Task<void> TakeInto(CommandMemoryTest& test, SessionShare& share, size_t bytes,
+                             CommandBuffer& buffer) {
+    buffer = co_await test.memory_.Take(share, bytes);
+  }
   static Task<void> TakeOne(CommandMemoryTest& test, SessionShare& share, size_t bytes) {
-    test.waited_for_ = co_await test.memory_.Take(share, bytes);
+    return TakeInto(test, share, bytes, test.waited_for_);
   }
 
   // What a unit waits for need not come from itself.
@@ -56,6 +60,70 @@ class CommandMemoryTest : public testing::Test {
     test.waited_for_ = CommandBuffer();
     test.memory_.Leave(Name(1));
     test.memory_.Leave(Name(2));
+  }
+
+  // For each small command that ends the session sends another.
+  static Task<void> LargeBehindSmall(CommandMemoryTest& test) {
+    SessionShare share = test.memory_.Join(Name(1));
+    SessionShare other = test.memory_.Join(Name(1));
+    const size_t small_ones = test.Fill(share, 128 << 10);
+    Detach(TakeOne(test, share, 4 << 20));
+    for (size_t ended = 0; ended < small_ones && !test.waited_for_; ++ended) {
+      test.taken_.erase(test.taken_.begin());
+      test.Fill(share, 128 << 10);
+      co_await NextTurn();
+    }
+    EXPECT_TRUE(test.waited_for_) << "all the small ones have ended, and others came before it";
+    EXPECT_TRUE(test.memory_.TryTake(other, 128 << 10));
+    test.taken_.clear();
+    EXPECT_GT(test.Fill(share, 128 << 10), 0u);
+    test.taken_.clear();
+    test.waited_for_ = CommandBuffer();
+    test.memory_.Leave(Name(1));
+    test.memory_.Leave(Name(1));
+  }
+
+  // Among those that wait too. Another session is not held up by them.
+  static Task<void> SmallBehindLarge(CommandMemoryTest& test) {
+    SessionShare share = test.memory_.Join(Name(1));
+    SessionShare other = test.memory_.Join(Name(1));
+    test.Fill(share, 1 << 20);
+    CommandBuffer small;
+    Detach(TakeOne(test, share, 4 << 20));
+    Detach(TakeInto(test, share, 128 << 10, small));
+    EXPECT_FALSE(test.memory_.HasRoomForMore(share));
+    test.taken_.pop_back();
+    co_await NextTurn();
+    EXPECT_FALSE(test.waited_for_);
+    EXPECT_FALSE(small) << "it passed one that came before it";
+    EXPECT_TRUE(test.memory_.TryTake(other, 128 << 10));
+    test.taken_.resize(test.taken_.size() - 4);
+    co_await NextTurn();
+    EXPECT_TRUE(test.waited_for_);
+    EXPECT_TRUE(small);
+    small = CommandBuffer();
+    test.waited_for_ = CommandBuffer();
+    test.taken_.clear();
+    test.memory_.Leave(Name(1));
+    test.memory_.Leave(Name(1));
+  }
+
+  // One that waits does not keep out what fences the others off.
+  static Task<void> ParameterListBehindLarge(CommandMemoryTest& test) {
+    std::array<SessionShare, 33> stalled;
+    for (SessionShare& share : stalled) {
+      share = test.memory_.Join(Name(1));
+      test.Fill(share, 1 << 20);
+    }
+    SessionShare share = test.memory_.Join(Name(1));
+    Detach(TakeOne(test, share, 4 << 20));
+    EXPECT_FALSE(test.waited_for_);
+    EXPECT_TRUE(test.memory_.TryTake(share, 24));
+    test.taken_.clear();
+    co_await NextTurn();
+    EXPECT_TRUE(test.waited_for_);
+    test.waited_for_ = CommandBuffer();
+    for (size_t session = 0; session <= stalled.size(); ++session) test.memory_.Leave(Name(1));
   }
 
   SteadyClock clock_;
@@ -140,6 +208,18 @@ TEST_F(CommandMemoryTest, HoweverManyHangAnotherFindsRoom) {
 
 TEST_F(CommandMemoryTest, WhoWaitsHearsOfRoomThatAnotherUnitGaveBack) {
   pool_->RunOn(0, WaitForAnother(*this));
+}
+
+TEST_F(CommandMemoryTest, ALargeOneThatWaitsIsNotPassedByItsSessionsSmallOnes) {
+  pool_->RunOn(0, LargeBehindSmall(*this));
+}
+
+TEST_F(CommandMemoryTest, WhoWaitsKeepsThePlaceWithinItsSession) {
+  pool_->RunOn(0, SmallBehindLarge(*this));
+}
+
+TEST_F(CommandMemoryTest, AParameterListPassesWhoWaits) {
+  pool_->RunOn(0, ParameterListBehindLarge(*this));
 }
 
 }  // namespace
