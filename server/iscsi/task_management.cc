@@ -35,15 +35,21 @@ void Answer(Session& session, uint32_t tag, TaskManagementResult result) {
   session.writer().QueueOwned(HeaderAs<BasicHeader>(response), {});
 }
 
-Task<void> EndOtherNexuses(Ending& ending) {
+// False: what was answered as rejected is not done any more, nor what a session asked for that has
+// ended.
+Task<bool> EndOtherNexuses(Ending& ending) {
+  Session& session = ending.session;
   const bool clears = ending.function == TaskManagementFunction::kClearTaskSet;
   const bool resets = ending.function == TaskManagementFunction::kLogicalUnitReset ||
                       ending.function == TaskManagementFunction::kTargetWarmReset ||
                       ending.function == TaskManagementFunction::kTargetColdReset;
   for (Unit* unit : ending.units) {
+    if (ending.timed_out || session.closed()) co_return false;
     if (clears) co_await unit->lun->ClearTaskSet(*unit->nexus);
     if (resets) co_await unit->lun->Reset(*unit->nexus);
+    co_await session.reactor().Switch();
   }
+  co_return true;
 }
 
 Task<void> WaitForEnd(std::shared_ptr<Ending> ending) {
@@ -52,10 +58,8 @@ Task<void> WaitForEnd(std::shared_ptr<Ending> ending) {
     return tasks.Takes(task);
   };
   co_await session.Quiesced(meant);
-  co_await EndOtherNexuses(*ending);
-  co_await session.reactor().Switch();
+  ending->done = co_await EndOtherNexuses(*ending);
   for (Unit* unit : ending->units) session.ReleaseUnit(*unit);
-  ending->done = true;
   session.NoteChange();
   session.gate().Leave();
 }

@@ -26,14 +26,18 @@ class TaskManagementTest : public IscsiTest {
     co_return initiator;
   }
 
-  static Task<uint32_t> HeldWrite(TaskManagementTest& test, FakeInitiator& initiator) {
+  static Task<uint32_t> Held(TaskManagementTest& test, FakeInitiator& initiator,
+                             FakeInitiator::Command command) {
     const size_t before = test.slow_->held();
-    const uint32_t tag = co_await initiator.Start(FakeInitiator::Write10(0, test.data_, 1));
+    const uint32_t tag = co_await initiator.Start(std::move(command));
     while (test.slow_->held() == before) {
       const bool alive = co_await initiator.Ping();
       EXPECT_TRUE(alive);
     }
     co_return tag;
+  }
+  static Task<uint32_t> HeldWrite(TaskManagementTest& test, FakeInitiator& initiator) {
+    return Held(test, initiator, FakeInitiator::Write10(0, test.data_, 1));
   }
 
   static Task<Result> ResultOf(FakeInitiator& initiator) {
@@ -246,6 +250,31 @@ class TaskManagementTest : public IscsiTest {
     EXPECT_EQ(test.directory_.totals().drops[static_cast<int>(DropReason::kColdReset)], 1u);
   }
 
+  // What was answered as rejected ends nobody's commands later, nor does what a session asked for
+  // that has ended.
+  static Task<void> ResetInVainStart(TaskManagementTest& test, Function function) {
+    test.other_ = co_await Ready(test, 0x800000000001);
+    test.asking_ = co_await Ready(test, 0x800000000002);
+    co_await HeldWrite(test, *test.asking_);
+    co_await test.asking_->StartManage(function, 1);
+    co_await ExpectAlive(*test.asking_);
+  }
+  static Task<void> ResetInVainEnd(TaskManagementTest& test, bool rejected) {
+    if (rejected) {
+      const Result result = co_await ResultOf(*test.asking_);
+      EXPECT_EQ(result, Result::kFunctionRejected);
+    } else {
+      test.asking_->Shutdown();
+      for (int i = 0; i < 10; ++i) co_await Yield();
+    }
+    const uint32_t tag = co_await Held(test, *test.other_, FakeInitiator::Read10(64, 1, 1));
+    test.slow_->ReleaseOne();
+    co_await ExpectAlive(*test.other_);
+    test.slow_->Release();
+    co_await ExpectAlive(*test.other_);
+    EXPECT_TRUE(test.other_->Answered(tag));
+  }
+
   // The same initiator port logs in while its old session has a command in the device's hands.
   static Task<void> ReinstateStart(TaskManagementTest& test) {
     FakeInitiator* old = co_await Ready(test);
@@ -280,6 +309,8 @@ class TaskManagementTest : public IscsiTest {
   SlowDevice* const slow_;
   const std::vector<std::byte> data_ = std::vector<std::byte>(4096, std::byte{0xab});
   uint32_t tag_ = 0;
+  FakeInitiator* asking_ = nullptr;
+  FakeInitiator* other_ = nullptr;
   std::optional<LoginStatus> status_;
 };
 
@@ -330,6 +361,23 @@ TEST_F(TaskManagementTest, ATargetColdResetThatWasRejectedDropsNobody) {
   pool_->RunOn(0, ColdResetStart(*this));
   clock_.Advance(kAbortGrace, *pool_);
   pool_->RunOn(0, ColdResetEnd(*this));
+}
+
+TEST_F(TaskManagementTest, ALogicalUnitResetThatWasRejectedEndsNobodysCommands) {
+  pool_->RunOn(0, ResetInVainStart(*this, Function::kLogicalUnitReset));
+  clock_.Advance(kAbortGrace, *pool_);
+  pool_->RunOn(0, ResetInVainEnd(*this, true));
+}
+
+TEST_F(TaskManagementTest, ATargetWarmResetThatWasRejectedEndsNobodysCommands) {
+  pool_->RunOn(0, ResetInVainStart(*this, Function::kTargetWarmReset));
+  clock_.Advance(kAbortGrace, *pool_);
+  pool_->RunOn(0, ResetInVainEnd(*this, true));
+}
+
+TEST_F(TaskManagementTest, AResetWhoseSessionHasEndedEndsNobodysCommands) {
+  pool_->RunOn(0, ResetInVainStart(*this, Function::kLogicalUnitReset));
+  pool_->RunOn(0, ResetInVainEnd(*this, false));
 }
 
 TEST_F(TaskManagementTest, ReinstatementWaitsForTheOldSession) {
