@@ -103,6 +103,8 @@ namespace {
 void AddUnexport(Verbs& verbs) {
   struct Options {
     std::string name, iqn;
+    uint64_t lun = 0;
+    CLI::Option* lun_option = nullptr;
     bool missing_ok = false;
   };
   auto options = std::make_shared<Options>();
@@ -111,6 +113,7 @@ void AddUnexport(Verbs& verbs) {
                                v1::UnexportRequest request;
                                request.set_device(options->name);
                                request.set_iqn(options->iqn);
+                               if (options->lun_option->count() > 0) request.set_lun(options->lun);
                                request.set_allow_missing(options->missing_ok);
                                v1::UnexportResponse response;
                                const ExitCode code =
@@ -122,6 +125,8 @@ void AddUnexport(Verbs& verbs) {
                              });
   verb->add_option("name", options->name, "The device")->required();
   verb->add_option("--iqn", options->iqn, "Only from this target");
+  options->lun_option =
+      verb->add_option("--lun", options->lun, "Only the LUN of this number")->check(NotNegative());
   verb->add_flag("--missing-ok", options->missing_ok, "Succeed if it is not exported");
 }
 

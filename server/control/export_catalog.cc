@@ -220,19 +220,25 @@ absl::Status ExportCatalog::UndoStore(const std::optional<TargetRecord>& target,
   return absl::OkStatus();
 }
 
-absl::Status ExportCatalog::Unexport(std::string_view device, std::string_view iqn) {
+absl::Status ExportCatalog::Unexport(std::string_view device, std::string_view iqn,
+                                     std::optional<uint64_t> lun_number) {
   std::string target;
   if (!iqn.empty()) {
     ASSIGN_OR_RETURN(target, iscsi::NormalTargetName(iqn));
   }
   absl::MutexLock verb(&verb_mutex_);
   std::vector<ExportKey> keys = ExportsOf(device);
-  if (!target.empty()) std::erase_if(keys, [&](const ExportKey& key) { return key.iqn != target; });
+  std::erase_if(keys, [&](const ExportKey& key) {
+    return (!target.empty() && key.iqn != target) ||
+           key.lun_number != lun_number.value_or(key.lun_number);
+  });
   if (keys.empty()) {
     // A device that is not there is the more helpful answer.
     RETURN_IF_ERROR(volumes_.registry().Info(device).status());
-    return absl::NotFoundError(absl::StrCat("device ", std::string(device), " is not exported",
-                                            target.empty() ? "" : absl::StrCat(" by ", target)));
+    return absl::NotFoundError(
+        absl::StrCat("device ", std::string(device), " is not exported",
+                     target.empty() ? "" : absl::StrCat(" by ", target),
+                     lun_number.has_value() ? absl::StrCat(" as LUN ", *lun_number) : ""));
   }
   RETURN_IF_ERROR(store_.DeleteExports(keys));
   absl::Status status;

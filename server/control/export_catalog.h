@@ -66,8 +66,10 @@ class ExportCatalog {
   // numbers, secrets. The same export again succeeds.
   absl::StatusOr<ExportInfo> Export(const ExportRequest& request);
 
-  // Takes every export of the device away, or those of one target. NotFound if there are none.
-  absl::Status Unexport(std::string_view device, std::string_view iqn);
+  // Takes every export of the device away, or those of one target, with one number, or both.
+  // NotFound if there are none.
+  absl::Status Unexport(std::string_view device, std::string_view iqn,
+                        std::optional<uint64_t> lun_number);
 
   // By iqn and LUN.
   std::vector<ExportInfo> List() const;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/control/iscsi_service.h"
 
+#include <optional>
 #include <utility>
 
 #include "server/control/call_log.h"
@@ -52,7 +53,9 @@ grpc::Status IscsiService::Export(grpc::ServerContext*, const v1::ExportRequest*
 
 grpc::Status IscsiService::Unexport(grpc::ServerContext*, const v1::UnexportRequest* request,
                                     v1::UnexportResponse*) {
-  const absl::Status status = exports_.Unexport(request->device(), request->iqn());
+  std::optional<uint64_t> lun_number;
+  if (request->has_lun()) lun_number = request->lun();
+  const absl::Status status = exports_.Unexport(request->device(), request->iqn(), lun_number);
   LogChange("unexport", request->device(), status);
   if (absl::IsNotFound(status) && request->allow_missing()) return grpc::Status::OK;
   return ToGrpc(status);

@@ -230,6 +230,15 @@ TEST_F(CliTest, ExportSendsAccessAndReadsSecretsFromFiles) {
   EXPECT_TRUE(iscsi.exported.read_only());
 }
 
+TEST_F(CliTest, UnexportSendsALunOnlyIfOneIsGiven) {
+  EXPECT_EQ(RunCli({"unexport", "vol", "--iqn", "iqn.a:1"}).code, ExitCode::kOk);
+  EXPECT_EQ(iscsi.unexported.iqn(), "iqn.a:1");
+  EXPECT_FALSE(iscsi.unexported.has_lun());
+  EXPECT_EQ(RunCli({"unexport", "vol", "--lun", "0"}).code, ExitCode::kOk);
+  EXPECT_TRUE(iscsi.unexported.has_lun());
+  EXPECT_EQ(iscsi.unexported.lun(), 0u);
+}
+
 TEST_F(CliTest, ASecretFileThatEverybodyCanReadIsRefusedWithAdvice) {
   WriteFile(scratch / "s", "a-secret-of-15b\n", 0644);
   const Outcome outcome =

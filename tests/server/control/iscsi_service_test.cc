@@ -39,10 +39,12 @@ class IscsiServiceTest : public ControlFixture {
     return Call(&Stub::Export, request, export_);
   }
 
-  grpc::Status Unexport(const std::string& device, const std::string& iqn = "") {
+  grpc::Status Unexport(const std::string& device, const std::string& iqn = "",
+                        std::optional<uint64_t> lun = std::nullopt) {
     v1::UnexportRequest request;
     request.set_device(device);
     request.set_iqn(iqn);
+    if (lun.has_value()) request.set_lun(*lun);
     v1::UnexportResponse response;
     return Call(&Stub::Unexport, request, response);
   }
@@ -66,7 +68,8 @@ class IscsiServiceTest : public ControlFixture {
   }
   static Task<scsi::ScsiStatus> TestReady(scsi::Lun& lun, scsi::LunNexus& nexus) {
     constexpr std::array<uint8_t, scsi::kCdbBytes> kTestUnitReady = {};
-    const scsi::ScsiResult result = co_await lun.Execute(nexus, kTestUnitReady, {});
+    scsi::AbortSignal abort;
+    const scsi::ScsiResult result = co_await lun.Execute(nexus, kTestUnitReady, {}, abort);
     co_return result.status;
   }
 
@@ -132,6 +135,24 @@ TEST_F(IscsiServiceTest, UnexportTakesEveryLunOrThoseOfOneTarget) {
   EXPECT_THAT(Exports(), IsEmpty());
   EXPECT_THAT(directory_->targets(), IsEmpty());
   EXPECT_EQ(registry_->Info("a")->open_count, 0u);
+}
+
+TEST_F(IscsiServiceTest, UnexportTakesOneLunOfATarget) {
+  for (const uint64_t lun : {0, 5, 6}) {
+    v1::ExportRequest request = Wanted("a");
+    request.set_lun(lun);
+    ASSERT_TRUE(Export(request).ok());
+  }
+  const grpc::Status missing = Unexport("a", kIqnA, 7);
+  EXPECT_EQ(missing.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_THAT(missing.error_message(), HasSubstr("LUN 7"));
+  ASSERT_TRUE(Unexport("a", kIqnA, 0).ok());
+  ASSERT_TRUE(Unexport("a", "", 6).ok());
+  ASSERT_THAT(Exports(), SizeIs(1));
+  EXPECT_EQ(Exports()[0].lun(), 5u);
+  Restart();
+  ASSERT_THAT(Exports(), SizeIs(1));
+  EXPECT_EQ(Exports()[0].lun(), 5u);
 }
 
 TEST_F(IscsiServiceTest, UnexportingWhatIsNotExportedIsNotFoundUnlessAllowed) {
