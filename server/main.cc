@@ -92,6 +92,16 @@ class Portals {
     return addresses;
   }
 
+  // The one that has the port of `address`, if either is for every address of the machine. Empty:
+  // it is somebody else who is in its way.
+  std::string InTheWayOf(const std::string& address) const {
+    for (const std::string& own : Addresses()) {
+      const bool one_covers_all = IsEverywhere(own) || IsEverywhere(address);
+      if (one_covers_all && PortOf(own) == PortOf(address)) return own;
+    }
+    return "";
+  }
+
   // All at once: each waits for its sessions to log out.
   void Stop() {
     absl::MutexLock hold(&mutex_);
@@ -102,6 +112,13 @@ class Portals {
   }
 
  private:
+  static std::string_view PortOf(std::string_view address) {
+    return address.substr(address.rfind(':') + 1);
+  }
+  static bool IsEverywhere(std::string_view address) {
+    return address.starts_with("0.0.0.0:") || address.starts_with("[::]:");
+  }
+
   mutable absl::Mutex mutex_;
   std::vector<std::unique_ptr<iscsi::Portal>> portals_ ABSL_GUARDED_BY(mutex_);
 };
@@ -291,7 +308,12 @@ void Daemon::Reload(const DaemonOptions& wanted) {
     if (std::ranges::find(options_.listen, address) != options_.listen.end()) continue;
     const absl::Status status = portals_.Add(address, *reactors_, directory_, portal_resources_);
     if (!status.ok()) {
-      spdlog::error("event=reload listen={} error={}", address, Quoted(status.message()));
+      const std::string own = portals_.InTheWayOf(address);
+      const bool is_ours = absl::IsAlreadyExists(status) && !own.empty();
+      spdlog::error(
+          "event=reload listen={} error={}", address,
+          Quoted(is_ours ? absl::StrCat("portal ", own, " has the port until the next start")
+                         : std::string(status.message())));
       continue;
     }
     options_.listen.push_back(address);
@@ -300,6 +322,10 @@ void Daemon::Reload(const DaemonOptions& wanted) {
   if (wanted.device_roots != options_.device_roots) {
     absl::Status status = MakeDeviceRoot(wanted);
     if (status.ok()) status = backings_->SetDeviceRoots(wanted.device_roots);
+  for (const std::string& address : options_.listen) {
+    if (std::ranges::find(wanted.listen, address) != wanted.listen.end()) continue;
+    spdlog::warn("event=reload listen={} result=\"stays open until the next start\"", address);
+  }
     spdlog::info("event=reload device_roots={} error={}",
                  Quoted(absl::StrJoin(wanted.device_roots, " ")), Quoted(status.message()));
     if (status.ok()) {
@@ -310,7 +336,6 @@ void Daemon::Reload(const DaemonOptions& wanted) {
   const auto needs_restart = [](const char* key, bool changed) {
     if (changed) spdlog::warn("event=reload key={} result=\"takes effect at the next start\"", key);
   };
-  needs_restart("listen", wanted.listen.size() < options_.listen.size());
   needs_restart("state-dir", wanted.state_dir != options_.state_dir);
   needs_restart("control", wanted.control != options_.control);
   needs_restart("metrics", wanted.metrics != options_.metrics);

@@ -196,6 +196,24 @@ TEST_F(DaemonTest, SighupAddsAPortalAndABadFileChangesNothing) {
   EXPECT_THAT(end.errors, HasSubstr("sectormapd.toml:1:10: listen takes a text"));
 }
 
+TEST_F(DaemonTest, SighupSaysWhichPortalStaysOpenAndHasThePort) {
+  const std::string config = scratch_.path().string() + "/sectormapd.toml";
+  std::ofstream(config) << "listen = \"127.0.0.1:0\"\n";
+  daemon_.ListenByConfig();
+  ASSERT_NO_FATAL_FAILURE(MustStart({"--config", config}));
+  const std::string portal = daemon_.Said("iscsi portal ");
+  const std::string everywhere = "0.0.0.0" + portal.substr(portal.rfind(':'));
+  std::ofstream(config) << "listen = \"" << everywhere << "\"\n";
+  daemon_.Signal(SIGHUP);
+  while (daemon_.Errors().find("event=reloaded") == std::string::npos) std::this_thread::yield();
+  EXPECT_THAT(
+      daemon_.Errors(),
+      AllOf(HasSubstr("listen=" + everywhere + " error=\"portal " + portal + " has the port"),
+            HasSubstr("listen=127.0.0.1:0 result=\"stays open until the next start\""),
+            Not(HasSubstr("the other server"))));
+  EXPECT_TRUE(CanConnect(portal));
+}
+
 TEST_F(DaemonTest, SighupChangesTheDeviceRoots) {
   const std::string config = scratch_.path().string() + "/sectormapd.toml";
   std::ofstream(config) << "device-root = \"/nowhere\"\n";
