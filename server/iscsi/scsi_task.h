@@ -114,6 +114,7 @@ struct ScsiTask {
   bool executing = false;      // the unit works on it: it may touch the medium
   bool receiving = false;      // the reader puts bytes into the buffer
   bool aborted = false;        // it will never answer
+  scsi::AbortSignal abort;     // tells the unit that
   size_t live_index = 0;       // its place in the session's list
 
   WaitQueue changed;  // one of the above, or the transfer

@@ -72,6 +72,7 @@ ScsiTask& Session::TakeTask() {
   task.result = {};
   task.unasked = task.decided = task.found_no_room = task.in_table = task.executing =
       task.receiving = task.aborted = false;
+  task.abort.Clear();
   task.live_index = live_.size();
   live_.push_back(&task);
   return task;
@@ -260,7 +261,7 @@ Task<scsi::ScsiResult> Session::Execute(ScsiTask& task) {
   if (task.plan.bytes == 0 && task.unit->lun->Plan(cdb).bytes != 0) {
     return scsi::ScsiResult{scsi::ScsiStatus::kBusy, {}, 0};
   }
-  return task.unit->lun->Execute(*task.unit->nexus, cdb, bytes);
+  return task.unit->lun->Execute(*task.unit->nexus, cdb, bytes, task.abort);
 }
 
 void Session::OnStatusMade(ScsiTask& task) { LeaveTable(task); }
@@ -350,6 +351,7 @@ size_t Session::Abort(const TaskFilter& filter) {
     if (!task->in_table || task->aborted || !filter(*task)) continue;
     ++count;
     task->aborted = true;
+    task->abort.Raise();
     LeaveTable(*task);
     // A peer that takes nothing keeps the writer from it for long.
     if (!task->receiving && task->reply.untouched()) ReleaseData(*task);

@@ -53,15 +53,16 @@ Task<ScsiResult> FinishRead(Command command, Task<IoStatus> io) {
 
 // Nothing runs on this reactor between Write() and here, so no hold can have come.
 Task<ScsiResult> FinishWrite(Command command, SectorRange range, Task<IoStatus> io) {
-  RangeLock::InFlight in_flight(command.unit->range_lock(), range);
+  RangeLock::InFlight in_flight(command.unit->range_lock(), range, *command.abort);
   const IoStatus status = co_await io;
   co_return command.End(status, IoOp::kWrite);
 }
 
 Task<ScsiResult> WriteAfterHold(Command command, SectorRange range, IoRequest request) {
   RangeLock& lock = command.unit->range_lock();
-  co_await lock.WaitUntilFree(range);
-  RangeLock::InFlight in_flight(lock, range);
+  const bool go_on = co_await lock.WaitUntilFree(range, *command.abort);
+  if (!go_on) co_return command.EndAborted();
+  RangeLock::InFlight in_flight(lock, range, *command.abort);
   const IoStatus status = co_await command.unit->disk().Submit(request);
   co_return command.End(status, IoOp::kWrite);
 }
@@ -175,8 +176,9 @@ Task<ScsiResult> WriteThenVerify(Command command, std::span<std::byte> data, boo
   if (!scratch) co_return Busy();
   const SectorRange range = RangeOfData(command, data);
   RangeLock& lock = command.unit->range_lock();
-  co_await lock.WaitUntilFree(range);
-  RangeLock::InFlight in_flight(lock, range);
+  const bool go_on = co_await lock.WaitUntilFree(range, *command.abort);
+  if (!go_on) co_return command.EndAborted();
+  RangeLock::InFlight in_flight(lock, range, *command.abort);
   // SBC-3 §5.46: the medium is verified, so the bytes have to be on it.
   const IoStatus written =
       co_await command.unit->disk().Submit(IoRequest::Write(range.first, data, true));
@@ -206,6 +208,7 @@ Task<ScsiResult> CompareThenWrite(Command command, std::span<std::byte> expected
   const SectorRange range = command.unit->SectorsOf(command.lba, command.blocks);
   BlockDevice& disk = command.unit->disk();
   const RangeLock::Exclusive held = co_await command.unit->range_lock().Acquire(range);
+  if (command.abort->raised()) co_return command.EndAborted();
   const Comparison found = co_await CompareMedium(disk, range, {expected, false}, scratch);
   if (found.status != IoStatus::kOk) co_return command.End(found.status, IoOp::kRead);
   if (found.mismatch) co_return Miscompare(command, *found.mismatch);
@@ -220,6 +223,7 @@ Task<ScsiResult> OrThenWrite(Command command, std::span<std::byte> data) {
   const SectorRange range = RangeOfData(command, data);
   BlockDevice& disk = command.unit->disk();
   const RangeLock::Exclusive held = co_await command.unit->range_lock().Acquire(range);
+  if (command.abort->raised()) co_return command.EndAborted();
   const IoStatus read = co_await OrMediumInto(disk, range, data, scratch);
   if (read != IoStatus::kOk) co_return command.End(read, IoOp::kRead);
   const bool fua = command.Bits(1, kFuaBit) != 0;

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "core/async/task.h"
+#include "server/scsi/abort_signal.h"
 #include "server/scsi/cdb.h"
 #include "server/scsi/scsi_command.h"
 #include "server/scsi/sense.h"
@@ -28,6 +29,7 @@ struct Command {
   std::span<std::byte> buffer;
   uint64_t lba;  // if the row has an address
   uint64_t blocks;
+  AbortSignal* abort;  // null on the ways that end in the call
 
   uint8_t Bits(size_t byte, uint8_t mask) const { return cdb[byte] & mask; }
   uint16_t Field16(size_t at) const { return static_cast<uint16_t>(Field(at, 2)); }
@@ -41,6 +43,8 @@ struct Command {
   ScsiResult RefuseField(uint16_t byte) const;
   // INVALID FIELD IN PARAMETER LIST, pointing at a byte of the list.
   ScsiResult RefuseParameter(size_t byte) const;
+  // It was aborted before it did anything: for whoever does not hear it.
+  ScsiResult EndAborted() const { return {ScsiStatus::kTaskAborted, {}, 0}; }
   // What an I/O of the command ended with.
   ScsiResult End(IoStatus status, IoOp op) const;
 };

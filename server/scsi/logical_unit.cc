@@ -178,16 +178,16 @@ CommandPlan LogicalUnit::Plan(std::span<const uint8_t, kCdbBytes> cdb) const {
 }
 
 Command LogicalUnit::CommandOf(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
-                               std::span<std::byte> buffer) {
-  Command command{this, &nexus, nullptr, {}, buffer, 0, 0};
+                               std::span<std::byte> buffer, AbortSignal* abort) {
+  Command command{this, &nexus, nullptr, {}, buffer, 0, 0, abort};
   std::copy(cdb.begin(), cdb.end(), command.cdb.begin());
   command.entry = FindCommand(command.cdb);
   return command;
 }
 
 Task<ScsiResult> LogicalUnit::Execute(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
-                                      std::span<std::byte> buffer) {
-  Command command = CommandOf(nexus, cdb, buffer);
+                                      std::span<std::byte> buffer, AbortSignal& abort) {
+  Command command = CommandOf(nexus, cdb, buffer, &abort);
   const uint8_t gates = nexus.gates.load(std::memory_order_relaxed);
   if (std::optional<ScsiResult> stopped = Stop(command, gates)) return *std::move(stopped);
   if ((gates & kNoMedium) != 0 && command.entry->is_set(kNeedsMedium)) [[unlikely]] {
@@ -204,7 +204,7 @@ std::optional<ScsiResult> LogicalUnit::ReadInPlace(LunNexus& nexus,
                                                    std::span<const uint8_t, kCdbBytes> cdb,
                                                    Loan& loan) {
   if (!backing_.device->limits().can_lend) return std::nullopt;
-  Command command = CommandOf(nexus, cdb, {});
+  Command command = CommandOf(nexus, cdb, {}, nullptr);
   if (command.entry == nullptr || command.entry->run != &Read) return std::nullopt;
   const uint8_t gates = nexus.gates.load(std::memory_order_relaxed);
   if ((gates & kNoMedium) != 0) return std::nullopt;
@@ -219,7 +219,7 @@ std::optional<ScsiResult> LogicalUnit::ReadInPlace(LunNexus& nexus,
 std::optional<ScsiResult> LogicalUnit::WriteAtOnce(LunNexus& nexus,
                                                    std::span<const uint8_t, kCdbBytes> cdb,
                                                    std::span<std::byte> data) {
-  Command command = CommandOf(nexus, cdb, data);
+  Command command = CommandOf(nexus, cdb, data, nullptr);
   if (command.entry == nullptr || command.entry->run != &Write) return std::nullopt;
   const uint8_t gates = nexus.gates.load(std::memory_order_relaxed);
   if ((gates & kNoMedium) != 0) return std::nullopt;

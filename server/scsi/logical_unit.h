@@ -119,7 +119,7 @@ class LogicalUnit final : public Lun,
                      NexusTasks* tasks) override;
   CommandPlan Plan(std::span<const uint8_t, kCdbBytes> cdb) const override;
   Task<ScsiResult> Execute(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
-                           std::span<std::byte> buffer) override;
+                           std::span<std::byte> buffer, AbortSignal& abort) override;
   std::optional<ScsiResult> ReadInPlace(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
                                         Loan& loan) override;
   std::optional<ScsiResult> WriteAtOnce(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
@@ -186,7 +186,7 @@ class LogicalUnit final : public Lun,
   LogicalUnit(UnitBacking backing, ReactorPool& reactors, LunOptions options);
 
   Command CommandOf(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
-                    std::span<std::byte> buffer);
+                    std::span<std::byte> buffer, AbortSignal* abort);
   // Why a command does not get to its handler; empty if it does.
   std::optional<ScsiResult> Stop(Command& command, uint8_t gates);
   ScsiResult Refuse(SenseCode code, SenseDetail detail = {}) const {

@@ -23,6 +23,7 @@
 #include "core/async/task.h"
 #include "core/map/device_resolver.h"
 #include "core/map/mapped_device.h"
+#include "server/scsi/abort_signal.h"
 #include "server/scsi/scsi_command.h"
 
 namespace sectormap::scsi {
@@ -112,9 +113,11 @@ class Lun {
   virtual CommandPlan Plan(std::span<const uint8_t, kCdbBytes> cdb) const = 0;
 
   // On a reactor; the task is awaited at once. `buffer` has Plan().bytes for data-in, and what the
-  // initiator sent, at most Plan().bytes, for data-out; it stays until the task ends.
+  // initiator sent, at most Plan().bytes, for data-out; it stays until the task ends, and so does
+  // `abort`, by which the transport says that nobody waits for the result any more. What has not
+  // begun to modify the medium then does not; what has keeps later writes behind it to its end.
   virtual Task<ScsiResult> Execute(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
-                                   std::span<std::byte> buffer) = 0;
+                                   std::span<std::byte> buffer, AbortSignal& abort) = 0;
 
   // A read of the medium whose bytes the device can lend: `loan` is set if the result's
   // data_in_bytes are not 0. Empty: take a buffer and Execute. Call as Execute; for transports that

@@ -52,8 +52,9 @@ Task<ScsiResult> FillRange(Command command, std::span<const std::byte> block, Ch
   const SectorRange range = command.unit->SectorsOf(command.lba, command.blocks);
   BlockDevice& disk = command.unit->disk();
   RangeLock& lock = command.unit->range_lock();
-  co_await lock.WaitUntilFree(range);
-  RangeLock::InFlight in_flight(lock, range);
+  const bool go_on = co_await lock.WaitUntilFree(range, *command.abort);
+  if (!go_on) co_return command.EndAborted();
+  RangeLock::InFlight in_flight(lock, range, *command.abort);
   if (way != Cheaper::kNone) {
     const IoRequest request = way == Cheaper::kDiscard
                                   ? IoRequest::Discard(range.first, range.count)
@@ -133,8 +134,9 @@ Task<ScsiResult> DiscardRanges(Command command, std::span<const std::byte> list,
     const UnmapRange wanted = UnmapRangeAt(list, i);
     if (wanted.blocks == 0) continue;
     const SectorRange range = command.unit->SectorsOf(wanted.lba, wanted.blocks);
-    co_await lock.WaitUntilFree(range);
-    RangeLock::InFlight in_flight(lock, range);
+    const bool go_on = co_await lock.WaitUntilFree(range, *command.abort);
+    if (!go_on) co_return command.EndAborted();
+    RangeLock::InFlight in_flight(lock, range, *command.abort);
     const IoStatus status =
         co_await command.unit->disk().Submit(IoRequest::Discard(range.first, range.count));
     // A table that cannot discard (a merge) leaves the blocks mapped, as a device server may (SBC-3

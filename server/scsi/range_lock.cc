@@ -2,8 +2,10 @@
 #include "server/scsi/range_lock.h"
 
 #include <algorithm>
+#include <atomic>
 
-#include "core/base/check.h"
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 
 namespace sectormap::scsi {
 
@@ -16,7 +18,7 @@ struct RangeLockState {
   struct alignas(64) Shard {
     RangeLock::InFlight* in_flight = nullptr;
     std::vector<Hold> holds;
-    WaitQueue hold_gone;   // ordinary writes that a hold keeps out
+    WaitQueue hold_gone;   // ordinary writes that are kept out
     WaitQueue write_gone;  // exclusive operations waiting for writes in flight
   };
 
@@ -27,17 +29,45 @@ struct RangeLockState {
 
   ReactorPool& reactors;
   const int home;
+  // Of `aborted`, so that a write looks no further while there is none.
+  std::atomic<size_t> aborted_count{0};
   std::vector<Shard> shards;  // by the reactors that there are
 
   // On the home reactor: exclusive operations, queued and running, in the order they came.
   std::vector<Hold> queue;
   uint64_t next_id = 0;
   WaitQueue queue_moved;
+
+  // Aborted writes that their device has not let go of. Any thread.
+  absl::Mutex mutex;
+  std::vector<SectorRange> aborted ABSL_GUARDED_BY(mutex);
 };
 
 namespace {
 
 using Hold = RangeLockState::Hold;
+
+bool IsHeld(const std::vector<Hold>& holds, SectorRange range) {
+  return std::any_of(holds.begin(), holds.end(),
+                     [&](const Hold& hold) { return hold.range.Overlaps(range); });
+}
+
+bool IsAborted(RangeLockState& state, SectorRange range) {
+  absl::MutexLock lock(&state.mutex);
+  return std::any_of(state.aborted.begin(), state.aborted.end(),
+                     [&](const SectorRange& other) { return other.Overlaps(range); });
+}
+
+// Whoever waits looks again at once when its command is aborted.
+class Waiter final : AbortSignal::Listener {
+ public:
+  Waiter(AbortSignal& abort, WaitQueue& queue) : Listener(abort), queue_(queue) {}
+
+ private:
+  void OnAborted() override { queue_.WakeAll(); }
+
+  WaitQueue& queue_;
+};
 
 void EraseHold(std::vector<Hold>& holds, uint64_t id) {
   std::erase_if(holds, [id](const Hold& hold) { return hold.id == id; });
@@ -58,7 +88,8 @@ RangeLock::RangeLock(ReactorPool& reactors, int home)
 
 RangeLock::~RangeLock() = default;
 
-RangeLock::InFlight::InFlight(RangeLock& lock, SectorRange range) : lock_(lock), range_(range) {
+RangeLock::InFlight::InFlight(RangeLock& lock, SectorRange range, AbortSignal& abort)
+    : Listener(abort), lock_(lock), range_(range) {
   RangeLockState::Shard& shard = lock_.state_->shard();
   next_ = shard.in_flight;
   if (next_ != nullptr) next_->previous_ = this;
@@ -70,18 +101,42 @@ RangeLock::InFlight::~InFlight() {
   if (next_ != nullptr) next_->previous_ = previous_;
   (previous_ != nullptr ? previous_->next_ : shard.in_flight) = next_;
   shard.write_gone.WakeAll();
+  if (aborted_) lock_.ForgetAborted(range_);
+}
+
+// In the list before the abort is answered, so that whatever is sent after that answer finds it.
+void RangeLock::InFlight::OnAborted() {
+  aborted_ = true;
+  absl::MutexLock lock(&lock_.state_->mutex);
+  lock_.state_->aborted.push_back(range_);
+  lock_.state_->aborted_count.store(lock_.state_->aborted.size(), std::memory_order_release);
+}
+
+void RangeLock::ForgetAborted(SectorRange range) {
+  {
+    absl::MutexLock lock(&state_->mutex);
+    // Of several that are equal, any.
+    state_->aborted.erase(std::find(state_->aborted.begin(), state_->aborted.end(), range));
+    state_->aborted_count.store(state_->aborted.size(), std::memory_order_release);
+  }
+  for (int i = 0; i < state_->reactors.size(); ++i) {
+    state_->reactors[i].Post([state = state_] { state->shard().hold_gone.WakeAll(); });
+  }
 }
 
 bool RangeLock::MustWait(SectorRange range) const {
   const std::vector<Hold>& holds = state_->shard().holds;
-  if (holds.empty()) [[likely]]
+  if (holds.empty() && state_->aborted_count.load(std::memory_order_acquire) == 0) [[likely]] {
     return false;
-  return std::any_of(holds.begin(), holds.end(),
-                     [&](const Hold& hold) { return hold.range.Overlaps(range); });
+  }
+  return IsHeld(holds, range) || IsAborted(*state_, range);
 }
 
-Task<void> RangeLock::WaitUntilFree(SectorRange range) {
-  while (MustWait(range)) co_await state_->shard().hold_gone.Wait();
+Task<bool> RangeLock::WaitUntilFree(SectorRange range, AbortSignal& abort) {
+  WaitQueue& hold_gone = state_->shard().hold_gone;
+  const Waiter waiter(abort, hold_gone);
+  while (!abort.raised() && MustWait(range)) co_await hold_gone.Wait();
+  co_return !abort.raised();
 }
 
 struct RangeLock::Countdown {

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// RangeLock: makes COMPARE AND WRITE and ORWRITE atomic against every other write of the unit, on
-// every reactor, without a lock or an atomic operation in an ordinary write.
+// RangeLock: makes COMPARE AND WRITE and ORWRITE atomic against every other write of the unit, and
+// keeps writes behind an aborted one that may still reach the medium, on every reactor. An ordinary
+// write takes no lock for it, and shares one count with other reactors that it only reads.
 //
 // Every reactor has a shard: its ordinary writes in flight (a list through their own frames) and
-// the ranges that are held for an exclusive operation. An ordinary write looks at its own shard
-// only: it waits while a hold overlaps it, else enters the list. An exclusive operation queues on
-// the unit's home reactor behind overlapping ones, has every shard hold its range, and starts when
-// the overlapping writes in flight have ended. Writes elsewhere never wait.
+// the ranges that are held for an exclusive operation. An ordinary write looks at its own shard: it
+// waits while a hold overlaps it, else enters the list. An exclusive operation queues on the unit's
+// home reactor behind overlapping ones, has every shard hold its range, and starts when the
+// overlapping writes in flight have ended. Writes elsewhere never wait.
+//
+// An initiator that has heard that its session is over, or has had it replaced, takes what it had
+// under way for gone (RFC 7143 §6.3.5, §11.14). A device that hangs must not delay that answer, so
+// a write that is aborted in flight keeps its range from then on, for every reactor at once, until
+// the device has let go of it: what is written after it stays.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +24,7 @@
 #include "core/async/task.h"
 #include "core/async/wait_queue.h"
 #include "core/base/units.h"
+#include "server/scsi/abort_signal.h"
 
 namespace sectormap::scsi {
 
@@ -27,6 +34,7 @@ struct SectorRange {
   bool Overlaps(const SectorRange& other) const {
     return first < other.first + other.count && other.first < first + count;
   }
+  bool operator==(const SectorRange&) const = default;
 };
 
 class RangeLock {
@@ -39,26 +47,28 @@ class RangeLock {
   RangeLock& operator=(const RangeLock&) = delete;
 
   // An ordinary write's place in its reactor's list, from here to the end of the scope.
-  // REQUIRES: made and destroyed on one reactor; MustWait() is false at that moment.
-  class InFlight {
+  // REQUIRES: made and destroyed on one reactor, without a suspension after MustWait() was false.
+  class InFlight final : AbortSignal::Listener {
    public:
-    InFlight(RangeLock& lock, SectorRange range);
+    InFlight(RangeLock& lock, SectorRange range, AbortSignal& abort);
     ~InFlight();
-    InFlight(const InFlight&) = delete;
-    InFlight& operator=(const InFlight&) = delete;
 
    private:
     friend class RangeLock;
+    void OnAborted() override;
+
     RangeLock& lock_;
     const SectorRange range_;
     InFlight* next_ = nullptr;
     InFlight* previous_ = nullptr;
+    bool aborted_ = false;
   };
 
-  // On a reactor. True if an exclusive operation holds something of `range`.
+  // On a reactor. True if an exclusive operation or an aborted write holds something of `range`.
   bool MustWait(SectorRange range) const;
-  // Returns when MustWait(range) is false; on the same reactor.
-  Task<void> WaitUntilFree(SectorRange range);
+  // Returns on the same reactor: true when MustWait(range) is false, false if the command that
+  // wants to write was aborted first.
+  Task<bool> WaitUntilFree(SectorRange range, AbortSignal& abort);
 
   // A held range; gives it back at its end, wherever that is.
   class Exclusive {
@@ -80,6 +90,7 @@ class RangeLock {
 
  private:
   struct Countdown;
+  void ForgetAborted(SectorRange range);
   static Task<void> HoldShard(std::shared_ptr<struct RangeLockState> state, uint64_t id,
                               SectorRange range, Reactor& origin, Countdown& countdown);
 

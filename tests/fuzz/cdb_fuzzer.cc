@@ -64,7 +64,8 @@ Task<void> RunCommands(World& world, std::span<const uint8_t> input) {
       // Large transfers are zeros after the given bytes; short ones are short.
       if (plan.bytes <= 1024) buffer.resize(given);
     }
-    const ScsiResult result = co_await unit->Execute(*nexuses[head & 1], cdb, buffer);
+    AbortSignal abort;
+    const ScsiResult result = co_await unit->Execute(*nexuses[head & 1], cdb, buffer, abort);
     Require(result.data_in_bytes <= buffer.size(), "more data than the buffer");
     Require((result.status == ScsiStatus::kCheckCondition) == (result.sense.length != 0),
             "sense data with another status");

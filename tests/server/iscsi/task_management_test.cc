@@ -294,6 +294,45 @@ class TaskManagementTest : public IscsiTest {
     EXPECT_EQ(test.directory_.sessions().size(), 1u);
   }
 
+  // A new session writes where the device still has an old one's write: that must not come after.
+  static Task<void> WriteBehindOld(TaskManagementTest& test, FakeInitiator& next) {
+    co_await next.Run(FakeInitiator::TestUnitReady(0));
+    co_await next.Run(FakeInitiator::TestUnitReady(1));
+    const uint32_t tag = co_await next.Start(FakeInitiator::Write10(0, test.later_data_, 1));
+    for (int i = 0; i < 10; ++i) co_await ExpectAlive(next);
+    EXPECT_EQ(test.slow_->held(), 1u);
+    EXPECT_FALSE(next.Answered(tag));
+    test.slow_->Release();
+    const Outcome outcome = co_await next.Finish(tag);
+    EXPECT_TRUE(outcome.good());
+    const Outcome read = co_await next.Run(FakeInitiator::Read10(0, 8, 1));
+    EXPECT_EQ(read.data, test.later_data_);
+  }
+  static Task<void> WriteAfterReinstatement(TaskManagementTest& test) {
+    while (!test.status_) co_await Yield();
+    EXPECT_EQ(test.status_, LoginStatus::kSuccess);
+    EXPECT_EQ(test.directory_.sessions().size(), 2u);
+    co_await WriteBehindOld(test, *test.initiators_.back());
+  }
+  static Task<void> WriteAfterLogout(TaskManagementTest& test) {
+    FakeInitiator* old = co_await Ready(test);
+    co_await HeldWrite(test, *old);
+    const bool out = co_await old->Logout();
+    EXPECT_TRUE(out);
+    InitiatorOptions options;
+    options.isid = 0x800000000002;
+    FakeInitiator& next = test.Connect();
+    const std::optional<LoginStatus> status = co_await next.Login(options);
+    EXPECT_EQ(status, LoginStatus::kSuccess);
+    co_await WriteBehindOld(test, next);
+  }
+  static Task<void> WriteAfterRejectedAbort(TaskManagementTest& test) {
+    FakeInitiator* initiator = test.initiators_.back().get();
+    const Result rejected = co_await ResultOf(*initiator);
+    EXPECT_EQ(rejected, Result::kFunctionRejected);
+    co_await WriteBehindOld(test, *initiator);
+  }
+
   // Sessions of one initiator port, one after the other, without end, with I/O under way.
   static Task<void> ReinstateOften(TaskManagementTest& test) {
     test.slow_->Release();
@@ -308,6 +347,7 @@ class TaskManagementTest : public IscsiTest {
 
   SlowDevice* const slow_;
   const std::vector<std::byte> data_ = std::vector<std::byte>(4096, std::byte{0xab});
+  const std::vector<std::byte> later_data_ = std::vector<std::byte>(4096, std::byte{0xcd});
   uint32_t tag_ = 0;
   FakeInitiator* asking_ = nullptr;
   FakeInitiator* other_ = nullptr;
@@ -389,11 +429,17 @@ TEST_F(TaskManagementTest, ReinstatementWaitsForTheOldSession) {
 TEST_F(TaskManagementTest, ReinstatementPassesAnOldSessionThatHangs) {
   pool_->RunOn(0, ReinstateStart(*this));
   clock_.Advance(kReinstatementWait, *pool_);
-  pool_->RunOn(0, [](TaskManagementTest& test) -> Task<void> {
-    while (!test.status_) co_await Yield();
-    EXPECT_EQ(test.status_, LoginStatus::kSuccess);
-    EXPECT_EQ(test.directory_.sessions().size(), 2u);
-  }(*this));
+  pool_->RunOn(0, WriteAfterReinstatement(*this));
+}
+
+TEST_F(TaskManagementTest, WhatIsWrittenAfterALogoutStays) {
+  pool_->RunOn(0, WriteAfterLogout(*this));
+}
+
+TEST_F(TaskManagementTest, WhatIsWrittenAfterAnAbortThatWasRejectedStays) {
+  pool_->RunOn(0, AbortStart(*this));
+  clock_.Advance(kAbortGrace, *pool_);
+  pool_->RunOn(0, WriteAfterRejectedAbort(*this));
 }
 
 TEST_F(TaskManagementTest, ReinstatementAgainAndAgainLeavesOneSession) {

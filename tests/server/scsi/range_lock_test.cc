@@ -17,8 +17,9 @@ class RangeLockTest : public UnitTest {
 
 Task<void> WriteFor(RangeLock& lock, SectorRange range, std::atomic<int>& writing,
                     std::atomic<bool>& may_end) {
-  co_await lock.WaitUntilFree(range);
-  RangeLock::InFlight in_flight(lock, range);
+  AbortSignal abort;
+  co_await lock.WaitUntilFree(range, abort);
+  RangeLock::InFlight in_flight(lock, range, abort);
   ++writing;
   while (!may_end) co_await Reactor::Current().Sleep(std::chrono::microseconds(50));
   --writing;
@@ -77,6 +78,64 @@ TEST_F(RangeLockTest, AHoldKeepsOverlappingWritesOutOnEveryReactorAndOthersIn) {
   std::atomic<int> writing{0};
   pool_->RunOn(0, WriteFor(lock, Range(100, 8), writing, ends));
   pool_->RunOn(1, WriteFor(lock, Range(100, 8), writing, ends));
+  pool_->OnEach([](Reactor&) {});
+}
+
+Task<void> AbortedWriteFor(RangeLock& lock, SectorRange range, std::atomic<int>& writing,
+                           std::atomic<bool>& may_end) {
+  AbortSignal abort;
+  RangeLock::InFlight in_flight(lock, range, abort);
+  abort.Raise();
+  ++writing;
+  while (!may_end) co_await Reactor::Current().Sleep(std::chrono::microseconds(50));
+  --writing;
+}
+
+TEST_F(RangeLockTest, AnAbortedWriteKeepsOverlappingWritesOutOnEveryReactorUntilItEnds) {
+  RangeLock lock(*pool_, 0);
+  std::atomic<int> aborted{0}, writing{0};
+  std::atomic<bool> aborted_ends{false}, ends{true};
+  (*pool_)[0].Spawn(AbortedWriteFor(lock, Range(100, 8), aborted, aborted_ends));
+  Await(aborted, 1);
+  // At once: there is no moment at which another reactor does not know of it.
+  for (int reactor : {0, 1}) {
+    pool_->RunOn(reactor, [](RangeLock& tried) -> Task<void> {
+      EXPECT_TRUE(tried.MustWait(Range(107, 1)));
+      EXPECT_TRUE(tried.MustWait(Range(0, 101)));
+      EXPECT_FALSE(tried.MustWait(Range(108, 1)));
+      EXPECT_FALSE(tried.MustWait(Range(0, 100)));
+      co_return;
+    }(lock));
+  }
+  aborted_ends = true;
+  pool_->RunOn(0, WriteFor(lock, Range(100, 8), writing, ends));
+  pool_->RunOn(1, WriteFor(lock, Range(100, 8), writing, ends));
+  pool_->OnEach([](Reactor&) {});
+}
+
+// The unit's own lock, and a device that would take the bytes in the call.
+TEST_F(RangeLockTest, AWriteAtOnceDoesNotPassAnAbortedWrite) {
+  disk_->writes_at_once = true;
+  Initiator& initiator = Login(1, 1);
+  const SectorRange range = unit_->SectorsOf(100, 8);
+  std::atomic<int> aborted{0};
+  std::atomic<bool> aborted_ends{false};
+  (*pool_)[0].Spawn(AbortedWriteFor(unit_->range_lock(), range, aborted, aborted_ends));
+  Await(aborted, 1);
+  EXPECT_GOOD(Run(initiator, Cdb10(0x2a, 0, 108, 1), Fill(1, 1)));
+  EXPECT_EQ(in_place_, 1);
+  absl::Notification done;
+  (*pool_)[1].Spawn([](Task<Answer> task, absl::Notification& ended) -> Task<void> {
+    EXPECT_GOOD(co_await task);
+    ended.Notify();
+  }(RunOn(*initiator.nexus, Cdb10(0x2a, 0, 107, 1), Fill(1, 2)), done));
+  pool_->OnEach([](Reactor&) {});
+  EXPECT_FALSE(done.HasBeenNotified());
+  EXPECT_EQ(ByteOnDisk(107), 0);
+  aborted_ends = true;
+  done.WaitForNotification();
+  EXPECT_EQ(in_place_, 1);
+  EXPECT_EQ(ByteOnDisk(107), 2);
   pool_->OnEach([](Reactor&) {});
 }
 

@@ -310,7 +310,8 @@ class UnitTest : public testing::Test {
         co_return answer;
       }
     }
-    const ScsiResult result = co_await unit_->Execute(nexus, cdb, buffer);
+    AbortSignal abort;
+    const ScsiResult result = co_await unit_->Execute(nexus, cdb, buffer, abort);
     answer.status = result.status;
     answer.sense = result.sense;
     EXPECT_LE(result.data_in_bytes, buffer.size());
