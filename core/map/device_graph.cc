@@ -179,7 +179,9 @@ absl::Status DeviceGraph::Busy(const DeviceNode& node) const {
   std::vector<std::string> who;
   for (const auto& [id, count] : node.users) {
     const auto user = by_id_.find(id);
-    if (user != by_id_.end()) who.push_back(absl::StrCat("device '", user->second->name, "'"));
+    // Whoever looks at its table keeps that, and what is below, for another moment.
+    who.push_back(user == by_id_.end() ? "a device that has just been removed"
+                                       : absl::StrCat("device '", user->second->name, "'"));
   }
   for (const auto& [holder, count] : node.holders) {
     who.push_back(count == 1 ? holder : absl::StrCat(holder, " (", count, " times)"));
@@ -193,7 +195,20 @@ absl::Status DeviceGraph::Busy(const DeviceNode& node) const {
                                                     "' is in use by ", absl::StrJoin(who, ", ")));
 }
 
-void DeviceGraph::RemoveLocked(DeviceNode& node) {
+absl::StatusOr<bool> DeviceGraph::BeginRemoval(DeviceNode& node, bool defer) {
+  absl::MutexLock lock(&mutex_);
+  if (node.removed) return NoSuchDevice(node.name);
+  if (node.open_count != 0 && !defer) return Busy(node);
+  if (node.open_count != 0) {
+    node.deferred_remove = true;
+    return false;
+  }
+  node.leaving = true;
+  return true;
+}
+
+void DeviceGraph::EndRemoval(DeviceNode& node) {
+  absl::MutexLock lock(&mutex_);
   node.removed = true;
   by_name_.erase(node.name);
   by_id_.erase(node.id);
@@ -201,16 +216,9 @@ void DeviceGraph::RemoveLocked(DeviceNode& node) {
   by_uuid_.erase(node.uuid);
 }
 
-absl::Status DeviceGraph::Remove(DeviceNode& node, bool defer) {
+void DeviceGraph::GiveUpRemoval(DeviceNode& node) {
   absl::MutexLock lock(&mutex_);
-  if (node.removed) return NoSuchDevice(node.name);
-  if (node.open_count != 0 && !defer) return Busy(node);
-  if (node.open_count != 0) {
-    node.deferred_remove = true;
-  } else {
-    RemoveLocked(node);
-  }
-  return absl::OkStatus();
+  node.leaving = false;
 }
 
 absl::Status DeviceGraph::CheckUsedOnlyBy(const DeviceNode& node,
@@ -224,10 +232,10 @@ absl::Status DeviceGraph::CheckUsedOnlyBy(const DeviceNode& node,
   return others ? Busy(node) : absl::OkStatus();
 }
 
-bool DeviceGraph::RemoveIfIdle(DeviceNode& node) {
+bool DeviceGraph::BeginRemovalIfIdle(DeviceNode& node) {
   absl::MutexLock lock(&mutex_);
   if (node.removed || !node.deferred_remove || node.open_count != 0) return false;
-  RemoveLocked(node);
+  node.leaving = true;
   return true;
 }
 
@@ -285,9 +293,16 @@ void DeviceGraph::Describe(const DeviceNode& node, DeviceInfo& info) const {
   info.deferred_remove = node.deferred_remove;
 }
 
+absl::StatusOr<DeviceGraph::NodePtr> DeviceGraph::FindToOpen(std::string_view name) const {
+  ASSIGN_OR_RETURN(NodePtr node, FindLocked(name));
+  if (!node->leaving) return node;
+  return absl::FailedPreconditionError(
+      absl::StrCat("Device or resource busy: '", node->name, "' is being removed"));
+}
+
 absl::StatusOr<DeviceRef> DeviceGraph::Open(std::string_view name, std::string_view holder) {
   absl::MutexLock lock(&mutex_);
-  ASSIGN_OR_RETURN(NodePtr node, FindLocked(name));
+  ASSIGN_OR_RETURN(NodePtr node, FindToOpen(name));
   ++node->open_count;
   ++node->holders[std::string(holder)];
   auto hold = std::make_shared<Hold>(shared_from_this(), node, 0, std::string(holder));
@@ -297,7 +312,7 @@ absl::StatusOr<DeviceRef> DeviceGraph::Open(std::string_view name, std::string_v
 
 absl::StatusOr<DeviceRef> DeviceGraph::OpenForTable(std::string_view name, DeviceNode& user) {
   absl::MutexLock lock(&mutex_);
-  ASSIGN_OR_RETURN(NodePtr node, FindLocked(MappedDeviceName(name)));
+  ASSIGN_OR_RETURN(NodePtr node, FindToOpen(MappedDeviceName(name)));
   RETURN_IF_ERROR(CheckEdge(*node, user));
   ++node->open_count;
   ++node->users[user.id];

@@ -57,6 +57,7 @@ struct DeviceNode {
 
   // The rest is guarded by the graph's mutex.
   std::string name, uuid;
+  bool leaving = false;  // between the two steps of a removal
   bool removed = false;
   bool deferred_remove = false;
   std::map<uint64_t, int> users;       // devices whose tables hold this one, with counts
@@ -82,11 +83,18 @@ class DeviceGraph : public std::enable_shared_from_this<DeviceGraph> {
   std::vector<NodePtr> All() const;         // by name
   std::vector<NodePtr> UsersFirst() const;  // each before the devices that its tables hold
 
-  // FailedPrecondition, with who holds it, if it is held; then, if `defer`, marks it and says OK.
-  // Otherwise takes it out of the name space.
-  absl::Status Remove(DeviceNode& node, bool defer);
-  // The same for a deferred removal; false if it is held again or the removal was called off.
-  bool RemoveIfIdle(DeviceNode& node);
+  // A removal has two steps, so that it can be given up: from the first to the last nobody can open
+  // the device, which keeps its name, uuid and identity.
+  //
+  // FailedPrecondition, with who holds it, if it is held; then, if `defer`, marks it, and false is
+  // the answer. True: it has begun, and one of the next two has to follow.
+  absl::StatusOr<bool> BeginRemoval(DeviceNode& node, bool defer);
+  // Takes it out of the name space.
+  void EndRemoval(DeviceNode& node);
+  // It stays what it was.
+  void GiveUpRemoval(DeviceNode& node);
+  // The first step of a deferred removal; false if it is held again or the removal was called off.
+  bool BeginRemovalIfIdle(DeviceNode& node);
   // FailedPrecondition, with who holds it, if anything but tables of `users` does.
   absl::Status CheckUsedOnlyBy(const DeviceNode& node, const std::set<std::string>& users) const;
   absl::Status Rename(DeviceNode& node, const std::string& new_name);
@@ -118,8 +126,10 @@ class DeviceGraph : public std::enable_shared_from_this<DeviceGraph> {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int Reach(const DeviceNode& node, std::map<uint64_t, int> DeviceNode::*edges,
             std::unordered_map<uint64_t, int>& known) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // NotFound; FailedPrecondition if it is being removed.
+  absl::StatusOr<NodePtr> FindToOpen(std::string_view name) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Busy(const DeviceNode& node) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RemoveLocked(DeviceNode& node) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Release(const Hold& hold);
 
   mutable absl::Mutex mutex_;

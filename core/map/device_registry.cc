@@ -25,8 +25,14 @@ constexpr absl::Duration kTurnWaitMax = absl::Seconds(30);
 // How long a device's requests may take to end before those below it end, too.
 constexpr absl::Duration kRetireWaitMax = absl::Seconds(2);
 
-// How long a deferred removal leaves a device alone that a verb is busy with.
+// How long a deferred removal leaves a device alone that a verb is busy with, or that could not be
+// removed within kRemovalWaitMax: others are to go meanwhile.
 constexpr absl::Duration kRetryRemoval = absl::Milliseconds(100);
+constexpr absl::Duration kRemovalWaitMax = absl::Milliseconds(500);
+
+GiveUp GiveUpAfter(absl::Duration wait) {
+  return [until = absl::Now() + wait] { return absl::Now() >= until; };
+}
 
 std::string Hex128(unsigned __int128 value) {
   return absl::StrFormat("%016x%016x", static_cast<uint64_t>(value >> 64),
@@ -112,7 +118,8 @@ DeviceRegistry::DeviceRegistry(ReactorPool& reactors, const TargetRegistry& type
         absl::MutexLock lock(&errands_mutex_);
         idle_.push_back(std::move(node));
       })),
-      errands_([this] { RunErrands(); }) {}
+      removals_([this] { RemoveIdle(); }),
+      events_([this] { TellOfEvents(); }) {}
 
 DeviceRegistry::~DeviceRegistry() {
   graph_->Close();
@@ -120,18 +127,18 @@ DeviceRegistry::~DeviceRegistry() {
     absl::MutexLock lock(&errands_mutex_);
     stopping_ = true;
   }
-  errands_.join();
   // A target's last deed may be I/O: a mirror flushes its legs, then says in its log that they are
   // in sync. So what lies below ends last. But for what is suspended: what waits there ends with an
   // error, or those above would wait for ever. And who waits for long, does so for what a device
   // below holds until it ends: a mirror with a failed leg.
+  EndSuspended();
+  removals_.join();
+  events_.join();
   const std::vector<NodePtr> nodes = graph_->UsersFirst();
   for (const NodePtr& node : nodes) node->device->SetEventListener(nullptr);
-  EndSuspended();
   std::vector<NodePtr> stuck;
   for (const NodePtr& node : nodes) {
-    const absl::Time give_up = absl::Now() + kRetireWaitMax;
-    if (!node->device->Retire([give_up] { return absl::Now() >= give_up; })) stuck.push_back(node);
+    if (!node->device->Retire(GiveUpAfter(kRetireWaitMax))) stuck.push_back(node);
   }
   for (const NodePtr& node : stuck) node->device->Retire();
 }
@@ -253,7 +260,7 @@ absl::Status DeviceRegistry::Resume(std::string_view name, SuspendMode mode,
         BuildUnbuilt(node, before.has_inactive_table ? TableSlot::kInactive : TableSlot::kLive));
     const absl::Status refusal = BuildAgainIfShrunk(node);
     if (!refusal.ok()) {
-      RETURN_IF_ERROR(DropInactive(node, mode, intent));
+      RETURN_IF_ERROR(DropInactive(node, mode, intent, give_up));
       return refusal;
     }
     if (intent != nullptr) {
@@ -327,7 +334,7 @@ absl::Status DeviceRegistry::BuildAgainIfShrunk(DeviceNode& node) {
 }
 
 absl::Status DeviceRegistry::DropInactive(DeviceNode& node, SuspendMode mode,
-                                          const ResumeIntent& intent) {
+                                          const ResumeIntent& intent, const GiveUp& give_up) {
   if (intent != nullptr) {
     Saved next = SavedOf(node);
     next.inactive_table.reset();
@@ -335,43 +342,48 @@ absl::Status DeviceRegistry::DropInactive(DeviceNode& node, SuspendMode mode,
     next.suspended = true;
     RETURN_IF_ERROR(intent(next));
   }
-  RETURN_IF_ERROR(node.device->Suspend(mode));
+  RETURN_IF_ERROR(node.device->Suspend(mode, give_up));
   node.device->Clear();
   return absl::OkStatus();
 }
 
 // `dmsetup remove --force`: the backing devices are let go whatever happens to the device itself.
-absl::Status DeviceRegistry::ReplaceByErrors(DeviceNode& node) {
-  node.device->Clear();
+absl::Status DeviceRegistry::ReplaceByErrors(DeviceNode& node, const GiveUp& give_up) {
   if (!node.device->info().has_live_table || node.device->size() == SectorCount(0)) {
+    node.device->Clear();
     return absl::OkStatus();
   }
   const std::string text = FormatRow(Sector(0), node.device->size(), "error", "");
   ASSIGN_OR_RETURN(auto table, Build(node, text, node.device->read_only(), /*restored=*/false));
-  RETURN_IF_ERROR(node.device->Suspend(SuspendMode::kNoFlush));
+  RETURN_IF_ERROR(node.device->Suspend(SuspendMode::kNoFlush, give_up));
   node.device->Load(std::move(table));
   return node.device->Resume(SuspendMode::kNoFlush);
 }
 
-absl::Status DeviceRegistry::Remove(std::string_view name, RemoveOptions options) {
+absl::Status DeviceRegistry::Remove(std::string_view name, RemoveOptions options,
+                                    const GiveUp& give_up) {
   ASSIGN_OR_RETURN(const TurnHolder turn, TakeTurn(name, "remove"));
   DeviceNode& node = *turn;
-  if (options.force) RETURN_IF_ERROR(ReplaceByErrors(node));
-  const absl::Status status = graph_->Remove(node, options.deferred);
-  if (graph_->removed(node)) {
-    FinishRemoval(node);
-  } else if (options.force || status.ok()) {
-    Tell(Change::kChanged, node);
-  }
+  if (options.force) RETURN_IF_ERROR(ReplaceByErrors(node, give_up));
+  const absl::StatusOr<bool> begun = graph_->BeginRemoval(node, options.deferred);
+  absl::Status status = begun.status();
+  if (begun.ok() && *begun) status = FinishRemoval(node, give_up);
+  if (!graph_->removed(node) && (options.force || status.ok())) Tell(Change::kChanged, node);
   return status;
 }
 
-// After the device has left the name space.
-void DeviceRegistry::FinishRemoval(DeviceNode& node) {
+// After BeginRemoval. If it is given up, nothing has changed.
+absl::Status DeviceRegistry::FinishRemoval(DeviceNode& node, const GiveUp& give_up) {
+  if (!node.device->Retire(give_up)) {
+    graph_->GiveUpRemoval(node);
+    return absl::CancelledError(
+        "given up before the device's own work had ended, which goes on as before");
+  }
+  graph_->EndRemoval(node);
   node.device->SetEventListener(nullptr);
   node.device->CountEvent();
-  node.device->Retire();
   Tell(Change::kRemoved, node);
+  return absl::OkStatus();
 }
 
 absl::Status DeviceRegistry::Rename(std::string_view name, std::string_view new_name) {
@@ -439,12 +451,14 @@ absl::StatusOr<std::vector<DeviceRef>> DeviceRegistry::Dependencies(std::string_
 
 absl::StatusOr<std::string> DeviceRegistry::Message(std::string_view name, Sector sector,
                                                     std::string_view text) {
-  ASSIGN_OR_RETURN(const NodePtr node, graph_->Find(name));
   if (text == "@cancel_deferred_remove") {
-    graph_->SetDeferredRemove(*node, false);
-    Tell(Change::kChanged, *node);
+    RETURN_IF_ERROR(ChangeDevice(name, "message", [this](DeviceNode& node) {
+      graph_->SetDeferredRemove(node, false);
+      return absl::OkStatus();
+    }));
     return "";
   }
+  ASSIGN_OR_RETURN(const NodePtr node, graph_->Find(name));
   if (text.starts_with('@')) {
     return absl::InvalidArgumentError("Unsupported message sent to DM core");
   }
@@ -481,43 +495,53 @@ void DeviceRegistry::RemoveDeferred() {
   for (NodePtr& node : all) idle_.push_back(std::move(node));
 }
 
-void DeviceRegistry::RunErrands() {
+void DeviceRegistry::TellOfEvents() {
   while (true) {
     std::set<NodePtr> with_events;
+    {
+      absl::MutexLock lock(&errands_mutex_);
+      auto wanted = [this] {
+        errands_mutex_.AssertHeld();
+        return stopping_ || !with_events_.empty();
+      };
+      errands_mutex_.Await(absl::Condition(&wanted));
+      with_events.swap(with_events_);
+      if (stopping_) return;
+    }
+    for (const NodePtr& node : with_events) Tell(Change::kChanged, *node);
+  }
+}
+
+void DeviceRegistry::RemoveIdle() {
+  while (true) {
     NodePtr idle;
     {
       absl::MutexLock lock(&errands_mutex_);
       auto wanted = [this] {
         errands_mutex_.AssertHeld();
-        return stopping_ || !idle_.empty() || !with_events_.empty();
+        return stopping_ || !idle_.empty();
       };
       errands_mutex_.Await(absl::Condition(&wanted));
       if (stopping_) {
         idle_.clear();
-        with_events_.clear();
         return;
       }
-      with_events.swap(with_events_);
-      if (!idle_.empty()) {
-        idle = std::move(idle_.front());
-        idle_.pop_front();
-      }
+      idle = std::move(idle_.front());
+      idle_.pop_front();
     }
-    for (const NodePtr& node : with_events) Tell(Change::kChanged, *node);
-    if (idle != nullptr && !RemoveIfIdle(idle)) {
-      absl::MutexLock lock(&errands_mutex_);
-      idle_.push_back(std::move(idle));
-      errands_mutex_.AwaitWithTimeout(absl::Condition(&stopping_), kRetryRemoval);
-    }
+    if (RemoveIfIdle(idle)) continue;
+    absl::MutexLock lock(&errands_mutex_);
+    idle_.push_back(std::move(idle));
+    errands_mutex_.AwaitWithTimeout(absl::Condition(&stopping_), kRetryRemoval);
   }
 }
 
-// False if a verb is busy with the device.
+// False: not yet. A verb is busy with the device, or it could not be removed in time.
 bool DeviceRegistry::RemoveIfIdle(const NodePtr& node) {
   if (!node->verbs.Take("remove --deferred", absl::ZeroDuration())) return false;
   const TurnHolder turn(node);
-  if (!graph_->RemoveIfIdle(*node)) return true;
-  FinishRemoval(*node);
+  if (!graph_->BeginRemovalIfIdle(*node)) return true;
+  if (!FinishRemoval(*node, GiveUpAfter(kRemovalWaitMax)).ok()) return false;
   std::function<void(const std::string&)> tell;
   {
     absl::MutexLock lock(&errands_mutex_);

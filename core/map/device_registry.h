@@ -77,8 +77,12 @@ class DeviceRegistry {
   using ResumeIntent = std::function<absl::Status(const Saved& next)>;
   absl::Status Resume(std::string_view name, SuspendMode mode = SuspendMode::kFlush,
                       const ResumeIntent& intent = nullptr, const GiveUp& give_up = nullptr);
-  // OK with `deferred` may mean that the device is still there: Info().deferred_remove.
-  absl::Status Remove(std::string_view name, RemoveOptions options);
+  // OK with `deferred` may mean that the device is still there: Info().deferred_remove. Its name is
+  // free when its tables have gone, for which work of their own (a mirror's recovery) has to end.
+  // Cancelled: that, or with `force` the wait for I/O, was given up; the device is there as before,
+  // or with the error table if that was in already.
+  absl::Status Remove(std::string_view name, RemoveOptions options,
+                      const GiveUp& give_up = nullptr);
   // Refused while another device's table names it.
   absl::Status Rename(std::string_view name, std::string_view new_name);
   // Once only: `Unable to change uuid of mapped device NAME because uuid is already set to U`.
@@ -146,8 +150,9 @@ class DeviceRegistry {
       DeviceNode& node, const MappedDevice::UnbuiltTable& unbuilt, TableSlot slot);
   absl::Status BuildUnbuilt(DeviceNode& node, TableSlot slot);
   absl::Status BuildAgainIfShrunk(DeviceNode& node);
-  absl::Status DropInactive(DeviceNode& node, SuspendMode mode, const ResumeIntent& intent);
-  absl::Status ReplaceByErrors(DeviceNode& node);
+  absl::Status DropInactive(DeviceNode& node, SuspendMode mode, const ResumeIntent& intent,
+                            const GiveUp& give_up);
+  absl::Status ReplaceByErrors(DeviceNode& node, const GiveUp& give_up);
   absl::StatusOr<TurnHolder> TakeTurn(std::string_view name, std::string_view verb) const;
   template <typename Call>
   absl::Status ChangeDevice(std::string_view name, std::string_view verb, Call call);
@@ -155,13 +160,14 @@ class DeviceRegistry {
   Saved SavedOf(const DeviceNode& node) const;
   Saved SavedAfterResume(const DeviceNode& node) const;
   Saved SavedWithoutTables(const DeviceNode& node) const;
-  void FinishRemoval(DeviceNode& node);
+  absl::Status FinishRemoval(DeviceNode& node, const GiveUp& give_up);
   void Tell(Change change, const DeviceNode& node) const;
   bool RestoreLive(const Saved& saved);
   void RestoreInactive(const Saved& saved, const std::vector<std::string>& named);
   MappedDevice::UnbuiltTable Unbuilt(const std::string& text, bool read_only, DeviceNode& node,
                                      const std::vector<std::string>& named);
-  void RunErrands();
+  void TellOfEvents();
+  void RemoveIdle();
   bool RemoveIfIdle(const NodePtr& node);
 
   ReactorPool& reactors_;
@@ -173,14 +179,16 @@ class DeviceRegistry {
   std::vector<std::pair<uint64_t, Watcher>> watchers_ ABSL_GUARDED_BY(watchers_mutex_);
   uint64_t next_watcher_ ABSL_GUARDED_BY(watchers_mutex_) = 1;
 
-  // What happens on no verb's thread, on a thread of its own: deferred removals, as the last hold
-  // may drop on a reactor, and telling the watchers of events, which targets raise anywhere.
+  // What happens on no verb's thread: deferred removals, as the last hold may drop on a reactor,
+  // and telling the watchers of events, which targets raise anywhere. A thread for each of the two:
+  // a removal may wait for a disk that does not answer.
   absl::Mutex errands_mutex_;
   std::deque<NodePtr> idle_ ABSL_GUARDED_BY(errands_mutex_);
   std::set<NodePtr> with_events_ ABSL_GUARDED_BY(errands_mutex_);
   bool stopping_ ABSL_GUARDED_BY(errands_mutex_) = false;
   std::function<void(const std::string&)> on_deferred_removal_ ABSL_GUARDED_BY(errands_mutex_);
-  std::thread errands_;
+  std::thread removals_;
+  std::thread events_;
 };
 
 }  // namespace sectormap

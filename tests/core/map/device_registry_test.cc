@@ -258,6 +258,25 @@ TEST_F(DeviceRegistryTest, ADeviceThatShrankRefusesTheSwapAndStaysSuspendedWithT
   EXPECT_EQ(Fill(*device, 0, 1, 1), IoStatus::kOk);
 }
 
+TEST_F(DeviceRegistryTest, ASwapThatADeviceThatShrankRefusesCanBeGivenUp) {
+  Make("low", "0 100 zero");
+  const auto device = Make("x", "0 8 linear /dev/a 0\n8 8 linear /dev/b 0\n");
+  ASSERT_TRUE(Load("x", "0 100 linear low 0").ok());
+  ASSERT_TRUE(Load("low", "0 50 zero").ok());
+  ASSERT_TRUE(registry().Resume("low").ok());
+  a_->Hold();
+  std::vector<std::byte> data(kSectorBytes);
+  Pending read(*reactors_, 0, *device, IoRequest::Read(Sector(0), data));
+  while (a_->CountOf(IoOp::kRead) == 0) std::this_thread::yield();
+  EXPECT_EQ(registry().Resume("x", SuspendMode::kFlush, nullptr, [] { return true; }).code(),
+            absl::StatusCode::kCancelled);
+  EXPECT_FALSE(InfoOf("x").suspended);
+  EXPECT_TRUE(InfoOf("x").has_inactive_table);
+  EXPECT_EQ(Fill(*device, 8, 1, 1), IoStatus::kOk);
+  a_->Release();
+  EXPECT_EQ(read.Wait(), IoStatus::kOk);
+}
+
 TEST_F(DeviceRegistryTest, ADeviceThatShrankButStillFitsIsSwappedIn) {
   Make("low", "0 100 zero");
   Make("x", "0 8 linear /dev/a 0");
@@ -300,6 +319,17 @@ TEST_F(DeviceRegistryTest, RemovalOfAHeldDeviceNamesItsHolders) {
   EXPECT_EQ(Message(status),
             "Device or resource busy: 'low' is in use by device 'x', LUN 0 of iqn.t");
   EXPECT_TRUE(registry().Info("low").ok());
+}
+
+TEST_F(DeviceRegistryTest, ARefusalSaysWhoHoldsADeviceAlsoIfThatHasGone) {
+  Make("low", "0 64 zero");
+  Make("x", "0 8 linear low 0");
+  auto table = registry().Find("x")->table(TableSlot::kLive);
+  ASSERT_TRUE(registry().Remove("x", {}).ok());
+  EXPECT_EQ(Message(registry().Remove("low", {})),
+            "Device or resource busy: 'low' is in use by a device that has just been removed");
+  table = nullptr;
+  EXPECT_TRUE(registry().Remove("low", {}).ok());
 }
 
 TEST_F(DeviceRegistryTest, CopiesOfAHoldShareIt) {
@@ -379,6 +409,24 @@ TEST_F(DeviceRegistryTest, ForcedRemovalLetsTheBackingsGoEvenIfTheDeviceIsHeld) 
   hold = nullptr;
   EXPECT_TRUE(registry().Remove("x", {.force = true, .deferred = false}).ok());
   EXPECT_FALSE(registry().Info("x").ok());
+}
+
+TEST_F(DeviceRegistryTest, AForcedRemovalThatIsGivenUpChangesNothing) {
+  const std::string text = "0 8 linear /dev/a 0\n8 8 linear /dev/b 0\n";
+  const auto device = Make("x", text);
+  ASSERT_TRUE(Load("x", "0 16 zero").ok());
+  a_->Hold();
+  std::vector<std::byte> data(kSectorBytes);
+  Pending read(*reactors_, 0, *device, IoRequest::Read(Sector(0), data));
+  while (a_->CountOf(IoOp::kRead) == 0) std::this_thread::yield();
+  EXPECT_EQ(registry().Remove("x", {.force = true, .deferred = false}, [] { return true; }).code(),
+            absl::StatusCode::kCancelled);
+  EXPECT_EQ(*registry().Table("x", TableSlot::kLive), text);
+  EXPECT_EQ(*registry().Table("x", TableSlot::kInactive), "0 16 zero \n");
+  EXPECT_EQ(Fill(*device, 8, 1, 1), IoStatus::kOk);
+  a_->Release();
+  EXPECT_EQ(read.Wait(), IoStatus::kOk);
+  EXPECT_TRUE(registry().Remove("x", {.force = true, .deferred = false}).ok());
 }
 
 TEST_F(DeviceRegistryTest, ForcedRemovalDoesNotFlush) {

@@ -16,6 +16,12 @@ class LivelyTarget final : public Target {
     TargetHost* host = nullptr;
     std::atomic<int> held{0};
     bool refuse_resume = false;
+    bool works = false;  // has work of its own that does not end
+
+    void SetWorks(bool now) {
+      absl::MutexLock lock(&mutex);
+      works = now;
+    }
 
     void Note(std::string line) {
       absl::MutexLock lock(&mutex);
@@ -47,6 +53,11 @@ class LivelyTarget final : public Target {
   void Resume() override {
     suspending_ = false;
     diary->Note("resume");
+  }
+  bool EndWork(const GiveUp& give_up) override {
+    absl::MutexLock lock(&diary->mutex);
+    auto ended = [] { return !diary->works; };
+    return AwaitUnless(give_up, diary->mutex, absl::Condition(&ended));
   }
   void PreSuspend(SuspendMode mode) override {
     answer_ = mode == SuspendMode::kNoFlush ? IoStatus::kRequeue : IoStatus::kIoError;
@@ -164,6 +175,94 @@ TEST_F(TargetLifeTest, ASuspendThatIsGivenUpIsTakenBack) {
   EXPECT_EQ(diary_.TakeAll(), "presuspend resume");
   a_->Release();
   EXPECT_EQ(write.Wait(), IoStatus::kOk);
+}
+
+// --- removal of a device whose work does not end ---
+
+TEST_F(TargetLifeTest, ARemovalThatIsGivenUpChangesNothing) {
+  ASSERT_TRUE(registry().Create("x", {.uuid = "u", .identity = "i"}).ok());
+  ASSERT_EQ(Load("x", "0 8 lively\n"), absl::OkStatus());
+  ASSERT_EQ(registry().Resume("x"), absl::OkStatus());
+  diary_.SetWorks(true);
+  diary_.TakeAll();
+  for (const bool deferred : {false, true}) {
+    const absl::Status status =
+        registry().Remove("x", {.force = false, .deferred = deferred}, [] { return true; });
+    EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+    EXPECT_EQ(diary_.TakeAll(), "resume");
+    EXPECT_TRUE(InfoOf("x").has_live_table);
+    EXPECT_FALSE(InfoOf("x").deferred_remove);
+    EXPECT_TRUE(registry().Open("x").ok());
+  }
+  diary_.SetWorks(false);
+  EXPECT_EQ(registry().Remove("x", {}), absl::OkStatus());
+}
+
+TEST_F(TargetLifeTest, WhileItIsRemovedNobodyOpensADeviceAndItIsNamed) {
+  Make("low", "0 8 zero");
+  ASSERT_TRUE(registry().Create("x", {.uuid = "u", .identity = "i"}).ok());
+  ASSERT_EQ(Load("x", "0 8 lively\n8 8 linear low 0\n"), absl::OkStatus());
+  ASSERT_EQ(registry().Resume("x"), absl::OkStatus());
+  diary_.SetWorks(true);
+  std::atomic<bool> waits{false};
+  std::thread removal([&] {
+    EXPECT_EQ(registry().Remove("x", {}, [&waits] { return waits.exchange(true), false; }),
+              absl::OkStatus());
+  });
+  while (!waits) std::this_thread::yield();
+  EXPECT_EQ(Message(registry().Open("x").status()),
+            "Device or resource busy: 'x' is being removed");
+  ASSERT_TRUE(registry().Create("y", {}).ok());
+  EXPECT_THAT(Message(Load("y", "0 8 linear x 0")), testing::HasSubstr("'x' is being removed"));
+  EXPECT_EQ(registry().Create("z", {.uuid = "u", .identity = ""}).code(),
+            absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(Message(registry().Remove("low", {})),
+            "Device or resource busy: 'low' is in use by device 'x'");
+  EXPECT_FALSE(registry().CheckUsedOnlyBy("low", {}).ok());
+  diary_.SetWorks(false);
+  removal.join();
+  EXPECT_TRUE(registry().Remove("low", {}).ok());
+  EXPECT_TRUE(registry().Create("z", {.uuid = "u", .identity = "i"}).ok());
+}
+
+TEST_F(TargetLifeTest, ADeferredRemovalThatCannotEndHoldsUpNothingElse) {
+  Make("stuck", "0 8 lively\n");
+  Make("other", "0 8 zero");
+  Make("x", "0 8 zero");
+  diary_.SetWorks(true);
+  for (const char* name : {"stuck", "other"}) {
+    const DeviceRef hold = *registry().Open(name);
+    ASSERT_TRUE(registry().Remove(name, {.force = false, .deferred = true}).ok());
+  }
+  WaitUntilGone("other");
+  absl::Notification heard;
+  const uint64_t id =
+      registry().Subscribe([&heard](DeviceRegistry::Change change, const DeviceInfo& info) {
+        if (change == DeviceRegistry::Change::kChanged && info.name == "x") heard.Notify();
+      });
+  registry().Find("x")->RaiseEvent();
+  heard.WaitForNotification();
+  registry().Unsubscribe(id);
+  EXPECT_TRUE(InfoOf("stuck").deferred_remove);
+  diary_.SetWorks(false);
+  WaitUntilGone("stuck");
+}
+
+// As the last thing, it flushes a leg that answers no more.
+TEST_F(TargetLifeTest, AtTheEndADeferredRemovalThatWaitsForASuspendedDeviceIsLetGo) {
+  backings_.Add("/dev/log", SectorCount(128));
+  Make("leg", "0 16384 linear /dev/a 0\n");
+  const auto mirror =
+      Make("mirror", "0 16384 mirror disk 3 /dev/log 1024 nosync 2 leg 0 /dev/b 0\n");
+  ASSERT_EQ(Fill(*mirror, 0, 8, 7), IoStatus::kOk);
+  ASSERT_EQ(registry().Suspend("leg", SuspendMode::kFlush), absl::OkStatus());
+  {
+    const DeviceRef hold = *registry().Open("mirror");
+    ASSERT_TRUE(registry().Remove("mirror", {.force = false, .deferred = true}).ok());
+  }
+  while (registry().Open("mirror").ok()) std::this_thread::yield();
+  registry_.reset();
+  EXPECT_EQ(a_.use_count(), 2);
 }
 
 // Flushed by a suspend of the device above, which its own gate does not count.
