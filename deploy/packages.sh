@@ -12,6 +12,9 @@ BUILD_PACKAGES=(
   libgtest-dev libgmock-dev libbenchmark-dev
 )
 
+# To make the Debian package: CPack finds with them which packages it depends on.
+DEB_PACKAGES=(dpkg-dev file)
+
 # The initiator with which the quickstart proves itself: qemu-io and qemu-img with libiscsi.
 PROOF_PACKAGES=(qemu-utils qemu-block-extra)
 

@@ -21,7 +21,8 @@ case ${1:-} in
   *) sed -n '3,10s/^# \{0,1\}//p' tests/run.sh >&2; exit 2 ;;
 esac
 
-install_packages "${BUILD_PACKAGES[@]}" "${PROOF_PACKAGES[@]}" "${TEST_PACKAGES[@]}" "${ARM64_PACKAGES[@]}"
+install_packages "${BUILD_PACKAGES[@]}" "${DEB_PACKAGES[@]}" "${PROOF_PACKAGES[@]}" \
+  "${TEST_PACKAGES[@]}" "${ARM64_PACKAGES[@]}"
 
 summaries=() failed=0
 
