@@ -285,7 +285,8 @@ void AddRemove(Verbs& verbs) {
                              });
   verb->add_option("name", options->names, "The devices")->required();
   verb->add_flag("-f,--force", options->force,
-                 "First let every I/O fail, so that backing devices are let go");
+                 "First let every I/O fail, so that backing devices are let go; also if it has "
+                 "snapshots");
   verb->add_flag("--deferred", options->deferred,
                  "If it is open: remove it when nobody has it open");
   verb->add_flag("--missing-ok", options->missing_ok, "Succeed if there is no such device");

@@ -339,6 +339,25 @@ std::vector<SnapshotInfo> Snapshots::List() const {
   return all;
 }
 
+absl::Status Snapshots::CheckHasNone(std::string_view device) const {
+  ASSIGN_OR_RETURN(const DeviceInfo info, recipes_.volumes.registry().Info(device));
+  std::vector<std::string> taken;
+  {
+    absl::MutexLock hold(&mutex_);
+    for (const auto& [identity, record] : records_) {
+      if (record.origin_identity == info.identity) taken.push_back(identity);
+    }
+  }
+  for (const std::string& identity : taken) {
+    const std::string name = NameOfIdentity(identity);
+    if (name.empty()) continue;  // removed by hand
+    return absl::FailedPreconditionError(
+        absl::StrCat("Device or resource busy: '", info.name, "' has a snapshot, '", name,
+                     "': remove that first (sectormap snapshot rm ", name, "), or use --force"));
+  }
+  return absl::OkStatus();
+}
+
 // --- Growing ---
 
 absl::Status Snapshots::GrowOne(const Volume& volume, const state::SnapshotRecord& record,

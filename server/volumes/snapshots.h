@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -75,6 +76,9 @@ class Snapshots {
   // All of one instant, or none. The devices' I/O waits for a moment.
   absl::StatusOr<std::vector<SnapshotInfo>> Create(const CreateSnapshots& wanted);
   std::vector<SnapshotInfo> List() const;  // by origin, the oldest first
+  // FailedPrecondition, with one of them, for VolumeCatalog::SetRemovalGuard: their data would stay
+  // with a layer that has no device any more, and what is made anew under the name is another one.
+  absl::Status CheckHasNone(std::string_view device) const;
   // Refused at once: what could not be done at the end either.
   absl::StatusOr<OperationInfo> StartRemove(const std::string& name);
   absl::StatusOr<OperationInfo> StartRollBack(const std::string& name);

@@ -244,6 +244,7 @@ absl::StatusOr<VolumeCatalog::Removed> VolumeCatalog::Remove(std::string_view na
   RETURN_IF_ERROR(AskGuard(name));
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
+  if (!options.force && removal_guard_) RETURN_IF_ERROR(removal_guard_(name));
   if (options.deferred) {
     // Kept first, as a removal that has been put off cannot be called back.
     DeviceRecord deferred = ToRecord(before);

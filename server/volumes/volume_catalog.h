@@ -94,6 +94,8 @@ class VolumeCatalog {
   using Guard = std::function<absl::Status(std::string_view name)>;
   void SetGuard(Guard guard) { guard_ = std::move(guard); }
 
+  // From now on asked, too, before a device is removed without force. Once, before the first verb.
+  void SetRemovalGuard(Guard guard) { removal_guard_ = std::move(guard); }
   // From now on asked, ten times a second, while ReplaceTogether waits for I/O: its refusal ends
   // the wait and is the answer, with nothing changed. Once, before the first verb.
   using Patience = std::function<absl::Status()>;
@@ -176,7 +178,7 @@ class VolumeCatalog {
   state::StateStore& store_;
   const std::shared_ptr<RemovalLink> removals_;
   NameLocks names_;
-  Guard guard_;
+  Guard guard_, removal_guard_;
   Patience patience_;
 
   // Held while a device is looked at and its record written, so that a deferred removal, which may

@@ -13,6 +13,7 @@ VolumeService::VolumeService(const Parts& parts)
       mirrors_(recipes_) {
   catalog_.SetPatience([this] { return recipes_.Patience(); });
   catalog_.SetGuard([this](std::string_view name) { return operations_.CheckFree(name); });
+  catalog_.SetRemovalGuard([this](std::string_view name) { return snapshots_.CheckHasNone(name); });
 }
 
 absl::Status VolumeService::RestoreDevices(const state::Contents& contents) {

@@ -323,6 +323,31 @@ TEST_F(SnapshotsTest, WhatCannotBeDoneRightIsRefusedAndLeavesNothing) {
   EXPECT_EQ(Files(), files);
 }
 
+TEST_F(SnapshotsTest, ADeviceWithSnapshotsIsRemovedByForceOnly) {
+  MakeChain(2);
+  Restart();
+  for (const bool deferred : {false, true}) {
+    const auto refused = catalog_->Remove("vol", {.deferred = deferred}).status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("sectormap snapshot rm s"));
+  }
+  // One that somebody has taken away is no reason.
+  ASSERT_TRUE(catalog_->Remove("s1", {}).ok());
+  EXPECT_FALSE(catalog_->Remove("vol", {}).ok());
+  ASSERT_TRUE(catalog_->Remove("s2", {}).ok());
+  EXPECT_TRUE(catalog_->Remove("vol", {}).ok());
+}
+
+TEST_F(SnapshotsTest, SnapshotsOfADeviceThatIsRemovedByForceStay) {
+  MakeChain(1);
+  const Views views = AllViews({"s1"});
+  const auto removed = catalog_->Remove("vol", {.force = true});
+  ASSERT_TRUE(removed.ok()) << removed.status();
+  ASSERT_EQ(snapshots_->List().size(), 1u);
+  EXPECT_EQ(snapshots_->List()[0].origin, "");
+  ExpectViews(views);
+}
+
 TEST_F(SnapshotsTest, AStoreOfAnotherSnapshotIsNotOverwritten) {
   MakeChain(1);
   std::filesystem::copy(Path("s1.cow"), Path("old.cow"));
