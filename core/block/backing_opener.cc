@@ -111,6 +111,30 @@ int OpenForIo(int directory, const std::string& part, bool read_only) {
   return fd < 0 && errno == EPERM ? OpenBeneath(directory, part, flags) : fd;
 }
 
+absl::Status Replaced(const std::string& name) {
+  return absl::UnavailableError(
+      absl::StrCat("'", name, "' was replaced while it was being opened; try again"));
+}
+
+// Reading is enough: the kernel claims for both. What claims does no I/O, as who reads may become
+// one who writes (AllowWrites), and the claim stays.
+absl::StatusOr<int> OpenExclusively(int directory, const std::string& part, dev_t device,
+                                    const std::string& name, bool read_only) {
+  Descriptor opened(OpenBeneath(directory, part, O_RDONLY | O_EXCL | O_NOCTTY | O_NONBLOCK));
+  struct stat found {};
+  if (opened.get() < 0 || fstat(opened.get(), &found) != 0) {
+    return OpenError(name, read_only, errno);
+  }
+  if (!S_ISBLK(found.st_mode) || found.st_rdev != device) return Replaced(name);
+  return opened.Release();
+}
+
+// In this order: the claim goes after what it is for.
+struct ClaimedDevice {
+  std::shared_ptr<const DeviceClaims::Claim> claim;  // null: of a file
+  std::unique_ptr<FileDevice> device;
+};
+
 absl::Status CheckRoots(const std::vector<std::string>& roots) {
   for (const std::string& root : roots) {
     if (!root.starts_with('/')) {
@@ -127,6 +151,7 @@ struct BackingOpener::Opened {
   Descriptor descriptor;
   std::string path;
   Identity identity;
+  std::shared_ptr<const DeviceClaims::Claim> claim;
 };
 
 absl::StatusOr<std::unique_ptr<BackingOpener>> BackingOpener::Create(Options options) {
@@ -173,8 +198,10 @@ absl::StatusOr<std::shared_ptr<BlockDevice>> BackingOpener::OpenFile(const std::
       IsReserved(opened.descriptor.get()) ? OpenError(name, read_only, EMFILE) : absl::OkStatus();
   Descriptor again(fcntl(opened.descriptor.get(), F_DUPFD_CLOEXEC, 0));
   if (again.get() < 0) return OpenError(name, read_only, errno);
-  ASSIGN_OR_RETURN(std::shared_ptr<FileDevice> fresh,
+  ASSIGN_OR_RETURN(std::unique_ptr<FileDevice> adopted,
                    FileDevice::Adopt(opened.descriptor.Release(), name, read_only, options));
+  const auto claimed = std::make_shared<ClaimedDevice>(std::move(opened.claim), std::move(adopted));
+  const std::shared_ptr<FileDevice> fresh(claimed, claimed->device.get());
 
   absl::MutexLock lock(&mutex_);
   const std::shared_ptr<CountedDevice> known = FindOpen(opened.identity);
@@ -194,7 +221,7 @@ absl::StatusOr<std::shared_ptr<BlockDevice>> BackingOpener::OpenFile(const std::
 }
 
 absl::StatusOr<BackingOpener::Opened> BackingOpener::OpenBelowRoots(const std::string& name,
-                                                                    bool read_only) const {
+                                                                    bool read_only) {
   const std::optional<std::string> path = RealPath(name);
   if (!path.has_value()) return OpenError(name, read_only, errno);
   std::vector<std::string> roots;
@@ -218,20 +245,23 @@ absl::StatusOr<BackingOpener::Opened> BackingOpener::OpenBelowRoots(const std::s
       return absl::InvalidArgumentError(
           absl::StrCat("'", name, "' is neither a regular file nor a block device"));
     }
+    std::shared_ptr<const DeviceClaims::Claim> claim;
+    if (S_ISBLK(before.st_mode)) {
+      ASSIGN_OR_RETURN(claim, claims_.Take(before.st_rdev, [&] {
+        return OpenExclusively(directory.get(), part, before.st_rdev, name, read_only);
+      }));
+    }
     Descriptor opened(OpenForIo(directory.get(), part, read_only));
     struct stat after {};
     if (opened.get() < 0 || fstat(opened.get(), &after) != 0) {
       return OpenError(name, read_only, errno);
     }
-    if (before.st_dev != after.st_dev || before.st_ino != after.st_ino) {
-      return absl::UnavailableError(
-          absl::StrCat("'", name, "' was replaced while it was being opened; try again"));
-    }
+    if (before.st_dev != after.st_dev || before.st_ino != after.st_ino) return Replaced(name);
     const bool block_device = S_ISBLK(after.st_mode);
     const Identity identity{.block_device = block_device,
                             .device = block_device ? after.st_rdev : after.st_dev,
                             .inode = block_device ? 0 : after.st_ino};
-    return Opened{std::move(opened), *path, identity};
+    return Opened{std::move(opened), *path, identity, std::move(claim)};
   }
   return OutsideRoots(name, *path, roots);
 }

@@ -8,7 +8,8 @@
 //   mem:64M@scratch      another one of the same size: the whole text is its name
 //
 // The same file, block device or text opened twice is the same device while somebody holds it, by
-// whatever path it was found and whether for reading or for writing.
+// whatever path it was found and whether for reading or for writing. A block device is claimed as
+// long: meanwhile it cannot be mounted (device_claims.h).
 #pragma once
 
 #include <sys/types.h>
@@ -27,6 +28,7 @@
 #include "absl/synchronization/mutex.h"
 #include "core/block/backing_source.h"
 #include "core/block/counted_device.h"
+#include "core/block/device_claims.h"
 #include "core/block/file_device.h"
 
 namespace sectormap {
@@ -48,7 +50,8 @@ class BackingOpener final : public BackingSource {
   // InvalidArgument: the name's form or length, a loop of links, not a file or block device, or too
   // small.
   // NotFound: nothing there. PermissionDenied: outside the roots, or not for this user.
-  // ResourceExhausted: it would take one of the reserved descriptors.
+  // ResourceExhausted: it would take one of the reserved descriptors. FailedPrecondition: a block
+  // device that is mounted, or claimed by others.
   absl::StatusOr<std::shared_ptr<BlockDevice>> Open(std::string_view name, bool read_only) override;
 
   absl::Status MakeFile(std::string_view name, SectorCount size) override;
@@ -88,7 +91,7 @@ class BackingOpener final : public BackingSource {
     std::string name;
     std::weak_ptr<CountedDevice> device;
   };
-  // An open descriptor that lies below a root.
+  // An open descriptor that lies below a root, and of a block device the claim.
   struct Opened;
 
   explicit BackingOpener(Options options)
@@ -96,7 +99,7 @@ class BackingOpener final : public BackingSource {
 
   absl::StatusOr<std::shared_ptr<BlockDevice>> OpenMemory(const std::string& name);
   absl::StatusOr<std::shared_ptr<BlockDevice>> OpenFile(const std::string& name, bool read_only);
-  absl::StatusOr<Opened> OpenBelowRoots(const std::string& name, bool read_only) const;
+  absl::StatusOr<Opened> OpenBelowRoots(const std::string& name, bool read_only);
   // The directory of `name`, which lies below a root, and the rest of the name.
   struct Place;
   absl::StatusOr<Place> FindPlace(std::string_view name) const;
@@ -109,6 +112,7 @@ class BackingOpener final : public BackingSource {
                 const std::shared_ptr<CountedDevice>& device) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetUnused() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  DeviceClaims claims_;
   const Options options_;  // but for its device_roots, which are only the first ones
   mutable absl::Mutex mutex_;
   std::vector<std::string> device_roots_ ABSL_GUARDED_BY(mutex_);

@@ -29,6 +29,12 @@ absl::Status OpenError(const std::string& name, bool read_only, int error) {
     case ENAMETOOLONG:
       return absl::InvalidArgumentError(
           absl::StrCat(reason, ": no file can be reached by this name"));
+    case EBUSY:
+      return absl::FailedPreconditionError(
+          absl::StrCat(reason,
+                       ": it is mounted, or another program has it for itself (the kernel's device "
+                       "mapper or md, LVM, another daemon); a disk and a partition of it exclude "
+                       "each other, too"));
     case EMFILE:
       return absl::ResourceExhaustedError(
           absl::StrCat(reason, ": raise the limit, LimitNOFILE= in systemd's unit or ulimit -n"));

@@ -9,8 +9,8 @@
 namespace sectormap {
 
 // `error` is errno's value. NotFound, PermissionDenied (with the user id that was refused, and
-// advice), InvalidArgument (the name itself is at fault), ResourceExhausted (no descriptors) or
-// Unavailable. Any thread.
+// advice), InvalidArgument (the name itself is at fault), FailedPrecondition (a block device that
+// others claim), ResourceExhausted (no descriptors) or Unavailable. Any thread.
 absl::Status OpenError(const std::string& name, bool read_only, int error);
 
 }  // namespace sectormap

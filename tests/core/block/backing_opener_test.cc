@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/block/backing_opener.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "core/async/reactor_pool.h"
+#include "tests/support/loop_device.h"
 #include "tests/support/low_descriptor_limit.h"
 #include "tests/support/test_directory.h"
 
@@ -266,6 +268,61 @@ TEST_F(BackingOpenerTest, RefusesWhatIsNotADisk) {
   EXPECT_TRUE(absl::IsInvalidArgument(Refusal("a.img")));
   EXPECT_TRUE(absl::IsInvalidArgument(Refusal("")));
   EXPECT_TRUE(absl::IsInvalidArgument(Refusal(std::string("/x\0y", 4))));
+}
+
+// Two openers are as two daemons. The logic without a kernel: device_claims_test.cc.
+class BackingOpenerClaimTest : public BackingOpenerTest {
+ protected:
+  void SetUp() override {
+    if (!loop_.is_there()) GTEST_SKIP() << "no loop device: not root, or none in this container";
+    opener_ = *BackingOpener::Create({.device_roots = {"/dev"}});
+  }
+  absl::Status AnotherDaemonOpens(bool read_only) {
+    const auto other = *BackingOpener::Create({.device_roots = {"/dev"}});
+    return other->Open(disk(), read_only).status();
+  }
+  const std::string& disk() const { return loop_.path(); }
+
+  LoopDevice loop_{In("a.img"), 512};
+};
+
+TEST_F(BackingOpenerClaimTest, ABlockDeviceInUseIsNobodyElses) {
+  for (const bool read_only : {false, true}) {
+    auto device = Open(disk(), read_only);
+    EXPECT_EQ(Open(disk(), true), device);
+    EXPECT_LT(open(disk().c_str(), O_RDONLY | O_EXCL | O_CLOEXEC), 0);
+    EXPECT_EQ(errno, EBUSY);
+    EXPECT_TRUE(absl::IsFailedPrecondition(AnotherDaemonOpens(true)));
+    EXPECT_EQ(Open(disk(), false), device) << "by name, for writing from now on";
+    EXPECT_TRUE(absl::IsFailedPrecondition(AnotherDaemonOpens(false)));
+    device = nullptr;
+    EXPECT_EQ(AnotherDaemonOpens(false), absl::OkStatus());
+  }
+}
+
+TEST_F(BackingOpenerClaimTest, ABlockDeviceThatIsMountedIsRefused) {
+  // mount(2) claims as O_EXCL does.
+  const int mounted = open(disk().c_str(), O_RDONLY | O_EXCL | O_CLOEXEC);
+  ASSERT_GE(mounted, 0);
+  for (const bool read_only : {false, true}) {
+    const absl::Status status = opener_->Open(disk(), read_only).status();
+    EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr("Device or resource busy: it is mounted, or another program has it"));
+  }
+  close(mounted);
+  EXPECT_NE(Open(disk()), nullptr);
+}
+
+TEST_F(BackingOpenerClaimTest, WhoClosesABlockDeviceIsNotInTheWayOfWhoOpensIt) {
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([this, i] {
+      for (int round = 0; round < 100; ++round) EXPECT_NE(Open(disk(), i % 2 == 0), nullptr);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(AnotherDaemonOpens(false), absl::OkStatus());
 }
 
 TEST_F(BackingOpenerTest, OneTextIsOneMemory) {
