@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // CommandMemory: a reactor's buffers for commands' data, shared out so that neither one logical
-// unit whose backing device hangs nor one initiator that stalls can take them all from the others.
+// unit whose backing device hangs nor one initiator that stalls, in however many sessions, can take
+// them all from the others.
 #pragma once
 
+#include <algorithm>
 #include <coroutine>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 
@@ -26,18 +30,28 @@ inline constexpr size_t kDefaultCommandMemoryBytes = 64 * 1024 * 1024;
 
 class CommandMemory;
 
+// What all sessions of one initiator hold of a unit's share.
+struct InitiatorShare {
+  size_t used = 0;  // bytes of whole blocks, as the pool counts them
+  size_t sessions = 0;
+};
+
 // What all commands of one logical unit hold on one reactor.
 struct UnitShare {
-  explicit UnitShare(CommandMemory& its_memory) : memory(its_memory) {}
+  UnitShare(CommandMemory& its_memory, const scsi::Lun* its_unit)
+      : memory(its_memory), unit(its_unit) {}
 
   CommandMemory& memory;
-  size_t used = 0;  // bytes of whole blocks, as the pool counts them
-  size_t holders = 0;
+  const scsi::Lun* const unit;
+  size_t used = 0;  // bytes of whole blocks
+  size_t sessions = 0;
+  std::unordered_map<std::string, InitiatorShare> initiators{};  // by name
 };
 
 // What a session's commands hold of a unit's share.
 struct SessionShare {
   UnitShare* unit = nullptr;
+  InitiatorShare* initiator = nullptr;
   size_t used = 0;              // bytes of whole blocks
   size_t waiting = 0;           // commands that found no room
   uint64_t passed_over_in = 0;  // the last round in which one of them found none
@@ -75,15 +89,21 @@ class CommandMemory {
   explicit CommandMemory(size_t capacity) : pool_(capacity, scsi::kMaxTransferBytes) {}
 
   // A session's share of the unit (or of a target's unknown LUNs: null). Leave() must follow.
-  SessionShare Join(const scsi::Lun* unit) {
+  SessionShare Join(const scsi::Lun* unit, std::string_view initiator_name) {
     std::unique_ptr<UnitShare>& share = shares_[unit];
-    if (share == nullptr) share = std::make_unique<UnitShare>(*this);
-    ++share->holders;
-    return {.unit = share.get()};
+    if (share == nullptr) share = std::make_unique<UnitShare>(*this, unit);
+    InitiatorShare& initiator = share->initiators[std::string(initiator_name)];
+    ++share->sessions;
+    ++initiator.sessions;
+    return {.unit = share.get(), .initiator = &initiator};
   }
-  void Leave(const scsi::Lun* unit) {
-    auto place = shares_.find(unit);
-    if (--place->second->holders == 0) shares_.erase(place);
+  // REQUIRES: the session's buffers of the unit have come back.
+  void Leave(const SessionShare& share) {
+    UnitShare& unit = *share.unit;
+    if (--share.initiator->sessions == 0) {
+      std::erase_if(unit.initiators, [](const auto& each) { return each.second.sessions == 0; });
+    }
+    if (--unit.sessions == 0) shares_.erase(unit.unit);
   }
 
   // Waits until there is room, first come first served within the session: a large command that
@@ -107,9 +127,10 @@ class CommandMemory {
     return share.waiting == 0 && HasRoom(share, scsi::kMaxTransferBytes) &&
            pool_.used() + scsi::kMaxTransferBytes <= pool_.capacity();
   }
-  // What each of those who use the unit may hold if all do, in bytes.
+  // What a session that uses the unit may hold if all do, in bytes: where HasRoom() stops them.
   size_t FairPart(const SessionShare& share) const {
-    return UnitMost(*share.unit) / (share.unit->holders + 1);
+    const size_t own = std::max(share.initiator->sessions, kInitiatorTimes);
+    return kInitiatorTimes * UnitMost(*share.unit) / (kInitiatorTimes * share.unit->sessions + own);
   }
   // Bytes; `used` counts whole blocks, as they are held. Any thread.
   size_t capacity() const { return pool_.capacity(); }
@@ -117,6 +138,9 @@ class CommandMemory {
 
  private:
   friend class CommandBuffer;
+
+  // Two paths of a host find room beside each other, and one that stalls leaves the other's.
+  static constexpr size_t kInitiatorTimes = 3;
 
   // Lives in the frame of the coroutine that waits.
   struct Waiter {
@@ -142,16 +166,25 @@ class CommandMemory {
   size_t UnitMost(const UnitShare& unit) const {
     return (unit.used + pool_.capacity() - pool_.used()) / 2;
   }
-  // Within that a session may hold as much as it leaves free: a quarter of the pool if it is alone.
-  // So one that comes later finds room beside one that takes no answers and sends no data.
+  // Within that a session may hold as much as it leaves free, a quarter of the pool if it is alone,
+  // and its initiator with all of its sessions kInitiatorTimes as much. So one that comes later
+  // finds room beside one that takes no answers and sends no data: an initiator's other path, and
+  // another initiator beside one with many sessions.
   bool HasRoom(const SessionShare& share, size_t bytes) const {
     const UnitShare& unit = *share.unit;
+    if (unit.used == 0) return true;
     const size_t held = BufferPool::HeldBytes(bytes);
-    if (share.used == 0) return unit.used == 0 || unit.used + held <= UnitMost(unit);
-    return unit.used + held + share.used + held <= UnitMost(unit);
+    const size_t used = unit.used + held;
+    const size_t most = UnitMost(unit);
+    if (used > most) return false;
+    const size_t left = most - used;
+    const auto leaves = [left, held](size_t mine, size_t times) {
+      return mine == 0 || mine + held <= times * left;
+    };
+    return leaves(share.used, 1) && leaves(share.initiator->used, kInitiatorTimes);
   }
-  // Who has nothing finds room for a parameter list in any case: what fences the others off must
-  // get in.
+  // A session that has nothing finds room for a parameter list in any case: what fences the others
+  // off must get in.
   bool FindsRoom(const SessionShare& share, size_t bytes, bool behind_another) const {
     if (share.used == 0 && bytes <= scsi::kMaxParameterDataBytes) return true;
     return !behind_another && HasRoom(share, bytes);
@@ -159,6 +192,7 @@ class CommandMemory {
   static void Count(SessionShare& share, size_t bytes) {
     const size_t held = BufferPool::HeldBytes(bytes);
     share.used += held;
+    share.initiator->used += held;
     share.unit->used += held;
   }
   Task<CommandBuffer> WaitAndTake(SessionShare& share, size_t bytes) {
@@ -204,6 +238,7 @@ inline void CommandBuffer::Release() {
   const size_t held = BufferPool::HeldBytes(buffer_.bytes().size());
   buffer_ = IoBuffer();
   share_->used -= held;
+  share_->initiator->used -= held;
   share_->unit->used -= held;
   CommandMemory& memory = share_->unit->memory;
   share_ = nullptr;

@@ -10,7 +10,8 @@
 namespace sectormap::iscsi {
 
 Session::Session(Context context)
-    : context_(std::move(context)), unknown_unit_share_(context_.memory.Join(nullptr)) {
+    : context_(std::move(context)),
+      unknown_unit_share_(context_.memory.Join(nullptr, context_.identity.initiator_name)) {
   RefreshLuns();
 }
 
@@ -20,7 +21,7 @@ Session::~Session() {
     CHECK(unit->users == 0);
     DropUnit(*unit);
   }
-  context_.memory.Leave(nullptr);
+  context_.memory.Leave(unknown_unit_share_);
 }
 
 // ---- Commands
@@ -399,7 +400,7 @@ Unit* Session::AttachUnit(const LunEntry& entry) {
   unit->counters = entry.counters;
   unit->nexus =
       entry.lun->Attach(context_.identity, entry.number, entry.read_only, context_.nexus_tasks);
-  unit->share = context_.memory.Join(entry.lun.get());
+  unit->share = context_.memory.Join(entry.lun.get(), context_.identity.initiator_name);
   Unit* attached = unit.get();
   units_.emplace(entry.number, std::move(unit));
   return attached;
@@ -456,7 +457,7 @@ void Session::ReleaseUnit(Unit& unit) {
 
 void Session::DropUnit(Unit& unit) {
   unit.nexus.reset();
-  context_.memory.Leave(unit.lun.get());
+  context_.memory.Leave(unit.share);
 }
 
 Unit* Session::UseUnit(const LunField& lun) {

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "core/async/clock.h"
 #include "core/async/next_turn.h"
 #include "core/async/reactor_pool.h"
@@ -23,6 +24,9 @@ class CommandMemoryTest : public testing::Test {
   CommandMemoryTest() : pool_(*ReactorPool::Start(1, clock_)) {}
 
   static const scsi::Lun* Name(size_t unit) { return reinterpret_cast<const scsi::Lun*>(unit); }
+  SessionShare Join(size_t unit, size_t initiator = 0) {
+    return memory_.Join(Name(unit), absl::StrCat("host", initiator));
+  }
 
   // How many buffers of that size the session gets.
   size_t Fill(SessionShare& share, size_t bytes) {
@@ -44,8 +48,8 @@ class CommandMemoryTest : public testing::Test {
 
   // What a unit waits for need not come from itself.
   static Task<void> WaitForAnother(CommandMemoryTest& test) {
-    SessionShare hanging = test.memory_.Join(Name(1));
-    SessionShare other = test.memory_.Join(Name(2));
+    SessionShare hanging = test.Join(1);
+    SessionShare other = test.Join(2);
     EXPECT_EQ(test.Fill(hanging, 1 << 20), 16u);
     std::vector<CommandBuffer> given_back = std::exchange(test.taken_, {});
     EXPECT_EQ(test.Fill(other, 1 << 20), 12u);
@@ -58,14 +62,14 @@ class CommandMemoryTest : public testing::Test {
     test.taken_.clear();
     co_await NextTurn();
     test.waited_for_ = CommandBuffer();
-    test.memory_.Leave(Name(1));
-    test.memory_.Leave(Name(2));
+    test.memory_.Leave(hanging);
+    test.memory_.Leave(other);
   }
 
   // For each small command that ends the session sends another.
   static Task<void> LargeBehindSmall(CommandMemoryTest& test) {
-    SessionShare share = test.memory_.Join(Name(1));
-    SessionShare other = test.memory_.Join(Name(1));
+    SessionShare share = test.Join(1);
+    SessionShare other = test.Join(1);
     const size_t small_ones = test.Fill(share, 128 << 10);
     Detach(TakeOne(test, share, 4 << 20));
     for (size_t ended = 0; ended < small_ones && !test.waited_for_; ++ended) {
@@ -79,14 +83,14 @@ class CommandMemoryTest : public testing::Test {
     EXPECT_GT(test.Fill(share, 128 << 10), 0u);
     test.taken_.clear();
     test.waited_for_ = CommandBuffer();
-    test.memory_.Leave(Name(1));
-    test.memory_.Leave(Name(1));
+    test.memory_.Leave(share);
+    test.memory_.Leave(other);
   }
 
   // Among those that wait too. Another session is not held up by them.
   static Task<void> SmallBehindLarge(CommandMemoryTest& test) {
-    SessionShare share = test.memory_.Join(Name(1));
-    SessionShare other = test.memory_.Join(Name(1));
+    SessionShare share = test.Join(1);
+    SessionShare other = test.Join(1);
     test.Fill(share, 1 << 20);
     CommandBuffer small;
     Detach(TakeOne(test, share, 4 << 20));
@@ -104,18 +108,18 @@ class CommandMemoryTest : public testing::Test {
     small = CommandBuffer();
     test.waited_for_ = CommandBuffer();
     test.taken_.clear();
-    test.memory_.Leave(Name(1));
-    test.memory_.Leave(Name(1));
+    test.memory_.Leave(share);
+    test.memory_.Leave(other);
   }
 
   // One that waits does not keep out what fences the others off.
   static Task<void> ParameterListBehindLarge(CommandMemoryTest& test) {
     std::array<SessionShare, 33> stalled;
-    for (SessionShare& share : stalled) {
-      share = test.memory_.Join(Name(1));
-      test.Fill(share, 1 << 20);
+    for (size_t host = 0; host < stalled.size(); ++host) {
+      stalled[host] = test.Join(1, host);
+      test.Fill(stalled[host], 1 << 20);
     }
-    SessionShare share = test.memory_.Join(Name(1));
+    SessionShare share = test.Join(1, stalled.size());
     Detach(TakeOne(test, share, 4 << 20));
     EXPECT_FALSE(test.waited_for_);
     EXPECT_TRUE(test.memory_.TryTake(share, 24));
@@ -123,7 +127,8 @@ class CommandMemoryTest : public testing::Test {
     co_await NextTurn();
     EXPECT_TRUE(test.waited_for_);
     test.waited_for_ = CommandBuffer();
-    for (size_t session = 0; session <= stalled.size(); ++session) test.memory_.Leave(Name(1));
+    for (const SessionShare& each : stalled) test.memory_.Leave(each);
+    test.memory_.Leave(share);
   }
 
   SteadyClock clock_;
@@ -140,9 +145,9 @@ TEST_F(CommandMemoryTest, AUnitThatHangsLeavesAsMuchAsItHas) {
   for (const size_t bytes : kSizes) {
     pool_->OnEach([&](Reactor&) {
       std::array<SessionShare, 8> sessions;
-      for (SessionShare& share : sessions) {
-        share = memory_.Join(Name(1));
-        Fill(share, bytes);
+      for (size_t host = 0; host < sessions.size(); ++host) {
+        sessions[host] = Join(1, host);
+        Fill(sessions[host], bytes);
       }
       EXPECT_LE(memory_.used(), memory_.capacity() / 2) << bytes;
       EXPECT_GE(memory_.used() + scsi::kMaxTransferBytes, memory_.capacity() / 2) << bytes;
@@ -150,7 +155,7 @@ TEST_F(CommandMemoryTest, AUnitThatHangsLeavesAsMuchAsItHas) {
       EXPECT_EQ(sessions[0].unit->used, 0u);
       for (const SessionShare& share : sessions) {
         EXPECT_EQ(share.used, 0u);
-        memory_.Leave(Name(1));
+        memory_.Leave(share);
       }
     });
   }
@@ -159,35 +164,88 @@ TEST_F(CommandMemoryTest, AUnitThatHangsLeavesAsMuchAsItHas) {
 TEST_F(CommandMemoryTest, ASessionThatStallsLeavesAsMuchOfItsUnitAsItHas) {
   for (const size_t bytes : kSizes) {
     pool_->OnEach([&](Reactor&) {
-      SessionShare stalled = memory_.Join(Name(1));
-      SessionShare other = memory_.Join(Name(1));
+      SessionShare stalled = Join(1);
+      SessionShare other = Join(1);
       Fill(stalled, bytes);
       EXPECT_LE(stalled.used, memory_.capacity() / 4) << bytes;
       EXPECT_GE(stalled.used + scsi::kMaxTransferBytes, memory_.capacity() / 4) << bytes;
       Fill(other, bytes);
       EXPECT_GE(other.used, memory_.capacity() / 8) << bytes;
       taken_.clear();
-      memory_.Leave(Name(1));
-      memory_.Leave(Name(1));
+      memory_.Leave(stalled);
+      memory_.Leave(other);
     });
   }
+}
+
+TEST_F(CommandMemoryTest, AnInitiatorWhoseSessionsAllStallLeavesOthersTheirPart) {
+  for (const size_t bytes : kSizes) {
+    pool_->OnEach([&](Reactor&) {
+      std::array<SessionShare, 16> stalled;
+      for (SessionShare& share : stalled) {
+        share = Join(1);
+        Fill(share, bytes);
+      }
+      const UnitShare& unit = *stalled[0].unit;
+      // Each session may have what is as small as a parameter list in any case.
+      const size_t lists = stalled.size() * scsi::kMaxParameterDataBytes;
+      EXPECT_LE(unit.used, memory_.capacity() * 3 / 8 + lists) << bytes;
+      EXPECT_GE(unit.used + scsi::kMaxTransferBytes, memory_.capacity() * 3 / 8) << bytes;
+      SessionShare other = Join(1, 1);
+      Fill(other, 4096);
+      EXPECT_GE(other.used + lists, memory_.capacity() / 16) << bytes;
+      taken_.clear();
+      for (const SessionShare& share : stalled) memory_.Leave(share);
+      EXPECT_EQ(unit.initiators.size(), 1u);
+      memory_.Leave(other);
+    });
+  }
+}
+
+// Where all have as much as they can get, it is what FairPart() says.
+TEST_F(CommandMemoryTest, WhatASessionMayHoldIfAllDoIsItsFairPart) {
+  pool_->OnEach([&](Reactor&) {
+    for (const size_t hosts : {1u, 2u, 5u}) {
+      for (const size_t paths : {1u, 2u, 4u}) {
+        std::vector<SessionShare> sessions;
+        for (size_t i = 0; i < hosts * paths; ++i) sessions.push_back(Join(1, i % hosts));
+        for (bool any = true; any;) {
+          any = false;
+          for (SessionShare& share : sessions) {
+            std::optional<CommandBuffer> buffer = memory_.TryTake(share, 4096);
+            if (!buffer) continue;
+            taken_.push_back(*std::move(buffer));
+            any = true;
+          }
+        }
+        for (const SessionShare& share : sessions) {
+          const size_t part = memory_.FairPart(share);
+          EXPECT_LE(share.used, part + 8192) << hosts << " hosts, " << paths << " paths";
+          EXPECT_GE(share.used + 8192, part) << hosts << " hosts, " << paths << " paths";
+        }
+        taken_.clear();
+        for (const SessionShare& share : sessions) memory_.Leave(share);
+      }
+    }
+  });
 }
 
 TEST_F(CommandMemoryTest, WhoHasNothingFindsRoomForAParameterList) {
   pool_->OnEach([&](Reactor&) {
     std::array<SessionShare, 33> stalled;
-    for (SessionShare& share : stalled) {
-      share = memory_.Join(Name(1));
-      Fill(share, 1 << 20);
+    for (size_t host = 0; host < stalled.size(); ++host) {
+      stalled[host] = Join(1, host);
+      Fill(stalled[host], 1 << 20);
     }
     EXPECT_EQ(memory_.used(), memory_.capacity() / 2);
     EXPECT_EQ(stalled.back().used, 0u);
-    SessionShare other = memory_.Join(Name(1));
+    SessionShare other = Join(1);
     EXPECT_FALSE(memory_.TryTake(other, scsi::kMaxParameterDataBytes + 1));
     EXPECT_EQ(Fill(other, 24), 1u);
     EXPECT_EQ(Fill(stalled.front(), 24), 0u);
     taken_.clear();
-    for (size_t session = 0; session <= stalled.size(); ++session) memory_.Leave(Name(1));
+    for (const SessionShare& share : stalled) memory_.Leave(share);
+    memory_.Leave(other);
   });
 }
 
@@ -195,13 +253,14 @@ TEST_F(CommandMemoryTest, HoweverManyHangAnotherFindsRoom) {
   pool_->OnEach([&](Reactor&) {
     std::array<SessionShare, 4> hanging;
     for (size_t unit = 0; unit < hanging.size(); ++unit) {
-      hanging[unit] = memory_.Join(Name(unit));
+      hanging[unit] = Join(unit);
       EXPECT_GT(Fill(hanging[unit], 1 << 20), 0u);
     }
-    SessionShare healthy = memory_.Join(Name(hanging.size()));
+    SessionShare healthy = Join(hanging.size());
     EXPECT_GE(Fill(healthy, 4096), 512u);
     taken_.clear();
-    for (size_t unit = 0; unit <= hanging.size(); ++unit) memory_.Leave(Name(unit));
+    for (const SessionShare& share : hanging) memory_.Leave(share);
+    memory_.Leave(healthy);
   });
   EXPECT_EQ(memory_.used(), 0u);
 }

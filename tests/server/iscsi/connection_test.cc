@@ -406,11 +406,11 @@ class ConnectionTest : public IscsiTest {
     options.first_burst_bytes = options.max_burst_bytes = 262144;
     options.data_digest = true;  // or a read would need no memory
     FakeInitiator* initiator = co_await Session(test, options);
-    SessionShare share = test.memory_.Join(nullptr);
+    SessionShare share = test.memory_.Join(nullptr, "iqn.2026-11.io.sectormap:other");
     std::vector<CommandBuffer> taken;
     while (std::optional<CommandBuffer> buffer = test.memory_.TryTake(share, 1 << 20)) {
       taken.push_back(*std::move(buffer));
-      share.used = share.unit->used = 0;
+      share.used = share.initiator->used = share.unit->used = 0;
     }
     // What has all come and can be written at once needs none.
     const std::vector<std::byte> little(4096, std::byte{8});
@@ -442,10 +442,11 @@ class ConnectionTest : public IscsiTest {
     for (CommandBuffer& buffer : taken) {
       const size_t held = BufferPool::HeldBytes(buffer.bytes().size());
       share.used += held;
+      share.initiator->used += held;
       share.unit->used += held;
     }
     taken.clear();
-    test.memory_.Leave(nullptr);
+    test.memory_.Leave(share);
     const Outcome outcome = co_await initiator->Finish(read);
     EXPECT_TRUE(outcome.good());
     for (uint32_t i = 0; places() < kCommandWindow && i < kCommandWindow; ++i) {

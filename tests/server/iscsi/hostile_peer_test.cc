@@ -126,19 +126,23 @@ class HostilePeerTest : public IscsiTest {
     return command;
   }
 
-  // Writes are asked for their data, and it never comes: others of the same unit have their room.
-  static Task<void> NeverSendsData(HostilePeerTest& test) {
+  // Writes are asked for their data, and it never comes: others of the same unit have their room,
+  // whatever the number of sessions that the initiator has.
+  static Task<void> NeverSendsData(HostilePeerTest& test, uint64_t sessions) {
     InitiatorOptions options;
     options.initial_r2t = true;
     options.immediate_data = false;
-    FakeInitiator* stalled = co_await Session(test, options);
-    stalled->hold_requests = true;
     const std::vector<std::byte> data(1 << 20, std::byte{1});
-    for (int i = 0; i < 16; ++i) co_await stalled->Start(FakeInitiator::Write10(0, data));
-    co_await stalled->Ping();
-    EXPECT_FALSE(stalled->held_requests.empty());
+    for (uint64_t session = 1; session <= sessions; ++session) {
+      options.isid = 0x800000000000 + session;
+      FakeInitiator* stalled = co_await Session(test, options);
+      stalled->hold_requests = true;
+      for (int i = 0; i < 16; ++i) co_await stalled->Start(FakeInitiator::Write10(0, data));
+      co_await stalled->Ping();
+      if (session == 1) EXPECT_FALSE(stalled->held_requests.empty());
+    }
     InitiatorOptions others;
-    others.isid = 0x800000000002;
+    others.name = "iqn.2026-11.test:other";
     FakeInitiator* other = co_await Session(test, others);
     const std::vector<std::byte> parameters(24);
     const FakeInitiator::Outcome fence = co_await other->Run(RegisterKey(parameters));
@@ -278,7 +282,10 @@ TEST_F(HostilePeerTest, ASegmentAboveWhatWeDeclaredEndsTheConnection) {
 }
 TEST_F(HostilePeerTest, WhoNeverReadsIsNotReadEither) { pool_->RunOn(0, NeverReads(*this)); }
 TEST_F(HostilePeerTest, WhoSendsNoDataLeavesRoomForOthers) {
-  pool_->RunOn(0, NeverSendsData(*this));
+  pool_->RunOn(0, NeverSendsData(*this, 1));
+}
+TEST_F(HostilePeerTest, WhoSendsNoDataInManySessionsLeavesRoomForOthers) {
+  pool_->RunOn(0, NeverSendsData(*this, 8));
 }
 TEST_F(HostilePeerTest, AResetGivesBackWhatIsNotBeingSent) {
   pool_->RunOn(0, NeverReadsData(*this));

@@ -164,7 +164,7 @@ TEST_F(MetricsServerTest, ShowsTheMemoryThatEachReactorsCommandsHold) {
   const std::string capacity = std::to_string(kCommandMemory);
   const auto server = Start("127.0.0.1:0");
   iscsi::CommandMemory& memory = portals_.memory(1);
-  iscsi::SessionShare share = memory.Join(nullptr);
+  iscsi::SessionShare share = memory.Join(nullptr, "iqn.2026-11.io.sectormap:host");
   std::optional<iscsi::CommandBuffer> buffer;
   const auto on_its_reactor = [this](const std::function<void()>& work) {
     reactors_->OnEach([&](Reactor& reactor) {
@@ -181,7 +181,7 @@ TEST_F(MetricsServerTest, ShowsTheMemoryThatEachReactorsCommandsHold) {
   EXPECT_THAT(text, HasSubstr("sectormap_reactor_command_memory_used_bytes{reactor=\"1\"} 8192\n"));
   on_its_reactor([&] {
     buffer.reset();
-    memory.Leave(nullptr);
+    memory.Leave(share);
   });
   text = Scrape(server->address());
   EXPECT_THAT(text, HasSubstr("sectormap_reactor_command_memory_used_bytes{reactor=\"1\"} 0\n"));
