@@ -160,6 +160,13 @@ void Connection::LookForLife() {
     ping.target_transfer_tag = 0;
     writer_.QueueOwned(HeaderAs<BasicHeader>(ping), {});
   }
+  const bool stalls = !data_heard_ && session_ != nullptr && session_->AwaitsData();
+  looks_without_data_ = stalls ? looks_without_data_ + 1 : 0;
+  data_heard_ = false;
+  if (looks_without_data_ > kDataOutTimeout / kKeepAliveInterval) {
+    Drop(DropReason::kDataOutTimeout);
+    return;
+  }
   StartKeepAlive();
 }
 

@@ -41,6 +41,12 @@ inline constexpr auto kLoginTimeout = std::chrono::seconds(15);
 inline constexpr auto kKeepAliveInterval = std::chrono::seconds(15);
 inline constexpr int kKeepAliveMissesMax = 2;
 
+// An initiator that owes data for a write and has sent none for so long is dropped, at the next
+// look for life: later than initiators give a command up themselves (Linux after 30 s, Windows
+// after 60 s). RFC 7143 §7.1.4.4 lets a target answer any error by ending the session, and at
+// ErrorRecoveryLevel 0 it has nothing else (§7.1.5). LIO's dataout_timeout does the same.
+inline constexpr auto kDataOutTimeout = std::chrono::seconds(60);
+
 // A login waits this long for the session that it takes the place of (RFC 7143 §6.3.5) to end, and
 // then goes on without: less than an initiator's login time-out.
 inline constexpr auto kReinstatementWait = std::chrono::seconds(5);
@@ -196,6 +202,8 @@ class Connection {
   bool finishing_ = false;  // the reader stops, what is queued is sent
   bool heard_ = true;       // from the peer since the last look
   int silent_looks_ = 0;
+  bool data_heard_ = false;  // data of some write since the last look
+  int looks_without_data_ = 0;
   std::optional<Reactor::TimerId> keep_alive_timer_;
   std::optional<Reactor::TimerId> drop_timer_;
   std::vector<absl::AnyInvocable<void()>> ended_calls_;

@@ -163,6 +163,7 @@ Task<bool> Connection::OnScsiCommand() {
   if (!ahs) co_return co_await Refuse(RejectReason::kInvalidPduField);
   const Session::Received received = session_->Receive(header, *ahs, reader_.data_bytes());
   if (received.task == nullptr) co_return co_await Refuse(received.reason);
+  if (reader_.data_bytes() != 0) data_heard_ = true;
   ScsiTask& task = *received.task;
   PduError error;
   if (turn == Turn::kNow && reader_.has_all_data()) {
@@ -192,6 +193,7 @@ Task<bool> Connection::OnDataOut() {
   ScsiTask* task = session_ == nullptr ? nullptr : session_->FindTask(header.initiator_task_tag);
   // Its command may have ended early or been aborted: the initiator could not know.
   if (task == nullptr || !task->header.write()) co_return co_await SkipData();
+  data_heard_ = true;
   const DataOutTransfer::Place place = task->transfer.Accept(header, reader_.data_bytes());
   std::span<std::byte> into;
   if (task->buffer && !task->decided)

@@ -102,6 +102,9 @@ class DataOutTransfer {
   // REQUIRES: MayRequest().
   Request NextRequest(uint32_t target_transfer_tag);
 
+  // Data was asked for, or announced, that has not come.
+  bool awaits_data() const { return open_ != 0; }
+
   // Nothing more will come, or nothing more needs to: all that is wanted is there, or there is a
   // fault and every burst that is under way has ended (RFC 7143 §7.8 makes us wait for that), or
   // one that cannot be told apart any more.

@@ -21,6 +21,8 @@ std::string_view ToString(DropReason reason) {
       return "header_digest";
     case DropReason::kKeepAlive:
       return "keep_alive";
+    case DropReason::kDataOutTimeout:
+      return "data_out_timeout";
     case DropReason::kReinstated:
       return "reinstated";
     case DropReason::kTargetRemoved:

@@ -330,6 +330,12 @@ ScsiTask* Session::FindAborted(uint32_t tag) {
   return place == live_.end() ? nullptr : *place;
 }
 
+bool Session::AwaitsData() const {
+  return std::any_of(live_.begin(), live_.end(), [](const ScsiTask* task) {
+    return task->in_table && task->transfer.awaits_data();
+  });
+}
+
 void Session::DataArrived(ScsiTask& task, DataFault fault) {
   task.receiving = false;
   if (fault != DataFault::kNone) task.transfer.Fail(fault);

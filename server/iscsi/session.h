@@ -91,6 +91,8 @@ class Session {
   ScsiTask* FindTask(uint32_t tag);
   // One with this tag that will not answer any more but may still touch the medium; null: none.
   ScsiTask* FindAborted(uint32_t tag);
+  // Some task waits for data that its initiator owes it.
+  bool AwaitsData() const;
   // A Data-Out's bytes are there, or `fault` says why not.
   void DataArrived(ScsiTask& task, DataFault fault);
 

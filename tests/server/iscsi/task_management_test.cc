@@ -120,6 +120,28 @@ class TaskManagementTest : public IscsiTest {
     EXPECT_EQ(test.disk_->bytes()[0], std::byte{0});
   }
 
+  // Two writes have been asked for their data.
+  static Task<void> OwesData(TaskManagementTest& test) {
+    InitiatorOptions options;
+    options.initial_r2t = true;
+    options.immediate_data = false;
+    FakeInitiator* initiator = co_await Session(test, options);
+    initiator->hold_requests = true;
+    for (int i = 0; i < 2; ++i) co_await initiator->Start(FakeInitiator::Write10(0, test.data_, 0));
+    while (initiator->held_requests.size() < 2) co_await initiator->Step();
+  }
+  static Task<void> PayOne(TaskManagementTest& test) {
+    FakeInitiator* initiator = test.initiators_.back().get();
+    const ReadyToTransferHeader request = initiator->held_requests.front();
+    DataOutHeader header;
+    header.flags = kFinalBit;
+    header.initiator_task_tag = request.initiator_task_tag;
+    header.target_transfer_tag = request.target_transfer_tag;
+    co_await initiator->Send(header, test.data_);
+    const Outcome outcome = co_await initiator->Finish(request.initiator_task_tag);
+    EXPECT_TRUE(outcome.good());
+  }
+
   static Task<void> Refusals(TaskManagementTest& test) {
     FakeInitiator* initiator = co_await Ready(test);
     struct Case {
@@ -213,6 +235,45 @@ class TaskManagementTest : public IscsiTest {
     const Outcome attention = co_await two->Run(FakeInitiator::TestUnitReady(1));
     EXPECT_EQ(attention.sense_code(), 0x062903u);
     EXPECT_FALSE(two->Answered(tag));
+  }
+
+  // PERSISTENT RESERVE OUT, on LUN 1.
+  static FakeInitiator::Command ReserveOut(uint8_t action, std::span<const std::byte, 24> list) {
+    FakeInitiator::Command command;
+    command.lun = 1;
+    command.cdb = {0x5f, action, 1, 0, 0, 0, 0, 0, 24};
+    command.direction = scsi::DataDirection::kOut;
+    command.expected = list.size();
+    command.data = list;
+    return command;
+  }
+  static std::array<std::byte, 24> Keys(uint8_t key, uint8_t action_key) {
+    std::array<std::byte, 24> list{};
+    list[7] = std::byte{key};
+    list[15] = std::byte{action_key};
+    return list;
+  }
+  static Task<void> AbortOwnPreempt(TaskManagementTest& test) {
+    constexpr uint8_t kPreemptAndAbort = 5, kRegisterAndIgnore = 6;
+    FakeInitiator* one = co_await Ready(test, 0x800000000001);
+    FakeInitiator* two = co_await Ready(test, 0x800000000002);
+    const auto one_key = Keys(0, 1), two_key = Keys(0, 2), preempted = Keys(1, 2);
+    const Outcome first = co_await one->Run(ReserveOut(kRegisterAndIgnore, one_key));
+    const Outcome second = co_await two->Run(ReserveOut(kRegisterAndIgnore, two_key));
+    EXPECT_TRUE(first.good() && second.good());
+    co_await HeldWrite(test, *two);
+    const uint32_t tag = co_await one->Start(ReserveOut(kPreemptAndAbort, preempted));
+    co_await ExpectAlive(*one);
+    EXPECT_FALSE(one->Answered(tag));
+    const std::optional<Result> result =
+        co_await one->Manage(Function::kAbortTask, 1, tag, one->cmd_sn() - 1);
+    EXPECT_EQ(result, Result::kFunctionComplete);
+    EXPECT_EQ(test.slow_->held(), 1u);
+    EXPECT_FALSE(one->Answered(tag));
+    test.slow_->Release();
+    // The other's tasks end all the same.
+    const Outcome attention = co_await two->Run(FakeInitiator::TestUnitReady(1));
+    EXPECT_EQ(attention.sense_code(), 0x062a05u);
   }
 
   static Task<void> ColdReset(TaskManagementTest& test) {
@@ -395,6 +456,9 @@ TEST_F(TaskManagementTest, AConnectionThatEndsIsNotAskedToLogOut) {
 TEST_F(TaskManagementTest, LogicalUnitResetEndsTheTasksOfOtherSessions) {
   pool_->RunOn(0, ResetEndsOthers(*this));
 }
+TEST_F(TaskManagementTest, AbortTaskEndsAPreemptAndAbortThatWaits) {
+  pool_->RunOn(0, AbortOwnPreempt(*this));
+}
 TEST_F(TaskManagementTest, TargetColdResetDropsEverySession) { pool_->RunOn(0, ColdReset(*this)); }
 
 TEST_F(TaskManagementTest, ATargetColdResetThatWasRejectedDropsNobody) {
@@ -460,6 +524,36 @@ TEST_F(TaskManagementTest, ASilentPeerIsAskedAndThenDropped) {
   clock_.Advance(kKeepAliveInterval, *pool_);
   pool_->RunOn(0, AllEnded(*this));
   EXPECT_EQ(directory_.totals().drops[static_cast<int>(DropReason::kKeepAlive)], 1u);
+}
+
+// Who answers each ping and sends no data that it owes. Data begins the time anew.
+TEST_F(TaskManagementTest, WhoOwesDataForTooLongIsDropped) {
+  constexpr auto kLooks = kDataOutTimeout / kKeepAliveInterval;
+  pool_->RunOn(0, OwesData(*this));
+  for (const bool pays : {true, false}) {
+    for (int look = 0; look < kLooks; ++look) {
+      clock_.Advance(kKeepAliveInterval, *pool_);
+      pool_->RunOn(0, ExpectAlive(*initiators_.back()));
+    }
+    EXPECT_EQ(directory_.sessions().size(), 1u);
+    if (pays) pool_->RunOn(0, PayOne(*this));
+  }
+  clock_.Advance(kKeepAliveInterval, *pool_);
+  clock_.Advance(kKeepAliveInterval, *pool_);
+  pool_->RunOn(0, AllEnded(*this));
+  EXPECT_EQ(directory_.totals().drops[static_cast<int>(DropReason::kDataOutTimeout)], 1u);
+}
+
+TEST_F(TaskManagementTest, WhoOwesNothingIsNotDropped) {
+  pool_->RunOn(0, [](TaskManagementTest& test) -> Task<void> {
+    FakeInitiator* initiator = co_await Ready(test);
+    co_await HeldWrite(test, *initiator);
+  }(*this));
+  for (int look = 0; look < 2 * kDataOutTimeout / kKeepAliveInterval; ++look) {
+    clock_.Advance(kKeepAliveInterval, *pool_);
+    pool_->RunOn(0, ExpectAlive(*initiators_.back()));
+  }
+  EXPECT_EQ(directory_.sessions().size(), 1u);
 }
 
 TEST_F(TaskManagementTest, ALoginThatTakesTooLongIsDropped) {
