@@ -52,10 +52,6 @@ LunField EncodeLun(uint64_t lun) {
   return field;
 }
 
-bool IsReportLunsWellKnownLun(const LunField& field) {
-  return field[0] == 0xc1 && field[1] == 0x01 && SingleLevel(field);
-}
-
 std::optional<AdditionalHeaders> ParseAdditionalHeaders(std::span<const uint8_t> bytes) {
   AdditionalHeaders result;
   while (!bytes.empty()) {

@@ -97,8 +97,6 @@ using LunField = std::array<uint8_t, 8>;
 std::optional<uint64_t> DecodeLun(const LunField& field);
 // REQUIRES: lun <= 16383. Peripheral device addressing below 256, flat space above, as REPORT LUNS.
 LunField EncodeLun(uint64_t lun);
-// C101h: the REPORT LUNS well known logical unit (SPC-4 §8.2).
-bool IsReportLunsWellKnownLun(const LunField& field);
 
 // What all headers have in common. An empty base: it adds functions, no bytes.
 template <typename Header>

@@ -215,13 +215,6 @@ TEST(Lun, OtherAddressesNameNoUnit) {
   }
 }
 
-TEST(Lun, RecognisesTheReportLunsWellKnownUnit) {
-  EXPECT_TRUE(IsReportLunsWellKnownLun({0xc1, 0x01}));
-  EXPECT_FALSE(IsReportLunsWellKnownLun({0xc1, 0x02}));
-  EXPECT_FALSE(IsReportLunsWellKnownLun({0xc1, 0x01, 0x00, 0x01}));
-  EXPECT_FALSE(IsReportLunsWellKnownLun({0x00, 0x00}));
-}
-
 TEST(AdditionalHeaders, NoneIsFine) {
   const auto none = ParseAdditionalHeaders({});
   ASSERT_TRUE(none.has_value());
