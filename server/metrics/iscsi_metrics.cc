@@ -138,7 +138,8 @@ void AddCommandMemoryFamilies(const iscsi::PortalResources& portals, Families& f
   Family capacity = Gauge("sectormap_reactor_command_memory_bytes",
                           "Memory that the reactor has for the data of commands in flight.");
   Family used = Gauge("sectormap_reactor_command_memory_used_bytes",
-                      "What commands in flight hold of it; above half of it, windows stay closed.");
+                      "What commands in flight hold of it, in whole blocks; "
+                      "where it has no room for more, command windows narrow.");
   for (int i = 0; i < portals.reactors(); ++i) {
     const std::string index = std::to_string(i);
     const iscsi::CommandMemory& memory = portals.memory(i);
