@@ -157,7 +157,8 @@ void AddLs(Verbs& verbs) {
              request.set_device(*device);
              v1::ListSnapshotsResponse response;
              const ExitCode code =
-                 session.Call("snapshot ls", &Operations::ListSnapshots, request, &response);
+                 session.Call(absl::StrCat("snapshot ls", device->empty() ? "" : " ", *device),
+                              &Operations::ListSnapshots, request, &response);
              if (code != ExitCode::kOk) return code;
              if (session.json()) {
                std::vector<std::string> elements;

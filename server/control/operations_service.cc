@@ -132,11 +132,10 @@ grpc::Status OperationsService::CreateSnapshots(grpc::ServerContext*,
 grpc::Status OperationsService::ListSnapshots(grpc::ServerContext*,
                                               const v1::ListSnapshotsRequest* request,
                                               v1::ListSnapshotsResponse* response) {
-  for (const volumes::SnapshotInfo& info : snapshots_.List()) {
-    if (request->device().empty() || request->device() == info.origin) {
-      Fill(info, *response->add_snapshots());
-    }
-  }
+  absl::StatusOr<std::vector<volumes::SnapshotInfo>> infos = snapshots_.List();
+  if (!request->device().empty()) infos = snapshots_.ListOf(request->device());
+  if (!infos.ok()) return ToGrpc(infos.status());
+  for (const volumes::SnapshotInfo& info : *infos) Fill(info, *response->add_snapshots());
   return grpc::Status::OK;
 }
 

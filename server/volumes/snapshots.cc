@@ -339,6 +339,13 @@ std::vector<SnapshotInfo> Snapshots::List() const {
   return all;
 }
 
+absl::StatusOr<std::vector<SnapshotInfo>> Snapshots::ListOf(const std::string& device) const {
+  std::vector<SnapshotInfo> all = List();
+  std::erase_if(all, [&](const SnapshotInfo& info) { return info.origin != device; });
+  if (all.empty()) RETURN_IF_ERROR(recipes_.volumes.registry().Info(device).status());
+  return all;
+}
+
 absl::Status Snapshots::CheckHasNone(std::string_view device) const {
   ASSIGN_OR_RETURN(const DeviceInfo info, recipes_.volumes.registry().Info(device));
   std::vector<std::string> taken;

@@ -76,6 +76,8 @@ class Snapshots {
   // All of one instant, or none. The devices' I/O waits for a moment.
   absl::StatusOr<std::vector<SnapshotInfo>> Create(const CreateSnapshots& wanted);
   std::vector<SnapshotInfo> List() const;  // by origin, the oldest first
+  // Those of one device. NotFound: there is no such device, nor a snapshot of one called so.
+  absl::StatusOr<std::vector<SnapshotInfo>> ListOf(const std::string& device) const;
   // FailedPrecondition, with one of them, for VolumeCatalog::SetRemovalGuard: their data would stay
   // with a layer that has no device any more, and what is made anew under the name is another one.
   absl::Status CheckHasNone(std::string_view device) const;

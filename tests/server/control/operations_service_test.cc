@@ -128,6 +128,22 @@ TEST_F(OperationsServiceTest, SnapshotsAreTakenListedAndRemoved) {
   EXPECT_EQ(registry_->Find("s1"), nullptr);
 }
 
+TEST_F(OperationsServiceTest, SnapshotsOfNothingAreNotFound) {
+  v1::ListSnapshotsRequest request;
+  v1::ListSnapshotsResponse list;
+  request.set_device("nobody");
+  EXPECT_EQ(Call(&v1::Operations::Stub::ListSnapshots, request, list).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+  request.set_device("vol");
+  EXPECT_TRUE(Call(&v1::Operations::Stub::ListSnapshots, request, list).ok());
+  EXPECT_EQ(list.snapshots_size(), 0);
+  ASSERT_TRUE(TakeSnapshot("s1").ok());
+  ASSERT_TRUE(TakeSnapshot("s2", "s1").ok());
+  ASSERT_TRUE(Call(&v1::Operations::Stub::ListSnapshots, request, list).ok());
+  ASSERT_EQ(list.snapshots_size(), 1);
+  EXPECT_EQ(list.snapshots(0).name(), "s1");
+}
+
 TEST_F(OperationsServiceTest, RefusalsHaveTheirCodes) {
   ASSERT_TRUE(TakeSnapshot("s1").ok());
   EXPECT_EQ(TakeSnapshot("s1").error_code(), grpc::StatusCode::ALREADY_EXISTS);
