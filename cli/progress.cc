@@ -122,6 +122,10 @@ ExitCode Follow(Session& session, const v1::Operation& started) {
 }
 
 ExitCode ShowStarted(Session& session, const v1::Operation& started, bool no_wait) {
+  if (started.id() == 0) {  // nothing was to be done
+    if (session.json()) session.PrintJson(started);
+    return ExitCode::kOk;
+  }
   if (!no_wait) return Follow(session, started);
   if (session.json()) {
     session.PrintJson(started);

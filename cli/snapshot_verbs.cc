@@ -27,21 +27,22 @@ std::string StateText(v1::Snapshot::State state) {
   return good ? absl::AsciiStrToLower(word) : word;
 }
 
+std::string TimeText(int64_t unix_seconds) {
+  if (unix_seconds == 0) return "-";
+  return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::FromUnixSeconds(unix_seconds),
+                          absl::UTCTimeZone());
+}
+
 std::string SnapshotTable(const google::protobuf::RepeatedPtrField<v1::Snapshot>& snapshots) {
   std::vector<std::vector<std::string>> rows = {
       {"NAME", "OF", "STATE", "USED", "SIZE", "USED%", "CHUNK", "CREATED", "STORE"}};
   for (const v1::Snapshot& snapshot : snapshots) {
-    const std::string created =
-        snapshot.created_unix_seconds() == 0
-            ? "-"
-            : absl::FormatTime("%Y-%m-%dT%H:%M:%SZ",
-                               absl::FromUnixSeconds(snapshot.created_unix_seconds()),
-                               absl::UTCTimeZone());
     rows.push_back({snapshot.name(), snapshot.device().empty() ? "(gone)" : snapshot.device(),
                     StateText(snapshot.state()), HumanSize(snapshot.used_sectors()),
                     HumanSize(snapshot.total_sectors()),
                     absl::StrFormat("%.1f", snapshot.used_percent()),
-                    HumanSize(snapshot.chunk_sectors()), created, snapshot.store()});
+                    HumanSize(snapshot.chunk_sectors()), TimeText(snapshot.created_unix_seconds()),
+                    snapshot.store()});
   }
   return Columns(rows);
 }
@@ -116,7 +117,8 @@ void AddCreate(Verbs& verbs) {
           session.PrintJson(elements);
         } else {
           for (const v1::Snapshot& one : response.snapshots()) {
-            session.out() << one.name() << " is a snapshot of " << one.device() << '\n';
+            session.out() << one.name() << " is a snapshot of " << one.device() << ", taken "
+                          << TimeText(one.created_unix_seconds()) << '\n';
           }
         }
         return code;
@@ -174,21 +176,21 @@ void AddLs(Verbs& verbs) {
       ->add_option("name", *device, "Only of this device");
 }
 
+struct EndingOptions {
+  std::string name;
+  bool missing_ok = false, no_wait = false;
+};
+
 template <typename Request, typename Fill>
-void AddEnding(Verbs& verbs, const std::string& word, const std::string& description,
-               grpc::Status (Operations::*method)(grpc::ClientContext*, const Request&,
-                                                  v1::Operation*),
-               Fill fill) {
-  struct Options {
-    std::string name;
-    bool no_wait = false;
-  };
-  auto options = std::make_shared<Options>();
+CLI::App* AddEnding(Verbs& verbs, const std::string& word, const std::string& description,
+                    grpc::Status (Operations::*method)(grpc::ClientContext*, const Request&,
+                                                       v1::Operation*),
+                    const std::shared_ptr<EndingOptions>& options, Fill fill) {
   CLI::App* verb = verbs.Add(
       word, description, absl::StrCat("sectormap snapshot ", word, " monday"),
       [options, word, method, fill](Session& session) {
         Request request;
-        fill(request, options->name);
+        fill(request, *options);
         v1::Operation operation;
         const ExitCode code = session.Call(absl::StrCat("snapshot ", word, " ", options->name),
                                            method, request, &operation);
@@ -197,6 +199,30 @@ void AddEnding(Verbs& verbs, const std::string& word, const std::string& descrip
       });
   verb->add_option("name", options->name, "The snapshot")->required();
   verb->add_flag("--no-wait", options->no_wait, "Print the operation's number and go");
+  return verb;
+}
+
+void AddRm(Verbs& verbs) {
+  auto options = std::make_shared<EndingOptions>();
+  AddEnding<v1::RemoveSnapshotRequest>(
+      verbs, "rm", "Remove a snapshot; the others of its device stay as they are",
+      &Operations::RemoveSnapshot, options,
+      [](v1::RemoveSnapshotRequest& request, const EndingOptions& given) {
+        request.set_name(given.name);
+        request.set_allow_missing(given.missing_ok);
+      })
+      ->add_flag("--missing-ok", options->missing_ok, "Succeed if there is no such snapshot");
+}
+
+void AddRollBack(Verbs& verbs) {
+  AddEnding<v1::RollBackRequest>(
+      verbs, "rollback",
+      "Make the device what the snapshot is, at once; the data follow in the background, and the "
+      "snapshot is used up",
+      &Operations::RollBack, std::make_shared<EndingOptions>(),
+      [](v1::RollBackRequest& request, const EndingOptions& given) {
+        request.set_snapshot(given.name);
+      });
 }
 
 }  // namespace
@@ -206,16 +232,8 @@ void AddSnapshotVerbs(Verbs& verbs) {
                             "sectormap snapshot create monday --of vol");
   AddCreate(below);
   AddLs(below);
-  AddEnding<v1::RemoveSnapshotRequest>(
-      below, "rm", "Remove a snapshot; the others of its device stay as they are",
-      &Operations::RemoveSnapshot,
-      [](v1::RemoveSnapshotRequest& request, const std::string& name) { request.set_name(name); });
-  AddEnding<v1::RollBackRequest>(
-      below, "rollback",
-      "Make the device what the snapshot is, at once; the data follow in the background, and the "
-      "snapshot is used up",
-      &Operations::RollBack,
-      [](v1::RollBackRequest& request, const std::string& name) { request.set_snapshot(name); });
+  AddRm(below);
+  AddRollBack(below);
   AddExportVerb(below);
 }
 

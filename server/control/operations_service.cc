@@ -142,8 +142,15 @@ grpc::Status OperationsService::ListSnapshots(grpc::ServerContext*,
 grpc::Status OperationsService::RemoveSnapshot(grpc::ServerContext*,
                                                const v1::RemoveSnapshotRequest* request,
                                                v1::Operation* response) {
-  return Answer("snapshot_remove", request->name(), snapshots_.StartRemove(request->name()),
-                *response);
+  absl::StatusOr<volumes::OperationInfo> info = snapshots_.StartRemove(request->name());
+  if (absl::IsNotFound(info.status()) && request->allow_missing()) {
+    volumes::OperationInfo done;
+    done.kind = "snapshot-remove";
+    done.device = request->name();
+    done.state = volumes::OperationState::kDone;
+    info = std::move(done);
+  }
+  return Answer("snapshot_remove", request->name(), info, *response);
 }
 
 grpc::Status OperationsService::RollBack(grpc::ServerContext*, const v1::RollBackRequest* request,

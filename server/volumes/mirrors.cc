@@ -110,6 +110,10 @@ absl::StatusOr<Mirrors::Target> Mirrors::FindTarget(const VolumeTree& tree,
 
 absl::StatusOr<OperationInfo> Mirrors::StartAdd(const AddLegRequest& request) {
   absl::MutexLock one_at_a_time(&recipes_.structure);
+  const auto is_same = [&](const std::string& device, const std::string& plan) {
+    return device == request.device && plan == PlanText(request);
+  };
+  if (auto running = recipes_.operations.Running("mirror-add", is_same)) return *std::move(running);
   ASSIGN_OR_RETURN(const Target target,
                    FindTarget(VolumeTree::Read(recipes_.volumes.registry()), request.device));
   if (target.volume.read_only) {

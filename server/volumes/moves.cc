@@ -77,6 +77,13 @@ void CutIntoPieces(const TableRow& row, uint64_t from_at, uint64_t piece_sectors
   }
 }
 
+// However it is cut into pieces.
+bool IsSameMove(const std::string& text, const MoveRequest& request) {
+  const std::optional<MovePlan> plan = MovePlan::Parse(text);
+  return plan.has_value() && plan->from == request.from && plan->to == request.to &&
+         plan->pieces.front().to_at == request.to_start;
+}
+
 }  // namespace
 
 // --- The plan ---
@@ -174,6 +181,10 @@ Moves::Moves(Recipes& recipes) : recipes_(recipes) {
 
 absl::StatusOr<OperationInfo> Moves::Start(const MoveRequest& request) {
   absl::MutexLock one_at_a_time(&recipes_.structure);
+  const auto is_same = [&](const std::string& device, const std::string& plan) {
+    return device == request.device && IsSameMove(plan, request);
+  };
+  if (auto running = recipes_.operations.Running("move", is_same)) return *std::move(running);
   ASSIGN_OR_RETURN(const MovePlan plan, Prepare(request));
   recipes_.structure.AssertHeld();
   ASSIGN_OR_RETURN(Recipes::Claim claim, CheckDestination(request, plan));

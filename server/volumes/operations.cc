@@ -295,6 +295,13 @@ absl::StatusOr<OperationInfo> Operations::Start(const std::string& kind, const s
   JoinEnded();
   absl::MutexLock hold(&mutex_);
   if (stopping_) return absl::UnavailableError("sectormapd is stopping");
+  const std::string kept_plan = WithDevices(devices, plan);
+  const auto same = std::ranges::find_if(entries_, [&](const auto& entry) {
+    const state::OperationRecord& record = entry.second.record;
+    return IsWanted(entry.second) && record.kind == kind && record.device == device &&
+           record.plan == kept_plan;
+  });
+  if (same != entries_.end()) return InfoOf(same->second);
   const auto running = std::ranges::count_if(
       entries_, [](const auto& entry) { return entry.second.state == OperationState::kRunning; });
   if (static_cast<size_t>(running) >= kOperationsRunningMax) {
@@ -306,7 +313,7 @@ absl::StatusOr<OperationInfo> Operations::Start(const std::string& kind, const s
                                 .kind = kind,
                                 .device = device,
                                 .state = std::string(NameOf(OperationState::kRunning)),
-                                .plan = WithDevices(devices, plan),
+                                .plan = kept_plan,
                                 .started_unix_seconds = Now()};
   RETURN_IF_ERROR(ReserveLocked(devices, HolderOf(record)));
   state::Changes changes;
@@ -348,6 +355,23 @@ OperationInfo Operations::InfoOf(const Entry& entry) const {
     }
   }
   return info;
+}
+
+bool Operations::IsWanted(const Entry& entry) {
+  return entry.state == OperationState::kRunning && !entry.record.cancelled;
+}
+
+std::optional<OperationInfo> Operations::Running(const std::string& kind,
+                                                 const IsSame& is_same) const {
+  absl::MutexLock hold(&mutex_);
+  for (const auto& [id, entry] : entries_) {
+    const state::OperationRecord& record = entry.record;
+    if (IsWanted(entry) && record.kind == kind &&
+        is_same(record.device, WithoutDevices(record.plan).plan)) {
+      return InfoOf(entry);
+    }
+  }
+  return std::nullopt;
 }
 
 std::vector<OperationInfo> Operations::List() const {

@@ -140,10 +140,17 @@ class Operations {
   // FailedPrecondition, with who has it, for VolumeCatalog::SetGuard.
   absl::Status CheckFree(std::string_view name) const;
 
-  // Kept and running when it returns. FailedPrecondition: another one has one of `devices`.
+  // Kept and running when it returns. If one with all of this is running already, that is the
+  // answer: who has lost it may ask again. FailedPrecondition: another one has one of `devices`.
   // ResourceExhausted: too many run.
   absl::StatusOr<OperationInfo> Start(const std::string& kind, const std::string& device,
                                       const std::set<std::string>& devices, std::string plan);
+
+  // One of this kind that runs, and that nobody has cancelled, if `is_same` says so of its device
+  // and its plan: for who has to find it before what Start's caller checks would be refused because
+  // of it.
+  using IsSame = std::function<bool(const std::string& device, const std::string& plan)>;
+  std::optional<OperationInfo> Running(const std::string& kind, const IsSame& is_same) const;
 
   std::vector<OperationInfo> List() const;  // by id
   absl::StatusOr<OperationInfo> Get(int64_t id) const;
@@ -170,6 +177,7 @@ class Operations {
 
   void StartThread(Entry& entry, std::set<std::string> devices, std::string plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static bool IsWanted(const Entry& entry);  // running, and not cancelled
   void End(int64_t id, const absl::Status& status);
   void JoinEnded();
   struct Holder {

@@ -243,7 +243,16 @@ absl::StatusOr<OperationInfo> Snapshots::BeginRollBack(const std::string& name) 
   absl::MutexLock one_at_a_time(&recipes_.structure);
   const DeviceRegistry& registry = recipes_.volumes.registry();
   const VolumeTree tree = VolumeTree::Read(registry);
-  ASSIGN_OR_RETURN(const Volume snapshot, FindSnapshot(tree, name));
+  const absl::StatusOr<Volume> found = FindSnapshot(tree, name);
+  if (absl::IsNotFound(found.status())) {
+    // Used up by a rollback that still runs.
+    const auto is_same = [&](const std::string&, const std::string& plan) {
+      return plan == PlanText(name);
+    };
+    if (auto running = recipes_.operations.Running("rollback", is_same)) return *std::move(running);
+  }
+  RETURN_IF_ERROR(found.status());
+  const Volume& snapshot = *found;
   RETURN_IF_ERROR(registry.CheckUsedOnlyBy(name, {}));
   RETURN_IF_ERROR(CheckUsable(registry, snapshot));
   const std::string origin = InfoOf(tree, snapshot).origin;

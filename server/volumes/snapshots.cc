@@ -30,6 +30,20 @@ constexpr uint64_t kGrowSectorsMin = 2048;
 
 std::string LayerOf(const std::string& name) { return absl::StrCat(name, Absl(kLayerSuffix)); }
 
+// What is left to the daemon in `wanted` agrees with whatever is there.
+bool IsAsWanted(const CreateSnapshots& wanted, const CreateSnapshots::Entry& entry,
+                const SnapshotRow& row, const state::SnapshotRecord& record) {
+  const auto agrees = [](const auto& value, const auto& present) {
+    return value == std::remove_cvref_t<decltype(value)>() || value == present;
+  };
+  return agrees(entry.store, row.store) && agrees(wanted.chunk_sectors, row.chunk_sectors) &&
+         wanted.overflow_stays_valid == (row.persistence == "PO") &&
+         wanted.never_grow == (record.grow_at_percent == 0) &&
+         agrees(wanted.grow_at_percent, record.grow_at_percent) &&
+         agrees(wanted.grow_by_percent, record.grow_by_percent) &&
+         agrees(static_cast<int64_t>(wanted.limit_sectors), record.limit_sectors);
+}
+
 }  // namespace
 
 // What a creation is to do, put together entry by entry.
@@ -98,6 +112,7 @@ std::string Snapshots::NameOfIdentity(const std::string& identity) const {
 absl::StatusOr<std::vector<SnapshotInfo>> Snapshots::Create(const CreateSnapshots& wanted) {
   absl::MutexLock one_at_a_time(&recipes_.structure);
   const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
+  if (auto made = AlreadyMade(wanted, tree)) return *std::move(made);
   Plan plan;
   absl::Status status = PlanCreation(wanted, tree, plan);
   TogetherRequest request;
@@ -141,6 +156,25 @@ absl::StatusOr<std::vector<SnapshotInfo>> Snapshots::Create(const CreateSnapshot
     if (volume.ok()) infos.push_back(InfoOf(now, *volume));
   }
   return infos;
+}
+
+std::optional<std::vector<SnapshotInfo>> Snapshots::AlreadyMade(const CreateSnapshots& wanted,
+                                                                const VolumeTree& tree) const {
+  std::vector<SnapshotInfo> made;
+  for (const CreateSnapshots::Entry& entry : wanted.entries) {
+    const absl::StatusOr<Volume> volume = tree.Find(entry.name);
+    if (!volume.ok() || !volume->snapshot.has_value()) return std::nullopt;
+    const auto record = RecordOfDevice(entry.name);
+    if (!record.has_value() || !IsAsWanted(wanted, entry, *volume->snapshot, *record)) {
+      return std::nullopt;
+    }
+    SnapshotInfo info = InfoOf(tree, *volume);
+    const bool valid = info.available && info.status.state == SnapshotStatus::State::kValid;
+    if (info.origin != entry.device || !valid) return std::nullopt;
+    made.push_back(std::move(info));
+  }
+  if (made.empty()) return std::nullopt;
+  return made;
 }
 
 absl::Status Snapshots::PlanCreation(const CreateSnapshots& wanted, const VolumeTree& tree,

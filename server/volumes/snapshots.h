@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -73,7 +74,8 @@ class Snapshots {
   // again now.
   void TakeUpRollBacks();
 
-  // All of one instant, or none. The devices' I/O waits for a moment.
+  // All of one instant, or none. The devices' I/O waits for a moment. If all are there, valid and as
+  // wanted, they are the answer: who has lost it may ask again.
   absl::StatusOr<std::vector<SnapshotInfo>> Create(const CreateSnapshots& wanted);
   std::vector<SnapshotInfo> List() const;  // by origin, the oldest first
   // Those of one device. NotFound: there is no such device, nor a snapshot of one called so.
@@ -96,6 +98,9 @@ class Snapshots {
   absl::Status RunRemove(OperationRun& run);
   absl::Status RunRollBack(OperationRun& run);
 
+  // Nothing: some are not there, or not as wanted.
+  std::optional<std::vector<SnapshotInfo>> AlreadyMade(const CreateSnapshots& wanted,
+                                                       const VolumeTree& tree) const;
   absl::Status PlanCreation(const CreateSnapshots& wanted, const VolumeTree& tree, Plan& plan);
   absl::Status PlanOne(const CreateSnapshots& wanted, const CreateSnapshots::Entry& entry,
                        const Volume& origin, const VolumeTree& tree, Plan& plan);

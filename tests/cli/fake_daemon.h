@@ -209,6 +209,7 @@ class FakeOperations final : public v1::Operations::Service {
       v1::Snapshot& snapshot = *response->add_snapshots();
       snapshot.set_name(entry.name());
       snapshot.set_device(entry.device());
+      snapshot.set_created_unix_seconds(1795464000);
     }
     return refusal;
   }

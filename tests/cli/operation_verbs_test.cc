@@ -36,7 +36,7 @@ TEST_F(OperationVerbsTest, OneSnapshotHasTheNameAndThoseOfAGroupTheDevicesToo) {
   const Outcome one = RunCli({"snapshot", "create", "s", "--of", "vol", "--size", "1G", "--chunk",
                               "64K", "--grow-at", "80", "--limit", "2G"});
   EXPECT_EQ(one.code, ExitCode::kOk) << one.err;
-  EXPECT_EQ(one.out, "s is a snapshot of vol\n");
+  EXPECT_EQ(one.out, "s is a snapshot of vol, taken 2026-11-23T20:00:00Z\n");
   ASSERT_EQ(operations.created.entries_size(), 1);
   EXPECT_EQ(operations.created.entries(0).store(), "");
   EXPECT_EQ(operations.created.store_sectors(), 2097152u);
@@ -110,6 +110,22 @@ TEST_F(OperationVerbsTest, NoWaitPrintsTheNumberAndJsonTheOperation) {
   EXPECT_EQ(operations.rolled_back.snapshot(), "s");
   EXPECT_THAT(json.out, HasSubstr("\"state\":\"STATE_DONE\""));
   EXPECT_EQ(std::ranges::count(json.out, '\n'), 1);
+}
+
+TEST_F(OperationVerbsTest, ARemovalOfWhatIsNotThereMaySucceedAtOnce) {
+  v1::Operation done;
+  done.set_state(v1::Operation::STATE_DONE);
+  operations.course = {done};
+  const std::vector<std::string> follow = {"snapshot", "rm", "s", "--missing-ok"};
+  const std::vector<std::string> go = {"snapshot", "rm", "s", "--missing-ok", "--no-wait"};
+  for (const auto& words : {follow, go}) {
+    const Outcome outcome = RunCli(words);
+    EXPECT_EQ(outcome.code, ExitCode::kOk) << outcome.err;
+    EXPECT_EQ(outcome.out, "");
+    EXPECT_TRUE(operations.removed.allow_missing());
+  }
+  EXPECT_THAT(RunCli({"-o", "json", "snapshot", "rm", "s"}).out, HasSubstr("STATE_DONE"));
+  EXPECT_FALSE(operations.removed.allow_missing());
 }
 
 TEST_F(OperationVerbsTest, AFailedOneSaysWhyAndACancelledOneIsNoSuccess) {

@@ -144,9 +144,32 @@ TEST_F(OperationsServiceTest, SnapshotsOfNothingAreNotFound) {
   EXPECT_EQ(list.snapshots(0).name(), "s1");
 }
 
+TEST_F(OperationsServiceTest, WhoAsksAgainIsAnsweredTheSame) {
+  ASSERT_TRUE(TakeSnapshot("s1").ok());
+  EXPECT_TRUE(TakeSnapshot("s1").ok());
+  v1::RemoveSnapshotRequest remove;
+  remove.set_name("s2");
+  v1::Operation operation;
+  EXPECT_EQ(Call(&v1::Operations::Stub::RemoveSnapshot, remove, operation).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+  remove.set_allow_missing(true);
+  ASSERT_TRUE(Call(&v1::Operations::Stub::RemoveSnapshot, remove, operation).ok());
+  EXPECT_EQ(operation.id(), 0);
+  EXPECT_EQ(operation.kind(), "snapshot-remove");
+  EXPECT_EQ(operation.device(), "s2");
+  EXPECT_EQ(operation.state(), v1::Operation::STATE_DONE);
+  // What is no snapshot is not missing.
+  remove.set_name("vol");
+  EXPECT_EQ(Call(&v1::Operations::Stub::RemoveSnapshot, remove, operation).error_code(),
+            grpc::StatusCode::FAILED_PRECONDITION);
+  remove.set_name("s1");
+  ASSERT_TRUE(Call(&v1::Operations::Stub::RemoveSnapshot, remove, operation).ok());
+  EXPECT_GT(operation.id(), 0);
+}
+
 TEST_F(OperationsServiceTest, RefusalsHaveTheirCodes) {
   ASSERT_TRUE(TakeSnapshot("s1").ok());
-  EXPECT_EQ(TakeSnapshot("s1").error_code(), grpc::StatusCode::ALREADY_EXISTS);
+  EXPECT_EQ(TakeSnapshot("s1", "s1").error_code(), grpc::StatusCode::ALREADY_EXISTS);
   EXPECT_EQ(TakeSnapshot("s2", "missing").error_code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(TakeSnapshot("a/b").error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(TakeSnapshot("s2", "vol-real").error_code(), grpc::StatusCode::FAILED_PRECONDITION);

@@ -346,6 +346,28 @@ TEST_F(MirrorsTest, ACancelThatCannotTakeTheLegOutAgainSaysSo) {
           .ok());
 }
 
+TEST_F(MirrorsTest, WhoAddsTheSameLegAgainIsAnsweredTheOperationThatRuns) {
+  MakeVolume();
+  // Nothing is copied before a suspend lets it go.
+  const std::string leg = Path("leg.img");
+  Make("slow", absl::StrCat("0 2112 delay ", leg, " 0 0 ", leg, " 0 3600000\n"));
+  AddLegRequest request = Wanted();
+  request.leg = "/dev/mapper/slow";
+  const auto started = mirrors_->StartAdd(request);
+  ASSERT_TRUE(started.ok()) << started.status();
+  AwaitTable("vol", "mirror");
+  const auto again = mirrors_->StartAdd(request);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->id, started->id);
+  request.leg_start = 8;
+  EXPECT_EQ(mirrors_->StartAdd(request).status().code(), absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(
+      catalog_->Replace("slow", "0 2112 linear " + leg + " 0\n", false, SuspendMode::kNoFlush)
+          .ok());
+  ExpectDone(started);
+  EXPECT_EQ(operations_->List().size(), 1u);
+}
+
 // A leg on the device that the first one lies on, at another place.
 class LegOnSameDeviceTest : public MirrorsTest {
  protected:

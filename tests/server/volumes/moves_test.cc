@@ -196,6 +196,25 @@ TEST_F(MovesTest, ADeviceThatSomebodyHasSuspendedIsMovedWhenItGoesOn) {
   EXPECT_EQ(WaitFor(started).state, OperationState::kDone);
 }
 
+TEST_F(MovesTest, WhoStartsTheSameMoveAgainIsAnsweredTheOneThatRuns) {
+  MakeScattered();
+  ASSERT_TRUE(catalog_->Suspend("vol", SuspendMode::kFlush).ok());
+  const auto started = moves_->Start(Wanted());
+  ASSERT_TRUE(started.ok()) << started.status();
+  const auto again = moves_->Start(Wanted());
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->id, started->id);
+  MoveRequest other = Wanted();
+  other.to_start = 8;
+  EXPECT_EQ(moves_->Start(other).status().code(), absl::StatusCode::kFailedPrecondition);
+  other = Wanted();
+  other.to = MakeFile("other.img", 8192);
+  EXPECT_EQ(moves_->Start(other).status().code(), absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(catalog_->Resume("vol").ok());
+  EXPECT_EQ(WaitFor(started).state, OperationState::kDone);
+  EXPECT_EQ(operations_->List().size(), 1u);
+}
+
 TEST_F(MovesTest, RowsThatGoOnFromOneAnotherBecomeOne) {
   MakeFile("old.img", 4096);
   MakeFile("new.img", 4096);

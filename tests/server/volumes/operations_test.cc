@@ -153,6 +153,39 @@ TEST_F(OperationsTest, TwoNeverHaveOneDeviceAndTheRefusalSaysWhoHasIt) {
   EXPECT_TRUE(operations_->Start("quick", "vol", {"c"}, "").ok());
 }
 
+TEST_F(OperationsTest, WhoStartsTheSameAgainIsAnsweredTheOneThatRuns) {
+  const int64_t id = Begin("finish", {"vol"}).id;
+  EXPECT_EQ(Begin("finish", {"vol"}).id, id);
+  EXPECT_THAT(operations_->List(), SizeIs(1));
+  // Also after a restart.
+  Start();
+  EXPECT_EQ(Begin("finish", {"vol"}).id, id);
+  const auto code = [&](const std::string& device, const std::set<std::string>& devices,
+                        const std::string& plan) {
+    return operations_->Start("finish", device, devices, plan).status().code();
+  };
+  EXPECT_EQ(code("other", {"vol"}, ""), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(code("vol", {"vol", "more"}, ""), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(code("vol", {"vol"}, "else"), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(operations_->Start("quick", "vol", {"vol"}, "").status().code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(OperationsTest, OneThatEndsOrHasEndedIsNoAnswerToAStart) {
+  absl::Notification cancelled;
+  operations_->AddKind("long", [&](OperationRun&) {
+    cancelled.WaitForNotification();
+    return absl::CancelledError("ended");
+  });
+  const int64_t id = Begin("long", {"vol"}).id;
+  ASSERT_TRUE(operations_->Cancel(id).ok());
+  EXPECT_EQ(operations_->Start("long", "vol", {"vol"}, "").status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  cancelled.Notify();
+  EXPECT_EQ(operations_->Wait(id, kNever)->state, OperationState::kCancelled);
+  EXPECT_NE(Begin("long", {"vol"}).id, id);
+}
+
 TEST_F(OperationsTest, AStartThatCannotBeKeptIsRefusedAndLeavesNothing) {
   store_->Refuse(absl::ResourceExhaustedError("disk full"));
   EXPECT_EQ(operations_->Start("quick", "vol", {"vol"}, "").status().code(),
