@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <thread>
 
 #include "google/rpc/status.pb.h"
@@ -61,28 +62,93 @@ TEST_F(DeviceMapperServiceTest, CreateAnswersTheDevice) {
   EXPECT_FALSE(device_.suspended());
 }
 
-// The caller's deadline passes while I/O of the device waits for another one.
-TEST_F(DeviceMapperServiceTest, ASuspendWhoseCallerHasGoneIsTakenBack) {
-  ASSERT_TRUE(Create("low").ok());
-  ASSERT_TRUE(Create("up", "0 8 linear low 0").ok());
+// A read of `up` is under way, which waits for `low`.
+class StuckDeviceTest : public DeviceMapperServiceTest {
+ protected:
+  static constexpr char kTable[] = "0 8 linear low 0\n";
+
+  void SetUp() override {
+    DeviceMapperServiceTest::SetUp();
+    ASSERT_TRUE(Create("low").ok());
+    ASSERT_TRUE(Create("up", kTable).ok());
+    v1::SuspendRequest suspend;
+    suspend.set_name("low");
+    ASSERT_TRUE(Call(&Stub::Suspend, suspend, device_).ok());
+    StartRead("up", ended_);
+  }
+
+  // The caller's deadline passes meanwhile.
+  template <typename Request>
+  grpc::Status CallInVain(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
+                                                       v1::Device*),
+                          const Request& request) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(100));
+    return (mapper_.get()->*method)(&context, request, &device_);
+  }
+
+  void ExpectAsBefore(const std::optional<std::string>& inactive_table) {
+    // Verbs on one device run one after the other: what was given up has ended when this answers.
+    v1::RenameRequest next;
+    next.set_name("up");
+    next.set_new_uuid("u");
+    ASSERT_TRUE(Call(&Stub::Rename, next, device_).ok());
+    const absl::StatusOr<DeviceRegistry::Saved> saved = registry_->Snapshot("up");
+    ASSERT_TRUE(saved.ok()) << saved.status();
+    EXPECT_EQ(saved->live_table, kTable);
+    EXPECT_EQ(saved->inactive_table, inactive_table);
+    EXPECT_FALSE(saved->suspended);
+    v1::ResumeRequest resume;
+    resume.set_name("low");
+    ASSERT_TRUE(Call(&Stub::Resume, resume, device_).ok());
+    ended_.WaitForNotification();
+    absl::Notification ended;
+    StartRead("up", ended);
+    ended.WaitForNotification();
+    EXPECT_EQ(registry_->Snapshot("up")->live_table, kTable);
+  }
+
+  absl::Notification ended_;
+};
+
+TEST_F(StuckDeviceTest, ASuspendWhoseCallerHasGoneIsTakenBack) {
   v1::SuspendRequest suspend;
-  suspend.set_name("low");
-  ASSERT_TRUE(Call(&Stub::Suspend, suspend, device_).ok());
-  absl::Notification ended;
-  StartRead("up", ended);
   suspend.set_name("up");
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(100));
-  EXPECT_EQ(mapper_->Suspend(&context, suspend, &device_).error_code(),
-            grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(CallInVain(&Stub::Suspend, suspend).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  ExpectAsBefore(std::nullopt);
+}
+
+TEST_F(StuckDeviceTest, AResumeWhoseCallerHasGoneLeavesTheNewTableInItsSlot) {
+  v1::LoadRequest load;
+  load.set_name("up");
+  load.set_table("0 16 zero");
+  ASSERT_TRUE(Call(&Stub::Load, load, device_).ok());
   v1::ResumeRequest resume;
   resume.set_name("up");
-  EXPECT_TRUE(Call(&Stub::Resume, resume, device_).ok());
-  EXPECT_FALSE(device_.suspended());
-  resume.set_name("low");
-  EXPECT_TRUE(Call(&Stub::Resume, resume, device_).ok());
-  ended.WaitForNotification();
-  EXPECT_FALSE(registry_->Info("up")->suspended);
+  EXPECT_EQ(CallInVain(&Stub::Resume, resume).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  ExpectAsBefore("0 16 zero \n");
+}
+
+TEST_F(StuckDeviceTest, AReplaceThatIsCancelledLeavesBothTablesAsTheyWere) {
+  v1::LoadRequest load;
+  load.set_name("up");
+  load.set_table("0 16 zero");
+  ASSERT_TRUE(Call(&Stub::Load, load, device_).ok());
+  v1::ReplaceRequest replace;
+  replace.set_name("up");
+  replace.set_table("0 24 zero");
+  grpc::ClientContext context;
+  grpc::Status status;
+  std::thread caller([&] {
+    v1::Device device;
+    status = mapper_->Replace(&context, replace, &device);
+  });
+  // It has begun.
+  while (registry_->Snapshot("up")->inactive_table != "0 24 zero \n") std::this_thread::yield();
+  context.TryCancel();
+  caller.join();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);
+  ExpectAsBefore("0 16 zero \n");
 }
 
 TEST_F(DeviceMapperServiceTest, CreateIsIdempotentAndSaysWhatDiffers) {
