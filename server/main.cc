@@ -319,13 +319,13 @@ void Daemon::Reload(const DaemonOptions& wanted) {
     options_.listen.push_back(address);
     Say("iscsi portal " + portals_.Addresses().back());
   }
-  if (wanted.device_roots != options_.device_roots) {
-    absl::Status status = MakeDeviceRoot(wanted);
-    if (status.ok()) status = backings_->SetDeviceRoots(wanted.device_roots);
   for (const std::string& address : options_.listen) {
     if (std::ranges::find(wanted.listen, address) != wanted.listen.end()) continue;
     spdlog::warn("event=reload listen={} result=\"stays open until the next start\"", address);
   }
+  if (wanted.device_roots != options_.device_roots) {
+    absl::Status status = MakeDeviceRoot(wanted);
+    if (status.ok()) status = backings_->SetDeviceRoots(wanted.device_roots);
     spdlog::info("event=reload device_roots={} error={}",
                  Quoted(absl::StrJoin(wanted.device_roots, " ")), Quoted(status.message()));
     if (status.ok()) {

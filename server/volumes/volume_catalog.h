@@ -93,9 +93,9 @@ class VolumeCatalog {
   // refusal is the answer. Recipes are not asked. Once, before the first verb.
   using Guard = std::function<absl::Status(std::string_view name)>;
   void SetGuard(Guard guard) { guard_ = std::move(guard); }
-
   // From now on asked, too, before a device is removed without force. Once, before the first verb.
   void SetRemovalGuard(Guard guard) { removal_guard_ = std::move(guard); }
+
   // From now on asked, ten times a second, while ReplaceTogether waits for I/O: its refusal ends
   // the wait and is the answer, with nothing changed. Once, before the first verb.
   using Patience = std::function<absl::Status()>;
