@@ -217,9 +217,7 @@ ReservationOutcome Reservations::Preempt(const NexusName& nexus,
     // A preempting nexus whose key is its own also keeps its registration.
     RemovePreempted(nexus, all_registrants ? std::nullopt : std::optional(request.action_key),
                     outcome);
-    if (*type_ != *request.type && IsForRegistrants(*type_)) {
-      TellOthers(nexus, kReservationsReleased, outcome);
-    }
+    if (*type_ != *request.type) TellOthers(nexus, kReservationsReleased, outcome);
     type_ = *request.type;
     holder_ = nexus;
   } else {

@@ -153,6 +153,21 @@ TEST_F(ReservationsTest, PreemptOfAnotherKeyOnlyRemovesRegistrations) {
   EXPECT_EQ(*last_.sense, kInvalidFieldInParameterList);
 }
 
+TEST_F(ReservationsTest, PreemptTellsTheOthersOfAnotherTypeWhateverTheOldOneWas) {
+  for (const ReservationType old : {kWe, kEa, kWeRo}) {
+    for (const ReservationType next : {kWe, kEa, kWeRo}) {
+      state_ = {};
+      Register(1, 1);
+      Register(2, 2);
+      Register(3, 3);
+      Reserve(1, 1, old);
+      EXPECT_EQ(Do(2, {Action::kPreempt, next, 2, 1, false}), ScsiStatus::kGood);
+      EXPECT_EQ(TellsTo(3), old == next ? std::nullopt : std::optional(kReservationsReleased));
+      EXPECT_FALSE(TellsTo(2));
+    }
+  }
+}
+
 TEST_F(ReservationsTest, PreemptOfAllRegistrantsWithKeyZeroTakesAll) {
   Register(1, 1);
   Register(2, 2);
