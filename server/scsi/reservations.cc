@@ -226,6 +226,9 @@ ReservationOutcome Reservations::Preempt(const NexusName& nexus,
                     [&](const Registration& other) { return other.key == request.action_key; });
     if (!any) return Conflict();
     RemovePreempted(nexus, request.action_key, outcome);
+    // Only who takes the reservation is spared.
+    if (request.key == request.action_key) Remove(nexus);
+    if (all_registrants && registrations_.empty()) type_.reset();
   }
   if (request.action != ReservationAction::kPreemptAndAbort) outcome.aborted.clear();
   ++generation_;

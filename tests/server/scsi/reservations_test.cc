@@ -168,6 +168,30 @@ TEST_F(ReservationsTest, PreemptTellsTheOthersOfAnotherTypeWhateverTheOldOneWas)
   }
 }
 
+TEST_F(ReservationsTest, PreemptOfOnesOwnKeyRemovesItUnlessItTakesTheReservation) {
+  Register(1, 1);
+  Register(2, 2);
+  Register(3, 2);
+  Reserve(1, 1, kWe);
+  EXPECT_EQ(Do(2, {Action::kPreemptAndAbort, kWe, 2, 2, false}), ScsiStatus::kGood);
+  ASSERT_EQ(state_.registrations().size(), 1u);
+  EXPECT_EQ(state_.registrations()[0].nexus, Name(1));
+  EXPECT_FALSE(TellsTo(2));
+  EXPECT_EQ(TellsTo(3), kRegistrationsPreempted);
+  ASSERT_EQ(last_.aborted.size(), 1u);
+  EXPECT_EQ(Do(1, {Action::kPreempt, kEa, 1, 1, false}), ScsiStatus::kGood);
+  EXPECT_EQ(state_.HolderKey(), 1u);
+  EXPECT_EQ(state_.type(), kEa);
+}
+
+TEST_F(ReservationsTest, AReservationOfAllRegistrantsEndsWithTheLastThatIsPreempted) {
+  Register(1, 1);
+  Reserve(1, 1, kEaAr);
+  EXPECT_EQ(Do(1, {Action::kPreempt, kEaAr, 1, 1, false}), ScsiStatus::kGood);
+  EXPECT_TRUE(state_.registrations().empty());
+  EXPECT_FALSE(state_.type());
+}
+
 TEST_F(ReservationsTest, PreemptOfAllRegistrantsWithKeyZeroTakesAll) {
   Register(1, 1);
   Register(2, 2);
@@ -277,8 +301,9 @@ struct Model {
           type && (all() ? request.action_key == 0
                          : keys.contains(*holder) && keys[*holder] == request.action_key);
       for (int victim : victims) {
-        if (victim != who) keys.erase(victim);
+        if (victim != who || !takes) keys.erase(victim);
       }
+      if (all() && keys.empty()) type.reset();
       if (takes) {
         type = wanted;
         holder = who;
