@@ -5,6 +5,7 @@
 // For the reactor on which the command was started. Raising it resumes nothing in the call.
 #pragma once
 
+#include "core/async/wait_queue.h"
 #include "core/base/check.h"
 
 namespace sectormap::scsi {
@@ -51,6 +52,17 @@ class AbortSignal {
  private:
   bool raised_ = false;
   Listener* listener_ = nullptr;
+};
+
+// Whoever waits in `queue` looks again when the command is aborted.
+class WakeOnAbort final : AbortSignal::Listener {
+ public:
+  WakeOnAbort(AbortSignal& abort, WaitQueue& queue) : Listener(abort), queue_(queue) {}
+
+ private:
+  void OnAborted() override { queue_.WakeAll(); }
+
+  WaitQueue& queue_;
 };
 
 }  // namespace sectormap::scsi

@@ -16,9 +16,6 @@ namespace sectormap::scsi {
 // One caller that waits for tasks of other nexuses to end.
 struct AbortWait {
   size_t left = 0;
-  // The caller's own tasks are being ended, so it waits no more: else two sessions that preempt and
-  // abort each other would wait for each other for ever.
-  bool released = false;
   WaitQueue done;
 };
 
@@ -459,7 +456,8 @@ void LogicalUnit::TellAttentions(const ReservationOutcome& outcome) {
 }
 
 Task<ReservationOutcome> LogicalUnit::ChangeReservations(LunNexus& nexus,
-                                                         ReservationRequest request) {
+                                                         ReservationRequest request,
+                                                         AbortSignal& abort) {
   Reactor& origin = Reactor::Current();
   co_await reactors_[home_].Switch();
   while (changing_reservations_) co_await reservation_turn_.Wait();
@@ -498,7 +496,7 @@ Task<ReservationOutcome> LogicalUnit::ChangeReservations(LunNexus& nexus,
       return &other != &nexus &&
              std::find(aborted.begin(), aborted.end(), other.name()) != aborted.end();
     });
-    co_await AbortTasksOf(std::move(places), &nexus);
+    co_await AbortTasksOf(std::move(places), abort);
   }
   co_return outcome;
 }
@@ -531,12 +529,6 @@ Task<void> LogicalUnit::AbortTasksAt(NexusPlace place, Reactor& origin,
     if (LunNexus* nexus = FindNexus(place.id); nexus != nullptr) {
       tasks = nexus->tasks;
       lun_number = nexus->lun_number;
-      for (const auto& [reactor, waiting] : nexus->abort_waits) {
-        reactor->Post([waiting] {
-          waiting->released = true;
-          waiting->done.WakeAll();
-        });
-      }
     }
   }
   if (tasks != nullptr) co_await tasks->AbortTasks(lun_number);
@@ -544,28 +536,21 @@ Task<void> LogicalUnit::AbortTasksAt(NexusPlace place, Reactor& origin,
   if (--wait->left == 0) wait->done.WakeAll();
 }
 
-Task<void> LogicalUnit::AbortTasksOf(std::vector<NexusPlace> places, LunNexus* waiter) {
-  if (places.empty()) co_return;
+Task<void> LogicalUnit::AbortTasksOf(std::vector<NexusPlace> places, AbortSignal& abort) {
   Reactor& origin = Reactor::Current();
   auto wait = std::make_shared<AbortWait>();
   wait->left = places.size();
-  if (waiter != nullptr) {
-    absl::MutexLock lock(&mutex_);
-    waiter->abort_waits.push_back({&origin, wait});
-  }
   for (const NexusPlace& place : places) {
     place.reactor->Spawn(AbortTasksAt(place, origin, wait));
   }
-  while (wait->left != 0 && !wait->released) co_await wait->done.Wait();
-  if (waiter != nullptr) {
-    absl::MutexLock lock(&mutex_);
-    std::erase_if(waiter->abort_waits, [&](const auto& entry) { return entry.second == wait; });
-  }
+  const WakeOnAbort wake(abort, wait->done);
+  while (wait->left != 0 && !abort.raised()) co_await wait->done.Wait();
 }
 
 Task<void> LogicalUnit::Reset(LunNexus& from) {
+  AbortSignal never;
   co_await AbortTasksOf(PlacesOf([&from](const LunNexus& other) { return other.id != from.id; }),
-                        nullptr);
+                        never);
   absl::MutexLock lock(&mutex_);
   reserved_by_ = nullptr;
   mode_ = {};
@@ -575,8 +560,9 @@ Task<void> LogicalUnit::Reset(LunNexus& from) {
 }
 
 Task<void> LogicalUnit::ClearTaskSet(LunNexus& from) {
+  AbortSignal never;
   co_await AbortTasksOf(PlacesOf([&from](const LunNexus& other) { return other.id != from.id; }),
-                        nullptr);
+                        never);
   absl::MutexLock lock(&mutex_);
   for (LunNexus* nexus : nexuses_) {
     if (nexus != &from) AddAttention(*nexus, kCommandsCleared);

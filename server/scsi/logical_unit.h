@@ -60,8 +60,6 @@ class LunNexus {
 
   // Guarded by the unit's mutex.
   AttentionQueue attentions;
-  // This nexus's PREEMPT AND ABORTs that wait, and where.
-  std::vector<std::pair<Reactor*, std::shared_ptr<struct AbortWait>>> abort_waits;
 
   NexusName name() const {
     return {identity.initiator_port, identity.target_port, identity.relative_target_port};
@@ -174,8 +172,11 @@ class LogicalUnit final : public Lun,
 
   // A copy, for PERSISTENT RESERVE IN.
   Reservations reservations() const;
-  // Runs one PERSISTENT RESERVE OUT after the other. On any reactor; comes back to it.
-  Task<ReservationOutcome> ChangeReservations(LunNexus& nexus, ReservationRequest request);
+  // Runs one PERSISTENT RESERVE OUT after the other. On any reactor; comes back to it. If it is
+  // aborted, it waits no more for the tasks that it ends: else two sessions that preempt and abort
+  // each other would wait for each other for ever.
+  Task<ReservationOutcome> ChangeReservations(LunNexus& nexus, ReservationRequest request,
+                                              AbortSignal& abort);
 
   // The distinct relative target ports through which the unit is in use, in order.
   std::vector<uint16_t> RelativePorts() const;
@@ -207,16 +208,17 @@ class LogicalUnit final : public Lun,
   void AddAttention(LunNexus& nexus, SenseCode code) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TellAttentions(const ReservationOutcome& outcome) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  // Ends tasks of nexuses side by side, and waits. Each call is made on the nexus's own reactor,
-  // where the nexus cannot go away in between.
+  // Ends tasks of nexuses side by side, and waits, unless `abort` is raised. Each call is made on
+  // the nexus's own reactor, where the nexus cannot go away in between.
   struct NexusPlace {
     uint64_t id;
     Reactor* reactor;
   };
   template <typename Predicate>
   std::vector<NexusPlace> PlacesOf(Predicate matches) const;
-  Task<void> AbortTasksOf(std::vector<NexusPlace> places, LunNexus* waiter);
-  Task<void> AbortTasksAt(NexusPlace place, Reactor& origin, std::shared_ptr<AbortWait> wait);
+  Task<void> AbortTasksOf(std::vector<NexusPlace> places, AbortSignal& abort);
+  Task<void> AbortTasksAt(NexusPlace place, Reactor& origin,
+                          std::shared_ptr<struct AbortWait> wait);
   LunNexus* FindNexus(uint64_t id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const UnitBacking backing_;

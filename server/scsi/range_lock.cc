@@ -58,17 +58,6 @@ bool IsAborted(RangeLockState& state, SectorRange range) {
                      [&](const SectorRange& other) { return other.Overlaps(range); });
 }
 
-// Whoever waits looks again at once when its command is aborted.
-class Waiter final : AbortSignal::Listener {
- public:
-  Waiter(AbortSignal& abort, WaitQueue& queue) : Listener(abort), queue_(queue) {}
-
- private:
-  void OnAborted() override { queue_.WakeAll(); }
-
-  WaitQueue& queue_;
-};
-
 void EraseHold(std::vector<Hold>& holds, uint64_t id) {
   std::erase_if(holds, [id](const Hold& hold) { return hold.id == id; });
 }
@@ -134,7 +123,7 @@ bool RangeLock::MustWait(SectorRange range) const {
 
 Task<bool> RangeLock::WaitUntilFree(SectorRange range, AbortSignal& abort) {
   WaitQueue& hold_gone = state_->shard().hold_gone;
-  const Waiter waiter(abort, hold_gone);
+  const WakeOnAbort wake(abort, hold_gone);
   while (!abort.raised() && MustWait(range)) co_await hold_gone.Wait();
   co_return !abort.raised();
 }

@@ -110,7 +110,7 @@ namespace {
 
 Task<ScsiResult> ApplyReservation(Command command, ReservationRequest request) {
   const ReservationOutcome outcome =
-      co_await command.unit->ChangeReservations(*command.nexus, request);
+      co_await command.unit->ChangeReservations(*command.nexus, request, *command.abort);
   if (outcome.status == ScsiStatus::kCheckCondition) co_return command.Fail(*outcome.sense);
   co_return ScsiResult{outcome.status, {}, 0};
 }

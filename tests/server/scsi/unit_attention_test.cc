@@ -11,6 +11,12 @@ namespace {
 class AttentionTest : public UnitTest {
  protected:
   Answer Ready(Initiator& who) { return Run(who, Cdb({0x00})); }
+
+  void RegisterKey(int reactor, LunNexus& nexus, uint64_t key) {
+    AbortSignal never;
+    const ReservationRequest request{ReservationAction::kRegisterAndIgnore, {}, 0, key, false};
+    (void)pool_->RunOn(reactor, unit_->ChangeReservations(nexus, request, never));
+  }
 };
 
 TEST(AttentionQueueTest, KeepsOrderAndDropsRepeats) {
@@ -254,18 +260,23 @@ class StubbornTasks final : public NexusTasks {
  public:
   Task<void> AbortTasks(uint64_t) override {
     ++running;
+    if (own_command != nullptr) own_command->Raise();
     while (!own_command_ended) co_await Reactor::Current().Sleep(std::chrono::microseconds(100));
     --running;
   }
   std::atomic<int> running{0};  // a session would wait for these in its Gate
   std::atomic<bool> own_command_ended{false};
+  AbortSignal* own_command = nullptr;  // its PREEMPT AND ABORT, while that runs
 };
 
 Task<void> PreemptOther(LogicalUnit& unit, LunNexus& nexus, uint64_t key, uint64_t other,
                         StubbornTasks& own) {
   ReservationRequest request{ReservationAction::kPreemptAndAbort, ReservationType::kWriteExclusive,
                              key, other, false};
-  (void)co_await unit.ChangeReservations(nexus, request);
+  AbortSignal abort;
+  own.own_command = &abort;
+  (void)co_await unit.ChangeReservations(nexus, request, abort);
+  own.own_command = nullptr;
   own.own_command_ended = true;
 }
 
@@ -276,17 +287,37 @@ Task<LunNexusPtr> AttachOne(LogicalUnit& unit, std::string name, NexusTasks& tas
   co_return unit.Attach(identity, 0, false, &tasks);
 }
 
+// ABORT TASK for a PREEMPT AND ABORT that waits for a device that hangs.
+TEST_F(AttentionTest, APreemptAndAbortThatIsAbortedWaitsNoMore) {
+  StubbornTasks tasks_a, tasks_b;
+  LunNexusPtr a = pool_->RunOn(0, AttachOne(*unit_, "a", tasks_a));
+  LunNexusPtr b = pool_->RunOn(1, AttachOne(*unit_, "b", tasks_b));
+  RegisterKey(0, *a, 1);
+  RegisterKey(1, *b, 2);
+  absl::Notification done;
+  const auto start = [](Task<void> task, absl::Notification& ended) -> Task<void> {
+    co_await task;
+    ended.Notify();
+  };
+  (*pool_)[0].Spawn(start(PreemptOther(*unit_, *a, 1, 2, tasks_a), done));
+  while (tasks_b.running == 0) std::this_thread::yield();
+  EXPECT_FALSE(done.HasBeenNotified());
+  (*pool_)[0].Post([&tasks_a] { tasks_a.own_command->Raise(); });
+  done.WaitForNotification();
+  EXPECT_EQ(tasks_b.running, 1);
+  tasks_b.own_command_ended = true;
+  while (tasks_b.running != 0) std::this_thread::yield();
+  for (int i = 0; i < 3; ++i) pool_->OnEach([](Reactor&) {});
+  a.reset();
+  b.reset();
+}
+
 TEST_F(AttentionTest, MutualPreemptAndAbortDoesNotWaitForEver) {
   StubbornTasks tasks_a, tasks_b;
   LunNexusPtr a = pool_->RunOn(0, AttachOne(*unit_, "a", tasks_a));
   LunNexusPtr b = pool_->RunOn(1, AttachOne(*unit_, "b", tasks_b));
-  const auto register_key = [&](int reactor, LunNexus& nexus, uint64_t key) {
-    (void)pool_->RunOn(reactor,
-                       unit_->ChangeReservations(
-                           nexus, {ReservationAction::kRegisterAndIgnore, {}, 0, key, false}));
-  };
-  register_key(0, *a, 1);
-  register_key(1, *b, 2);
+  RegisterKey(0, *a, 1);
+  RegisterKey(1, *b, 2);
   absl::Notification a_done, b_done;
   const auto start = [](Task<void> task, absl::Notification& done) -> Task<void> {
     co_await task;
@@ -294,7 +325,7 @@ TEST_F(AttentionTest, MutualPreemptAndAbortDoesNotWaitForEver) {
   };
   (*pool_)[0].Spawn(start(PreemptOther(*unit_, *a, 1, 2, tasks_a), a_done));
   while (unit_->reservations().registrations().size() != 1) std::this_thread::yield();
-  register_key(1, *b, 2);
+  RegisterKey(1, *b, 2);
   (*pool_)[1].Spawn(start(PreemptOther(*unit_, *b, 2, 1, tasks_b), b_done));
   a_done.WaitForNotification();
   b_done.WaitForNotification();
