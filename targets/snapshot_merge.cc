@@ -31,13 +31,17 @@ class SnapshotMergeTarget final : public Target {
         merger_(snapshot_, *group_, *row_.origin.device, host) {}
   ~SnapshotMergeTarget() override { snapshot_.LetGo(this); }
 
+  // Discards are offered where the origin's own table does, and ignored: an initiator that finds
+  // none while a rollback runs, after a restart of the daemon, discards no more, ever.
   BlockLimits limits() const override {
-    BlockLimits limits = StackedLimits(row_.origin.device->limits(), row_.cow.device->limits());
+    const BlockLimits origin = row_.origin.device->limits();
+    BlockLimits limits = StackedLimits(origin, row_.cow.device->limits());
     limits.can_write_zeroes = false;
     limits.discard_zeroes = false;
-    limits.can_discard = row_.discard_zeroes_cow;
+    limits.can_discard = row_.discard_zeroes_cow || origin.can_discard;
     limits.discard_granularity_bytes =
-        limits.can_discard ? static_cast<uint32_t>(snapshot_.chunk_sectors() * kSectorBytes) : 0;
+        row_.discard_zeroes_cow ? static_cast<uint32_t>(snapshot_.chunk_sectors() * kSectorBytes)
+                                : origin.discard_granularity_bytes;
     return limits;
   }
 
@@ -48,7 +52,7 @@ class SnapshotMergeTarget final : public Target {
       case IoOp::kWrite:
         return merger_.Write(request);
       case IoOp::kDiscard:
-        return row_.discard_zeroes_cow ? IoStatus::kOk : IoStatus::kNotSupported;
+        return limits().can_discard ? IoStatus::kOk : IoStatus::kNotSupported;
       case IoOp::kFlush:
       case IoOp::kWriteZeroes:
         break;

@@ -139,8 +139,8 @@ Task<ScsiResult> DiscardRanges(Command command, std::span<const std::byte> list,
     RangeLock::InFlight in_flight(lock, range, *command.abort);
     const IoStatus status =
         co_await command.unit->disk().Submit(IoRequest::Discard(range.first, range.count));
-    // A table that cannot discard (a merge) leaves the blocks mapped, as a device server may (SBC-3
-    // §4.7.3): initiators that hear of a refusal discard no more, ever.
+    // A table that cannot discard leaves the blocks mapped, as a device server may (SBC-3 §4.7.3):
+    // initiators that hear of a refusal discard no more, ever.
     if (status != IoStatus::kOk && status != IoStatus::kNotSupported) {
       co_return command.End(status, IoOp::kDiscard);
     }

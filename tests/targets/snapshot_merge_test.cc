@@ -138,6 +138,33 @@ TEST_F(SnapshotMergeTest, DiscardsAreIgnoredIfTheFeatureAllowsThem) {
   EXPECT_TRUE(host_.ReadAll("o") == view_);
 }
 
+// What the table after the merge will take, this one takes: it ends, and who has heard once that
+// there are no discards asks no more.
+TEST_F(SnapshotMergeTest, DiscardsAreIgnoredWhereTheOriginTakesThem) {
+  Diverge(4, 1);
+  host_.Make("o", kMergeRow);
+  const BlockLimits limits = host_.registry().Find("o")->limits();
+  EXPECT_TRUE(limits.can_discard);
+  EXPECT_FALSE(limits.discard_zeroes);
+  EXPECT_EQ(limits.discard_granularity_bytes, origin_->limits().discard_granularity_bytes);
+  EXPECT_EQ(host_.Submit("o", IoRequest::Discard(Sector(0), SectorCount(100))), IoStatus::kOk);
+  WaitUntilDone();
+  EXPECT_TRUE(host_.ReadAll("o") == view_);
+}
+
+TEST_F(SnapshotMergeTest, DiscardsAreRefusedWhereTheOriginRefusesThem) {
+  auto origin = std::make_shared<FaultyDevice>(origin_);
+  BlockLimits limits = origin_->limits();
+  limits.can_discard = limits.discard_zeroes = false;
+  limits.discard_granularity_bytes = 0;
+  origin->SetLimits(limits);
+  host_.Add("/o", origin);
+  host_.Make("o", kMergeRow);
+  EXPECT_FALSE(host_.registry().Find("o")->limits().can_discard);
+  EXPECT_EQ(host_.Submit("o", IoRequest::Discard(Sector(0), SectorCount(8))),
+            IoStatus::kNotSupported);
+}
+
 TEST_F(SnapshotMergeTest, ASnapshotThatIsInUseIsHandedOverWhenItIsSuspended) {
   host_.Make("s", "0 8192 snapshot /o /c P 8");
   host_.Make("o", "0 8192 snapshot-origin /o");

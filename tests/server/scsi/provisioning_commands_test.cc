@@ -115,7 +115,7 @@ TEST_F(ProvisioningTest, ABadRangeStopsTheWholeUnmap) {
   EXPECT_EQ(Submitted(IoOp::kDiscard), 0);
 }
 
-// A merge cannot discard, and ends: an initiator that was refused would not discard any more then.
+// A table may come back: an initiator that was refused would not discard any more then.
 TEST_F(ProvisioningTest, WhatWasOfferedOnceIsAcceptedFromThenOn) {
   EXPECT_GOOD(Do(Cdb16(0x93, 0, 0, 1000), Fill(1, 0x11)));
   const BlockLimits before = disk_->limits();
