@@ -20,18 +20,24 @@ namespace {
 
 thread_local Reactor* current_reactor = nullptr;
 
+constexpr char kAllowingProfile[] =
+    "a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register.";
+
+// Docker forbids with EPERM, podman with ENOSYS, as if the kernel knew no io_uring.
 absl::Status RingError(int error) {
   std::string reason = absl::StrCat("io_uring is not usable: ", std::strerror(error), ". ");
   switch (error) {
     case ENOSYS:
-      absl::StrAppend(&reason, "Linux 5.11 or newer, built with CONFIG_IO_URING, is needed.");
+      absl::StrAppend(
+          &reason,
+          "Linux 5.11 or newer, built with CONFIG_IO_URING, is needed, and in a container ",
+          kAllowingProfile);
       break;
     case EPERM:
     case EACCES:
-      absl::StrAppend(
-          &reason,
-          "Set the sysctl kernel.io_uring_disabled to 0, or in a container use a seccomp "
-          "profile that allows io_uring_setup, io_uring_enter and io_uring_register.");
+      absl::StrAppend(&reason,
+                      "Set the sysctl kernel.io_uring_disabled to 0, or use in a container ",
+                      kAllowingProfile);
       break;
     case ENOMEM:
       absl::StrAppend(&reason, "Raise the limit of locked memory (ulimit -l, LimitMEMLOCK=).");

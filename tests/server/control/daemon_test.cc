@@ -319,12 +319,13 @@ TEST_F(DaemonTest, ConnectionsThatTakeAllDescriptorsLeaveTheControlPlaneItsOwn) 
   EXPECT_TRUE(Create("b", "0 8 zero").ok());
 }
 
-// As container engines do by default (moby's seccomp profile).
+// As container engines do by default: Docker's seccomp profile with EPERM, podman's with ENOSYS.
+template <int kError>
 void ForbidIoUring() {
   sock_filter program[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | kError),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   };
   const sock_fprog filter{4, program};
@@ -333,11 +334,13 @@ void ForbidIoUring() {
 }
 
 TEST_F(DaemonTest, WithoutIoUringItSaysWhatToChange) {
-  daemon_.BeforeExec(ForbidIoUring);
-  EXPECT_FALSE(daemon_.Start());
-  const testing::DaemonProcess::Exit end = daemon_.Wait();
-  EXPECT_EQ(end.code, 1);
-  EXPECT_THAT(end.errors, AllOf(HasSubstr("io_uring"), HasSubstr("seccomp")));
+  for (const auto forbid : {ForbidIoUring<EPERM>, ForbidIoUring<ENOSYS>}) {
+    daemon_.BeforeExec(forbid);
+    EXPECT_FALSE(daemon_.Start());
+    const testing::DaemonProcess::Exit end = daemon_.Wait();
+    EXPECT_EQ(end.code, 1);
+    EXPECT_THAT(end.errors, AllOf(HasSubstr("io_uring"), HasSubstr("seccomp")));
+  }
 }
 
 TEST_F(DaemonTest, AFullDiskRefusesTheVerbAndTheDaemonGoesOn) {
