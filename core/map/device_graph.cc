@@ -277,6 +277,11 @@ void DeviceGraph::SetDeferredRemove(DeviceNode& node, bool deferred) {
   node.deferred_remove = deferred;
 }
 
+bool DeviceGraph::HasIdentity(const std::string& identity) const {
+  absl::MutexLock lock(&mutex_);
+  return by_identity_.contains(identity);
+}
+
 bool DeviceGraph::removed(const DeviceNode& node) const {
   absl::MutexLock lock(&mutex_);
   return node.removed;

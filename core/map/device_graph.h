@@ -100,6 +100,7 @@ class DeviceGraph : public std::enable_shared_from_this<DeviceGraph> {
   absl::Status Rename(DeviceNode& node, const std::string& new_name);
   absl::Status SetUuid(DeviceNode& node, const std::string& uuid);
   void SetDeferredRemove(DeviceNode& node, bool deferred);
+  bool HasIdentity(const std::string& identity) const;
   bool removed(const DeviceNode& node) const;
   std::string name(const DeviceNode& node) const;
   // Its part of the device's info.

@@ -93,6 +93,7 @@ class DeviceRegistry {
 
   absl::StatusOr<DeviceInfo> Info(std::string_view name) const;
   std::vector<DeviceInfo> List() const;  // by name
+  bool HasIdentity(const std::string& identity) const { return graph_->HasIdentity(identity); }
   // One line per row; empty without a table.
   absl::StatusOr<std::string> Table(std::string_view name, TableSlot slot) const;
   // True if `spec` says, perhaps in other words, what the live table does. False without one.

@@ -71,9 +71,8 @@ std::vector<std::string> NamesIn(const std::string& table) {
   return names;
 }
 
-// For Suspend, Resume and Replace, which wait for I/O: a caller that has gone, or whose deadline
-// has passed, wants no suspended device, as a signal does to dmsetup (drivers/md/dm.c,
-// dm_wait_for_completion).
+// For what waits for I/O: a caller that has gone, or whose deadline has passed, wants no suspended
+// device and no removal, as a signal does to dmsetup (drivers/md/dm.c, dm_wait_for_completion).
 GiveUp CallerHasGone(const grpc::ServerContext* context) {
   return [context] { return context->IsCancelled(); };
 }
@@ -129,10 +128,12 @@ grpc::Status DeviceMapperService::Replace(grpc::ServerContext* context,
                       *response);
 }
 
-grpc::Status DeviceMapperService::Remove(grpc::ServerContext*, const v1::RemoveRequest* request,
+grpc::Status DeviceMapperService::Remove(grpc::ServerContext* context,
+                                         const v1::RemoveRequest* request,
                                          v1::RemoveResponse* response) {
-  const absl::StatusOr<volumes::VolumeCatalog::Removed> removed = volumes_.Remove(
-      request->name(), {.force = request->force(), .deferred = request->deferred()});
+  const absl::StatusOr<volumes::VolumeCatalog::Removed> removed =
+      volumes_.Remove(request->name(), {.force = request->force(), .deferred = request->deferred()},
+                      CallerHasGone(context));
   LogChange("remove", request->name(), removed.status());
   if (removed.ok()) {
     response->set_deferred(removed->deferred);

@@ -93,8 +93,10 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Create(const CreateRequest& request) {
   }
   if (status.ok()) status = KeepCurrent(request.name);
   if (!status.ok()) {
-    return Undone(std::move(status),
-                  registry_.Remove(request.name, {.force = true, .deferred = false}));
+    absl::Status undo = registry_.Remove(request.name, {.force = true, .deferred = false});
+    // Whoever had its identity before has left the record to it.
+    if (undo.ok()) undo = KeepCurrent(request.name);
+    return Undone(std::move(status), undo);
   }
   return registry_.Info(request.name);
 }
@@ -240,7 +242,8 @@ absl::Status VolumeCatalog::PutInactiveBack(const Saved& before) {
 }
 
 absl::StatusOr<VolumeCatalog::Removed> VolumeCatalog::Remove(std::string_view name,
-                                                             RemoveOptions options) {
+                                                             RemoveOptions options,
+                                                             const GiveUp& give_up) {
   RETURN_IF_ERROR(AskGuard(name));
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
@@ -251,7 +254,7 @@ absl::StatusOr<VolumeCatalog::Removed> VolumeCatalog::Remove(std::string_view na
     deferred.deferred_remove = true;
     RETURN_IF_ERROR(KeepIntent(deferred));
   }
-  absl::Status status = registry_.Remove(name, options);
+  absl::Status status = registry_.Remove(name, options, give_up);
   if (!status.ok()) {
     // A forced removal may have put the error table in before it found the device busy.
     return Undone(std::move(status), KeepCurrent(name));
@@ -347,6 +350,7 @@ absl::Status VolumeCatalog::Put(const DeviceRecord& record) {
 
 absl::Status VolumeCatalog::Forget(const std::string& identity) {
   absl::MutexLock hold(&save_mutex_);
+  if (registry_.HasIdentity(identity)) return absl::OkStatus();
   RETURN_IF_ERROR(store_.DeleteDevice(identity));
   kept_.erase(identity);
   return absl::OkStatus();

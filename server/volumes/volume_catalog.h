@@ -124,7 +124,10 @@ class VolumeCatalog {
   struct Removed {
     bool deferred = false;  // still open; goes when the last opener closes it
   };
-  absl::StatusOr<Removed> Remove(std::string_view name, RemoveOptions options);
+  // Cancelled: it was given up; the device is there as before, or with the error table if that was
+  // in already.
+  absl::StatusOr<Removed> Remove(std::string_view name, RemoveOptions options,
+                                 const GiveUp& give_up = nullptr);
   absl::StatusOr<DeviceInfo> Rename(std::string_view name, std::string_view new_name);
   absl::StatusOr<DeviceInfo> SetUuid(std::string_view name, std::string_view uuid);
   absl::StatusOr<std::string> Message(std::string_view name, Sector sector, std::string_view text);
@@ -173,6 +176,7 @@ class VolumeCatalog {
   absl::Status Forget(const std::string& identity);
   // Deletes the records of devices that the registry no longer has.
   void Prune() ABSL_EXCLUSIVE_LOCKS_REQUIRED(save_mutex_);
+  // Deletes the record of a device that was removed, unless another one has its identity by now.
 
   DeviceRegistry& registry_;
   state::StateStore& store_;

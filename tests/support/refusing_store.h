@@ -31,6 +31,12 @@ class RefusingStore final : public state::StateStore {
     return std::exchange(puts_, {});
   }
 
+  // The identities that were deleted, in order, since the last call.
+  std::vector<std::string> TakeDeletes() {
+    absl::MutexLock hold(&mutex_);
+    return std::exchange(deletes_, {});
+  }
+
   absl::StatusOr<state::Contents> LoadAll() override { return store_->LoadAll(); }
   absl::Status PutDevice(const state::DeviceRecord& device) override {
     RETURN_IF_ERROR(refusal());
@@ -41,7 +47,10 @@ class RefusingStore final : public state::StateStore {
   }
   absl::Status DeleteDevice(std::string_view identity) override {
     RETURN_IF_ERROR(refusal());
-    return store_->DeleteDevice(identity);
+    RETURN_IF_ERROR(store_->DeleteDevice(identity));
+    absl::MutexLock hold(&mutex_);
+    deletes_.emplace_back(identity);
+    return absl::OkStatus();
   }
   absl::Status PutExport(const state::TargetRecord& target,
                          const state::ExportRecord& entry) override {
@@ -82,5 +91,6 @@ class RefusingStore final : public state::StateStore {
   absl::Status refusal_ ABSL_GUARDED_BY(mutex_);
   std::vector<state::DeviceRecord> puts_ ABSL_GUARDED_BY(mutex_);
 };
+  std::vector<std::string> deletes_ ABSL_GUARDED_BY(mutex_);
 
 }  // namespace sectormap::testing

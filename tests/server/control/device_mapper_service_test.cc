@@ -78,13 +78,14 @@ class StuckDeviceTest : public DeviceMapperServiceTest {
   }
 
   // The caller's deadline passes meanwhile.
-  template <typename Request>
+  template <typename Request, typename Response>
   grpc::Status CallInVain(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
-                                                       v1::Device*),
+                                                       Response*),
                           const Request& request) {
+    Response response;
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(100));
-    return (mapper_.get()->*method)(&context, request, &device_);
+    return (mapper_.get()->*method)(&context, request, &response);
   }
 
   void ExpectAsBefore(const std::optional<std::string>& inactive_table) {
@@ -115,6 +116,14 @@ TEST_F(StuckDeviceTest, ASuspendWhoseCallerHasGoneIsTakenBack) {
   v1::SuspendRequest suspend;
   suspend.set_name("up");
   EXPECT_EQ(CallInVain(&Stub::Suspend, suspend).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  ExpectAsBefore(std::nullopt);
+}
+
+TEST_F(StuckDeviceTest, ARemoveWhoseCallerHasGoneLeavesTheDevice) {
+  v1::RemoveRequest remove;
+  remove.set_name("up");
+  remove.set_force(true);
+  EXPECT_EQ(CallInVain(&Stub::Remove, remove).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   ExpectAsBefore(std::nullopt);
 }
 

@@ -348,6 +348,53 @@ TEST_F(VolumeCatalogTest, ASuspendThatIsGivenUpIsTakenBackInTheStoreToo) {
   EXPECT_FALSE(Snapshot("up").suspended);
 }
 
+TEST_F(VolumeCatalogTest, ARemovalThatIsGivenUpIsTakenBackInTheStoreToo) {
+  MakeActive("low", kZero8);
+  MakeActive("up", "0 8 linear low 0\n");
+  ASSERT_TRUE(volumes_->Suspend("low", SuspendMode::kFlush).ok());
+  absl::Notification ended;
+  StartRead("up", ended);
+  for (const bool force : {false, true}) {
+    const auto given_up =
+        volumes_->Remove("up", {.force = force, .deferred = true}, [] { return true; });
+    EXPECT_EQ(given_up.status().code(), absl::StatusCode::kCancelled);
+    EXPECT_EQ(Snapshot("up").live_table, "0 8 linear low 0\n");
+    ExpectKept();
+  }
+  EXPECT_TRUE(volumes_->Resume("low").ok());
+  ended.WaitForNotification();
+  EXPECT_TRUE(volumes_->Remove("up", {}).ok());
+  ExpectKept();
+}
+
+// The identity, by which the store knows a device, is made from the uuid.
+TEST_F(VolumeCatalogTest, WhoHasTheUuidOfARemovedDeviceKeepsItsRecord) {
+  for (const char* table : {kZero16, "0 8 linear nosuch 0\n"}) {
+    ASSERT_TRUE(volumes_->Create({.name = "old", .uuid = "U1", .table = kZero8}).ok());
+    store_->TakeDeletes();
+    std::thread next;
+    const uint64_t id =
+        registry_->Subscribe([&](DeviceRegistry::Change change, const DeviceInfo& info) {
+          if (change != DeviceRegistry::Change::kRemoved || info.name != "old") return;
+          next = std::thread([&] {
+            const auto made = volumes_->Create({.name = "new", .uuid = "U1", .table = table});
+            EXPECT_EQ(made.ok(), table == kZero16) << made.status();
+          });
+          // Before the one that goes is forgotten.
+          while (registry_->Find("new") == nullptr) std::this_thread::yield();
+        });
+    EXPECT_TRUE(volumes_->Remove("old", {}).ok());
+    next.join();
+    registry_->Unsubscribe(id);
+    ExpectKept();
+    if (table == kZero16) {
+      EXPECT_THAT(store_->TakeDeletes(), IsEmpty());
+      EXPECT_TRUE(volumes_->Remove("new", {}).ok());
+    }
+    EXPECT_THAT(Records(), IsEmpty());
+  }
+}
+
 TEST_F(VolumeCatalogTest, ADeferredRemovalIsForgottenWhenTheLastOpenerCloses) {
   MakeActive("a");
   std::optional<DeviceRef> hold = *volumes_->Open("a");
