@@ -110,6 +110,7 @@ struct ScsiTask {
   bool decided = false;        // the result is known without asking the unit
   bool found_no_room = false;  // for data that was on its way: TASK SET FULL
   bool numbered = false;       // it takes a place in the command window
+  bool uses_unit = false;      // it may touch the unit's device
   bool in_table = false;       // its tag is taken: until the status is made, or it is aborted
   bool executing = false;      // the unit works on it: it may touch the medium
   bool receiving = false;      // the reader puts bytes into the buffer

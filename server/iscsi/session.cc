@@ -18,8 +18,9 @@ Session::Session(Context context)
 Session::~Session() {
   CHECK(closed_ && live_.empty() && leaving_units_.empty());
   for (auto& [number, unit] : units_) {
-    CHECK(unit->users == 0);
-    DropUnit(*unit);
+    CHECK(unit->users == 0 && unit->tasks == 0);
+    unit->nexus.reset();
+    context_.memory.Leave(unit->share);
   }
   context_.memory.Leave(unknown_unit_share_);
 }
@@ -71,8 +72,8 @@ ScsiTask& Session::TakeTask() {
   task.buffered_bytes = 0;
   task.transfer = {};
   task.result = {};
-  task.unasked = task.decided = task.found_no_room = task.in_table = task.executing =
-      task.receiving = task.aborted = false;
+  task.unasked = task.decided = task.found_no_room = task.uses_unit = task.in_table =
+      task.executing = task.receiving = task.aborted = false;
   task.abort.Clear();
   task.live_index = live_.size();
   live_.push_back(&task);
@@ -87,7 +88,9 @@ void Session::PlanTask(ScsiTask& task) {
   // REPORT LUNS is the target's to answer, on whatever number it comes.
   if (number && !scsi::IsReportLuns(cdb)) task.unit = FindUnit(*number);
   if (task.unit != nullptr) {
+    ++task.unit->tasks;
     ++task.unit->users;
+    task.uses_unit = true;
     task.plan = task.unit->lun->Plan(cdb);
   } else {
     task.plan = scsi::PlanWithoutLun(cdb);
@@ -169,6 +172,8 @@ void Session::Discard(ScsiTask& task) {
 
 Task<void> Session::Run(ScsiTask& task) {
   co_await Perform(task);
+  // A buffered answer may stay long where a peer takes nothing. What was lent is still the unit's.
+  if (!task.loan) LetGoOfUnit(task);
   // What was written is on the device, and the next command finds the buffer in the caches.
   if (task.plan.direction == scsi::DataDirection::kOut && !task.receiving) {
     task.buffer = CommandBuffer();
@@ -304,9 +309,19 @@ void Session::ReleaseData(ScsiTask& task) {
   task.loan = Loan();
 }
 
+void Session::LetGoOfUnit(ScsiTask& task) {
+  if (!task.uses_unit) return;
+  task.uses_unit = false;
+  ReleaseUnit(*task.unit);
+}
+
 void Session::Finish(ScsiTask& task) {
   ReleaseData(task);
-  if (task.unit != nullptr) ReleaseUnit(*task.unit);
+  LetGoOfUnit(task);
+  if (task.unit != nullptr) {
+    --task.unit->tasks;
+    EraseIfDone(*task.unit);
+  }
   ScsiTask* last = live_.back();
   live_[task.live_index] = last;
   last->live_index = task.live_index;
@@ -362,6 +377,7 @@ size_t Session::Abort(const TaskFilter& filter) {
     LeaveTable(*task);
     // A peer that takes nothing keeps the writer from it for long.
     if (!task->receiving && task->reply.untouched()) ReleaseData(*task);
+    if (!task->executing && !task->loan) LetGoOfUnit(*task);
     task->changed.WakeAll();
   }
   return count;
@@ -446,24 +462,28 @@ void Session::RefreshLuns() {
 void Session::OnLunsChanged(absl::AnyInvocable<void()> released) {
   if (context_.luns->generation() != lun_generation_) RefreshLuns();
   released_calls_.push_back(std::move(released));
-  if (leaving_units_.empty()) {
-    for (auto& call : std::exchange(released_calls_, {})) call();
-  }
+  CallReleased();
 }
 
 void Session::ReleaseUnit(Unit& unit) {
   CHECK(unit.users > 0);
   if (--unit.users != 0 || !unit.leaving) return;
-  DropUnit(unit);
-  std::erase_if(leaving_units_, [&](const auto& candidate) { return candidate.get() == &unit; });
-  if (leaving_units_.empty()) {
-    for (auto& call : std::exchange(released_calls_, {})) call();
-  }
+  unit.nexus.reset();
+  unit.lun.reset();
+  EraseIfDone(unit);
+  CallReleased();
 }
 
-void Session::DropUnit(Unit& unit) {
-  unit.nexus.reset();
+void Session::EraseIfDone(Unit& unit) {
+  if (!unit.leaving || unit.users != 0 || unit.tasks != 0) return;
   context_.memory.Leave(unit.share);
+  std::erase_if(leaving_units_, [&](const auto& candidate) { return candidate.get() == &unit; });
+}
+
+void Session::CallReleased() {
+  const auto in_use = [](const auto& unit) { return unit->users != 0; };
+  if (std::any_of(leaving_units_.begin(), leaving_units_.end(), in_use)) return;
+  for (auto& call : std::exchange(released_calls_, {})) call();
 }
 
 Unit* Session::UseUnit(const LunField& lun) {

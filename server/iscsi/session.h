@@ -36,7 +36,8 @@ inline constexpr uint32_t kMaxImmediateCommands = 8;
 // FULL.
 inline constexpr size_t kMaxSessionTasks = 4 * kCommandWindow;
 
-// The session's hold on one logical unit.
+// The session's hold on one logical unit. One that left the target lets go of its device when
+// nobody uses that, and stays itself until the last task whose data is counted here has ended.
 struct Unit {
   uint64_t number = 0;
   std::shared_ptr<scsi::Lun> lun;
@@ -44,8 +45,9 @@ struct Unit {
   std::shared_ptr<scsi::CommandCounters> counters;
   scsi::LunNexusPtr nexus;
   SessionShare share;
-  uint32_t users = 0;    // tasks and task management at work on it
-  bool leaving = false;  // it left the target: goes when nobody uses it
+  uint32_t users = 0;  // tasks and task management that may touch its device
+  uint32_t tasks = 0;  // that are for it, also those whose answers are on their way
+  bool leaving = false;
 };
 
 // For its connection's reactor.
@@ -162,13 +164,15 @@ class Session {
   void AdjustWindow(const ScsiTask& task);
   Task<scsi::ScsiResult> Execute(ScsiTask& task);
   static void ReleaseData(ScsiTask& task);
+  void LetGoOfUnit(ScsiTask& task);
   void Finish(ScsiTask& task);
   void LeaveTable(ScsiTask& task);
 
   Unit* FindUnit(uint64_t number);
   Unit* AttachUnit(const LunEntry& entry);
   void RefreshLuns();
-  void DropUnit(Unit& unit);
+  void EraseIfDone(Unit& unit);
+  void CallReleased();
 
   Context context_;
   std::shared_ptr<const LunMap> lun_map_;

@@ -62,7 +62,8 @@ inline constexpr size_t kMaxConnections = 8192;
 inline constexpr auto kLogoutGrace = std::chrono::seconds(2);
 
 // The longest that taking away a LUN or a target waits for the sessions that use it, after their
-// grace: what is stuck in a backing device longer than this keeps its device open until it ends.
+// grace: what is stuck in a backing device longer than this keeps its device open until it ends, as
+// does what a device has lent and a peer is slow to take.
 inline constexpr auto kReleaseWait = std::chrono::seconds(5);
 
 // A target as a login sees it: a snapshot, unchanged while it is held.

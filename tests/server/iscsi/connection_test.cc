@@ -598,6 +598,33 @@ class ConnectionTest : public IscsiTest {
     outcome = co_await initiator->Run(FakeInitiator::TestUnitReady(5));
     EXPECT_TRUE(outcome.good());
   }
+  // On LUN 5: a write whose data came to the half, reads whose answers are not taken, a command
+  // whose turn does not come.
+  static Task<void> Stall(ConnectionTest& test) {
+    InitiatorOptions options;
+    options.initial_r2t = true;
+    options.immediate_data = false;
+    options.data_digest = true;  // or the device would lend what is read
+    FakeInitiator* initiator = co_await Session(test, options, {.capacity = 1500});
+    co_await initiator->Run(FakeInitiator::TestUnitReady(5));
+    initiator->hold_requests = true;
+    const std::vector<std::byte> data(4096, std::byte{1});
+    const uint32_t write = co_await initiator->Start(FakeInitiator::Write10(0, data, 5));
+    while (initiator->held_requests.empty()) co_await initiator->Step();
+    for (int i = 0; i < 4; ++i) co_await initiator->Start(FakeInitiator::Read10(0, 256, 5));
+    ++initiator->cmd_sn();
+    co_await initiator->Start(FakeInitiator::TestUnitReady(5));
+    DataOutHeader header;
+    header.flags = kFinalBit;
+    header.initiator_task_tag = write;
+    header.target_transfer_tag = initiator->held_requests.front().target_transfer_tag;
+    header.data_segment_length = static_cast<uint32_t>(data.size());
+    co_await initiator->SendBytes(std::as_bytes(header.bytes()));
+    co_await initiator->SendBytes(std::span(data).first(1000));
+    for (int i = 0; i < 10; ++i) co_await Yield();
+    EXPECT_GE(test.memory_.used(), 4u * 256 * kSectorBytes);
+  }
+
   static Task<void> LunIsGone(ConnectionTest& test) {
     FakeInitiator* initiator = test.initiators_.back().get();
     const Outcome outcome = co_await initiator->Run(FakeInitiator::TestUnitReady(5));
@@ -704,6 +731,15 @@ TEST_F(SlowUnitTest, TheWindowClosesWhenFullAndOpensAgain) {
 
 TEST_F(ConnectionTest, AWriteThatWasPlannedWithoutBlocksIsSentAgain) {
   pool_->RunOn(0, BlocksBecomeKnownWhileDataComes(*this));
+}
+TEST_F(ConnectionTest, ALunThatIsTakenAwayIsLetGoWhateverItsPeersDo) {
+  auto device = *MemoryDevice::Create(SectorCount(256));
+  std::shared_ptr<scsi::Lun> unit = UnitOver(*device, "other");
+  const std::weak_ptr<scsi::Lun> watched = unit;
+  EXPECT_TRUE(directory_.AddLun(kTestTarget, 5, std::move(unit), false).ok());
+  pool_->RunOn(0, Stall(*this));
+  EXPECT_TRUE(directory_.RemoveLun(kTestTarget, 5).ok());
+  EXPECT_TRUE(watched.expired());
 }
 TEST_F(ConnectionTest, SessionsSeeLunsComeAndGo) {
   auto other = *MemoryDevice::Create(SectorCount(64));
