@@ -106,11 +106,29 @@ class CommandMemory {
     if (--unit.sessions == 0) shares_.erase(unit.unit);
   }
 
+  // A command's place among those that wait for room. It stays until Take() has ended.
+  class Waiter {
+    friend class CommandMemory;
+    SessionShare* share_ = nullptr;
+    size_t bytes_ = 0;
+    std::coroutine_handle<> handle_ = nullptr;  // null: it does not wait
+    bool found_room_ = false;
+    Waiter* next_ = nullptr;
+    Waiter** place_ = nullptr;  // what points to it
+  };
+
   // Waits until there is room, first come first served within the session: a large command that
-  // waits is not passed by small ones. REQUIRES: 0 < bytes <= scsi::kMaxTransferBytes.
-  Task<CommandBuffer> Take(SessionShare& share, size_t bytes) {
+  // waits is not passed by small ones. Empty if it was given up. REQUIRES: 0 < bytes <=
+  // scsi::kMaxTransferBytes.
+  Task<CommandBuffer> Take(SessionShare& share, size_t bytes, Waiter& waiter) {
     if (std::optional<CommandBuffer> buffer = TryTake(share, bytes)) return *std::move(buffer);
-    return WaitAndTake(share, bytes);
+    return WaitAndTake(share, bytes, waiter);
+  }
+  // It waits for room no longer, if it does.
+  void GiveUp(Waiter& waiter) {
+    if (waiter.handle_ == nullptr) return;
+    Wake(waiter, false);
+    if (waiter.share_->waiting != 0) ServeWaiters();
   }
 
   // Empty if there is no room now, or a command of the session waits for it.
@@ -139,25 +157,24 @@ class CommandMemory {
  private:
   friend class CommandBuffer;
 
-  // Two paths of a host find room beside each other, and one that stalls leaves the other's.
+  // Enough for a host's second path beside one that stalls; the rest is other initiators'.
   static constexpr size_t kInitiatorTimes = 3;
 
-  // Lives in the frame of the coroutine that waits.
-  struct Waiter {
+  // True if there is room, and it is counted.
+  struct RoomAwaiter {
     bool await_ready() const noexcept { return false; }
-    void await_suspend(std::coroutine_handle<> waiting) {
-      handle = waiting;
-      ++share.waiting;
-      *memory.last_waiter_ = this;
-      memory.last_waiter_ = &next;
+    void await_suspend(std::coroutine_handle<> handle) {
+      waiter.handle_ = handle;
+      waiter.next_ = nullptr;
+      waiter.place_ = memory.last_waiter_;
+      *memory.last_waiter_ = &waiter;
+      memory.last_waiter_ = &waiter.next_;
+      ++waiter.share_->waiting;
     }
-    void await_resume() noexcept {}
+    bool await_resume() const noexcept { return waiter.found_room_; }
 
     CommandMemory& memory;
-    SessionShare& share;
-    const size_t bytes;
-    std::coroutine_handle<> handle = nullptr;
-    Waiter* next = nullptr;
+    Waiter& waiter;
   };
 
   // A unit may hold as much as it leaves free: half of the pool if it is alone, a third if another
@@ -195,12 +212,15 @@ class CommandMemory {
     share.initiator->used += held;
     share.unit->used += held;
   }
-  Task<CommandBuffer> WaitAndTake(SessionShare& share, size_t bytes) {
+  Task<CommandBuffer> WaitAndTake(SessionShare& share, size_t bytes, Waiter& waiter) {
     // A task starts when it is awaited, which may be after room was made.
     if (FindsRoom(share, bytes, share.waiting != 0)) {
       Count(share, bytes);
     } else {
-      co_await Waiter{*this, share, bytes};
+      waiter.share_ = &share;
+      waiter.bytes_ = bytes;
+      const bool found_room = co_await RoomAwaiter{*this, waiter};
+      if (!found_room) co_return CommandBuffer();
     }
     IoBuffer buffer = co_await pool_.Take(bytes);
     co_return CommandBuffer(std::move(buffer), share);
@@ -210,20 +230,23 @@ class CommandMemory {
   // counted at once, who finds none keeps the place, before the session's others.
   void ServeWaiters() {
     ++round_;
-    Waiter** place = &first_waiter_;
-    while (Waiter* waiter = *place) {
-      SessionShare& share = waiter->share;
-      if (!FindsRoom(share, waiter->bytes, share.passed_over_in == round_)) {
+    for (Waiter* next = first_waiter_; next != nullptr;) {
+      Waiter& waiter = *std::exchange(next, next->next_);
+      SessionShare& share = *waiter.share_;
+      if (!FindsRoom(share, waiter.bytes_, share.passed_over_in == round_)) {
         share.passed_over_in = round_;
-        place = &waiter->next;
         continue;
       }
-      --share.waiting;
-      Count(share, waiter->bytes);
-      *place = waiter->next;
-      Reactor::Current().Ready(waiter->handle);
+      Count(share, waiter.bytes_);
+      Wake(waiter, true);
     }
-    last_waiter_ = place;
+  }
+  void Wake(Waiter& waiter, bool found_room) {
+    *waiter.place_ = waiter.next_;
+    (waiter.next_ != nullptr ? waiter.next_->place_ : last_waiter_) = waiter.place_;
+    --waiter.share_->waiting;
+    waiter.found_room_ = found_room;
+    Reactor::Current().Ready(std::exchange(waiter.handle_, nullptr));
   }
 
   BufferPool pool_;

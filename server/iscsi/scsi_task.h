@@ -100,6 +100,7 @@ struct ScsiTask {
   Unit* unit = nullptr;  // null: the LUN number names no unit
   scsi::CommandPlan plan;
   uint32_t expected = 0;  // bytes the initiator expects to move in the plan's direction
+  CommandMemory::Waiter memory_waiter;
   CommandBuffer buffer;
   size_t buffered_bytes = 0;  // what it took of the memory, also when it has given that back
   Loan loan;                  // in place of a buffer

@@ -248,7 +248,7 @@ Task<void> Session::CollectData(ScsiTask& task) {
 }
 
 Task<void> Session::TakeBuffer(ScsiTask& task, uint32_t bytes) {
-  task.Hold(co_await context_.memory.Take(ShareOf(task), bytes));
+  task.Hold(co_await context_.memory.Take(ShareOf(task), bytes, task.memory_waiter));
 }
 
 SessionShare& Session::ShareOf(const ScsiTask& task) {
@@ -375,6 +375,7 @@ size_t Session::Abort(const TaskFilter& filter) {
     task->aborted = true;
     task->abort.Raise();
     LeaveTable(*task);
+    context_.memory.GiveUp(task->memory_waiter);
     // A peer that takes nothing keeps the writer from it for long.
     if (!task->receiving && task->reply.untouched()) ReleaseData(*task);
     if (!task->executing && !task->loan) LetGoOfUnit(*task);

@@ -40,10 +40,12 @@ class CommandMemoryTest : public testing::Test {
 
   static Task<void> TakeInto(CommandMemoryTest& test, SessionShare& share, size_t bytes,
                              CommandBuffer& buffer) {
-    buffer = co_await test.memory_.Take(share, bytes);
+    CommandMemory::Waiter waiter;
+    buffer = co_await test.memory_.Take(share, bytes, waiter);
   }
   static Task<void> TakeOne(CommandMemoryTest& test, SessionShare& share, size_t bytes) {
-    return TakeInto(test, share, bytes, test.waited_for_);
+    test.waited_for_ = co_await test.memory_.Take(share, bytes, test.waiter_);
+    test.waits_ = false;
   }
 
   // What a unit waits for need not come from itself.
@@ -112,6 +114,29 @@ class CommandMemoryTest : public testing::Test {
     test.memory_.Leave(other);
   }
 
+  // Nobody gives anything back: it ends, and those that waited behind it find room.
+  static Task<void> GiveUpLarge(CommandMemoryTest& test) {
+    SessionShare share = test.Join(1);
+    test.Fill(share, 1 << 20);
+    test.taken_.pop_back();
+    std::array<CommandBuffer, 2> small;
+    Detach(TakeOne(test, share, 4 << 20));
+    for (CommandBuffer& buffer : small) Detach(TakeInto(test, share, 128 << 10, buffer));
+    test.memory_.GiveUp(test.waiter_);
+    test.memory_.GiveUp(test.waiter_);
+    co_await NextTurn();
+    EXPECT_FALSE(test.waits_);
+    EXPECT_FALSE(test.waited_for_);
+    for (CommandBuffer& buffer : small) {
+      EXPECT_TRUE(buffer);
+      buffer = CommandBuffer();
+    }
+    EXPECT_EQ(test.Fill(share, 1 << 20), 1u);
+    test.taken_.clear();
+    EXPECT_EQ(test.memory_.used(), 0u);
+    test.memory_.Leave(share);
+  }
+
   // One that waits does not keep out what fences the others off.
   static Task<void> ParameterListBehindLarge(CommandMemoryTest& test) {
     std::array<SessionShare, 33> stalled;
@@ -135,7 +160,9 @@ class CommandMemoryTest : public testing::Test {
   std::unique_ptr<ReactorPool> pool_;
   CommandMemory memory_{kDefaultCommandMemoryBytes};
   std::vector<CommandBuffer> taken_;
+  CommandMemory::Waiter waiter_;
   CommandBuffer waited_for_;
+  bool waits_ = true;
 };
 
 // Just above a power of two: what the pool gives is nearly twice what is asked for.
@@ -276,6 +303,8 @@ TEST_F(CommandMemoryTest, ALargeOneThatWaitsIsNotPassedByItsSessionsSmallOnes) {
 TEST_F(CommandMemoryTest, WhoWaitsKeepsThePlaceWithinItsSession) {
   pool_->RunOn(0, SmallBehindLarge(*this));
 }
+
+TEST_F(CommandMemoryTest, WhoGivesUpEndsAtOnceAndMakesRoom) { pool_->RunOn(0, GiveUpLarge(*this)); }
 
 TEST_F(CommandMemoryTest, AParameterListPassesWhoWaits) {
   pool_->RunOn(0, ParameterListBehindLarge(*this));

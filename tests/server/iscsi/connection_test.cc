@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "tests/server/iscsi/iscsi_fixture.h"
 
 namespace sectormap::iscsi {
@@ -455,6 +456,37 @@ class ConnectionTest : public IscsiTest {
     EXPECT_EQ(places(), kCommandWindow) << "there is room again";
   }
 
+  // Nobody gives memory back: who waits for it ends all the same.
+  static Task<void> EndWhileMemoryIsAwaited(ConnectionTest& test) {
+    InitiatorOptions options;
+    options.initial_r2t = true;
+    options.immediate_data = false;
+    options.data_digest = true;  // or a read would need no memory
+    FakeInitiator* initiator = co_await Session(test, options);
+    const std::shared_ptr<scsi::Lun> unit = test.directory_.luns(kTestTarget).front().lun;
+    std::vector<std::unique_ptr<SessionShare>> others;
+    std::vector<CommandBuffer> taken;
+    for (bool any = true; any;) {
+      const std::string name = absl::StrCat("iqn.2026-11.io.sectormap:other", others.size());
+      others.push_back(std::make_unique<SessionShare>(test.memory_.Join(unit.get(), name)));
+      any = false;
+      while (std::optional<CommandBuffer> buffer = test.memory_.TryTake(*others.back(), 1 << 20)) {
+        taken.push_back(*std::move(buffer));
+        any = true;
+      }
+    }
+    const std::vector<std::byte> data(1 << 20);
+    const uint32_t read = co_await initiator->Start(FakeInitiator::Read10(0, 2048));
+    const uint32_t write = co_await initiator->Start(FakeInitiator::Write10(0, data));
+    co_await initiator->Ping();
+    EXPECT_FALSE(initiator->Answered(read) || initiator->Answered(write));
+    initiator->Shutdown();
+    for (int i = 0; i < 10; ++i) co_await Yield();
+    EXPECT_EQ(test.serving_, 0);
+    taken.clear();
+    for (const auto& share : others) test.memory_.Leave(*share);
+  }
+
   // A peer that is slow to read what it asked for takes no memory of ours for what a device lends,
   // and gets what is there when it leaves. A digest is of bytes that stand still: it has a copy.
   static Task<void> Lent(ConnectionTest& test, bool digest) {
@@ -707,6 +739,9 @@ TEST_F(ConnectionTest, WithoutMemoryDataOnItsWayIsRefusedAndTheRestWaits) {
   pool_->RunOn(0, MemoryRunsOut(*this));
 }
 
+TEST_F(ConnectionTest, WhoWaitsForMemoryEndsWithItsConnection) {
+  pool_->RunOn(0, EndWhileMemoryIsAwaited(*this));
+}
 TEST_F(ConnectionTest, WhatADeviceLendsTakesNoMemory) { pool_->RunOn(0, Lent(*this, false)); }
 TEST_F(ConnectionTest, WhatHasADigestIsCopied) { pool_->RunOn(0, Lent(*this, true)); }
 TEST_F(ConnectionTest, AWriteWaitsForAllBytesOfItsLastDataOut) {
