@@ -214,12 +214,15 @@ absl::Status Daemon::StartDevices(const state::Contents& contents) {
                                                      .file_mode = options_.file_mode,
                                                      .block_device_mode = std::nullopt}));
   registry_ = std::make_unique<DeviceRegistry>(*reactors_, types_, *backings_);
-  volumes_ = std::make_unique<volumes::VolumeService>(
-      volumes::VolumeService::Parts{.registry = *registry_,
-                                    .store = *store_,
-                                    .backings = *backings_,
-                                    .reactors = *reactors_,
-                                    .directory = options_.device_roots.front()});
+  volumes_ = std::make_unique<volumes::VolumeService>(volumes::VolumeService::Parts{
+      .registry = *registry_,
+      .store = *store_,
+      .backings = *backings_,
+      .reactors = *reactors_,
+      .directory = options_.device_roots.front(),
+      .log_file = [](const std::string& path, const std::string& what) {
+        spdlog::info("event=file path={} what={}", Quoted(path), Quoted(what));
+      }});
   const absl::Status restored = volumes_->RestoreDevices(contents);
   if (!restored.ok()) {
     spdlog::error("event=restore_device error={}", Quoted(restored.message()));

@@ -92,6 +92,10 @@ CREATE TABLE unit (
   block_bytes        INTEGER NOT NULL
 ) STRICT;
 )sql",
+    // Whether a recipe still needs a file was not kept before: none of those goes by itself.
+    R"sql(
+ALTER TABLE made_file ADD COLUMN in_table INTEGER NOT NULL DEFAULT 1;
+)sql",
 };
 constexpr int64_t kVersion = kMigrations.size();
 

@@ -36,6 +36,7 @@ class SqliteStore final : public StateStore {
   absl::Status PutReservation(std::string_view device_identity, std::string_view record) override;
   absl::Status PutBlockBytes(std::string_view device_identity, uint32_t bytes) override;
   absl::Status Apply(const Changes& changes) override;
+  absl::StatusOr<std::vector<std::string>> UnusedFiles() override;
   absl::StatusOr<std::string> Reservation(std::string_view device_identity) override;
   absl::StatusOr<uint32_t> BlockBytes(std::string_view device_identity) override;
 
@@ -44,7 +45,7 @@ class SqliteStore final : public StateStore {
   absl::StatusOr<std::vector<TargetRecord>> LoadTargets() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<std::vector<ExportRecord>> LoadExports() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<std::vector<SnapshotRecord>> LoadSnapshots() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::StatusOr<std::vector<std::string>> LoadMadeFiles() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<std::vector<MadeFileRecord>> LoadMadeFiles() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<std::vector<OperationRecord>> LoadOperations()
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status PutDeviceRow(const DeviceRecord& device) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -140,13 +141,13 @@ absl::StatusOr<std::vector<SnapshotRecord>> SqliteStore::LoadSnapshots() {
   }
 }
 
-absl::StatusOr<std::vector<std::string>> SqliteStore::LoadMadeFiles() {
-  std::vector<std::string> files;
-  SqliteStatement rows(*database_, "SELECT path FROM made_file ORDER BY path");
+absl::StatusOr<std::vector<MadeFileRecord>> SqliteStore::LoadMadeFiles() {
+  std::vector<MadeFileRecord> files;
+  SqliteStatement rows(*database_, "SELECT path, in_table FROM made_file ORDER BY path");
   while (true) {
     ASSIGN_OR_RETURN(const bool found, rows.Step());
     if (!found) return files;
-    files.push_back(rows.Text(0));
+    files.push_back({.path = rows.Text(0), .in_table = rows.Truth(1)});
   }
 }
 
@@ -285,7 +286,16 @@ absl::Status SqliteStore::Apply(const Changes& changes) {
   for (const DeviceRecord& device : changes.put_devices) RETURN_IF_ERROR(PutDeviceRow(device));
   for (const SnapshotRecord& row : changes.put_snapshots) RETURN_IF_ERROR(PutSnapshotRow(row));
   for (const std::string& path : changes.put_made_files) {
-    RETURN_IF_ERROR(run("INSERT OR IGNORE INTO made_file (path) VALUES (?)", path));
+    RETURN_IF_ERROR(
+        run("INSERT INTO made_file (path, in_table) VALUES (?, 0) "
+            "ON CONFLICT (path) DO UPDATE SET in_table = 0",
+            path));
+  }
+  for (const std::string& path : changes.use_made_files) {
+    RETURN_IF_ERROR(run("UPDATE made_file SET in_table = 1 WHERE path = ?", path));
+  }
+  for (const std::string& path : changes.retire_made_files) {
+    RETURN_IF_ERROR(run("UPDATE made_file SET in_table = 0 WHERE path = ?", path));
   }
   for (const std::string& path : changes.delete_made_files) {
     RETURN_IF_ERROR(run("DELETE FROM made_file WHERE path = ?", path));
@@ -374,6 +384,16 @@ absl::Status SqliteStore::PutReservation(std::string_view device_identity,
       .Bind(device_identity)
       .BindBlob(record)
       .Run();
+}
+
+absl::StatusOr<std::vector<std::string>> SqliteStore::UnusedFiles() {
+  absl::MutexLock hold(&mutex_);
+  ASSIGN_OR_RETURN(const std::vector<MadeFileRecord> files, LoadMadeFiles());
+  std::vector<std::string> unused;
+  for (const MadeFileRecord& file : files) {
+    if (!file.in_table) unused.push_back(file.path);
+  }
+  return unused;
 }
 
 absl::StatusOr<std::string> SqliteStore::Reservation(std::string_view device_identity) {

@@ -64,6 +64,15 @@ struct SnapshotRecord {
   bool operator==(const SnapshotRecord&) const = default;
 };
 
+// A file that the daemon made for a recipe. The recipe's own transaction says whether it is in a
+// table: what no recipe has put into one yet, or one has taken out again, is to be deleted.
+struct MadeFileRecord {
+  std::string path;
+  bool in_table = false;
+
+  bool operator==(const MadeFileRecord&) const = default;
+};
+
 // Long work on a live device. What its kind, state and plan mean, server/volumes knows.
 struct OperationRecord {
   int64_t id = 0;  // from 1, never used again while it is kept
@@ -82,7 +91,7 @@ struct Contents {
   std::vector<TargetRecord> targets;        // by iqn
   std::vector<ExportRecord> exports;        // by iqn and LUN
   std::vector<SnapshotRecord> snapshots;    // by device
-  std::vector<std::string> made_files;      // paths of files that the daemon made, and deletes
+  std::vector<MadeFileRecord> made_files;   // by path
   std::vector<OperationRecord> operations;  // by id
 };
 
@@ -91,7 +100,10 @@ struct Changes {
   std::vector<std::string> delete_devices;  // identities; all that is kept of them goes too
   std::vector<DeviceRecord> put_devices;
   std::vector<SnapshotRecord> put_snapshots;
-  std::vector<std::string> put_made_files, delete_made_files;
+  // Paths. Those that are put are in no table; of the next two, only what is a made file counts.
+  std::vector<std::string> put_made_files;
+  std::vector<std::string> use_made_files, retire_made_files;  // now in a table; in none any more
+  std::vector<std::string> delete_made_files;                  // the records
   std::vector<OperationRecord> put_operations;
   std::vector<int64_t> delete_operations;
 };
@@ -123,6 +135,8 @@ class StateStore {
   // All of it or nothing. AlreadyExists: as PutDevice. NotFound: a snapshot's device.
   virtual absl::Status Apply(const Changes& changes) = 0;
 
+  // Paths of the made files that are in no table.
+  virtual absl::StatusOr<std::vector<std::string>> UnusedFiles() = 0;
   // Empty if there is none.
   virtual absl::StatusOr<std::string> Reservation(std::string_view device_identity) = 0;
   // 0 if it was never put.

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/volumes/made_files.h"
 
+#include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "core/base/text.h"
-#include "core/map/table_spec.h"
 
 namespace sectormap::volumes {
 namespace {
@@ -14,11 +15,6 @@ namespace {
 constexpr int kNumbersMax = 10'000;
 
 }  // namespace
-
-void MadeFiles::Restore(const std::vector<std::string>& paths) {
-  absl::MutexLock hold(&mutex_);
-  paths_.insert(paths.begin(), paths.end());
-}
 
 void MadeFiles::SetDirectory(std::string directory) {
   absl::MutexLock hold(&mutex_);
@@ -49,50 +45,40 @@ absl::Status MadeFiles::Make(const std::string& path, SectorCount size) {
   changes.put_made_files.push_back(path);
   RETURN_IF_ERROR(volumes_.Keep(changes));
   const absl::Status made = backings_.MakeFile(path, size);
-  absl::MutexLock hold(&mutex_);
-  if (made.ok()) {
-    paths_.insert(path);
-    return made;
-  }
-  if (!paths_.contains(path)) {
-    // Somebody else's file, perhaps: it must not be taken for ours.
-    state::Changes undo;
-    undo.delete_made_files.push_back(path);
-    volumes_.Keep(undo).IgnoreError();
-  }
+  // Somebody else's file, perhaps: it must not be taken for ours.
+  if (!made.ok()) Disown(path).IgnoreError();
   return made;
 }
 
-bool MadeFiles::Made(const std::string& path) const {
-  absl::MutexLock hold(&mutex_);
-  return paths_.contains(path);
+absl::Status MadeFiles::Disown(const std::string& path) {
+  state::Changes changes;
+  changes.delete_made_files.push_back(path);
+  return volumes_.Keep(changes);
 }
 
 void MadeFiles::Sweep() {
-  std::set<std::string> unused;
-  {
-    absl::MutexLock hold(&mutex_);
-    unused = paths_;
-  }
-  const DeviceRegistry& registry = volumes_.registry();
-  for (const DeviceInfo& info : registry.List()) {
-    for (const TableSlot slot : {TableSlot::kLive, TableSlot::kInactive}) {
-      const absl::StatusOr<std::string> text = registry.Table(info.name, slot);
-      const absl::StatusOr<TableSpec> spec = TableSpec::Parse(text.ok() ? *text : "");
-      if (!spec.ok()) continue;
-      for (const TableRow& row : spec->Rows()) {
-        for (const std::string& word : row.args) unused.erase(word);
-      }
+  const absl::StatusOr<std::vector<std::string>> unused = volumes_.UnusedFiles();
+  if (!unused.ok() || unused->empty()) return;  // the next sweep asks again
+  const BackingUse use = BackingUse::Read(volumes_.registry(), backings_);
+  for (const std::string& path : *unused) {
+    const absl::Status deleted = Delete(path, use);
+    if (log_ != nullptr) {
+      log_(path, deleted.ok() ? "deleted"
+                              : absl::StrCat("not deleted, and left to you: ", deleted.message()));
     }
+    // Not to be tried again: by then a user may have a file there.
+    Disown(path).IgnoreError();
   }
-  for (const std::string& path : unused) {
-    if (!backings_.RemoveFile(path).ok()) continue;  // the next sweep tries again
-    state::Changes changes;
-    changes.delete_made_files.push_back(path);
-    if (!volumes_.Keep(changes).ok()) continue;
-    absl::MutexLock hold(&mutex_);
-    paths_.erase(path);
+}
+
+absl::Status MadeFiles::Delete(const std::string& path, const BackingUse& use) {
+  const absl::StatusOr<std::shared_ptr<BlockDevice>> file = backings_.Open(path, true);
+  if (file.ok()) {
+    RETURN_IF_ERROR(use.CheckFree(file->get(), path, Sector(0), kMaxDeviceSectors));
+  } else if (!absl::IsInvalidArgument(file.status())) {  // too small to be a device of anybody's
+    return file.status();
   }
+  return backings_.RemoveFile(path);
 }
 
 }  // namespace sectormap::volumes

@@ -172,7 +172,10 @@ absl::StatusOr<std::string> Mirrors::PrepareLog(const AddLegRequest& request,
     ASSIGN_OR_RETURN(path, recipes_.files.NewPath(body, kLogSuffix));
   } else {
     RETURN_IF_ERROR(CheckLog(request));
-    if (recipes_.Open(path).ok()) return path;
+    if (recipes_.Open(path).ok()) {
+      RETURN_IF_ERROR(recipes_.files.Disown(path));
+      return path;
+    }
   }
   RETURN_IF_ERROR(recipes_.files.Make(path, LogSectors(length, region)));
   return path;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // VolumeCatalog::ReplaceTogether.
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <utility>
 
@@ -45,6 +46,23 @@ absl::Status CheckAtRest(const DeviceRegistry::Saved& device) {
   }
   return absl::FailedPreconditionError(
       absl::StrCat("device '", device.name, "' ", Absl(state), "; ", Absl(advice)));
+}
+
+// What recipes make files for: the stores of snapshots and the logs of mirrors.
+std::set<std::string> StoresAndLogs(const std::string& table) {
+  std::set<std::string> names;
+  const absl::StatusOr<TableSpec> spec = TableSpec::Parse(table);
+  if (!spec.ok()) return names;
+  for (const TableRow& row : spec->Rows()) {
+    if ((row.type == "snapshot" || row.type == "snapshot-merge") && row.args.size() > 1) {
+      names.insert(row.args[1]);
+    }
+    const std::optional<MirrorRow> mirror = MirrorRow::Parse(row);
+    if (mirror.has_value() && mirror->log_type == "disk" && !mirror->log_args.empty()) {
+      names.insert(mirror->log_args.front());
+    }
+  }
+  return names;
 }
 
 }  // namespace
@@ -263,6 +281,20 @@ class VolumeCatalog::Together {
     return SuspendSome(false);
   }
 
+  // A made file goes with the last of these tables that names it, in the same transaction.
+  void KeepFiles(state::Changes& changes) const {
+    std::set<std::string> stay;
+    for (const DeviceRecord& record : changes.put_devices) {
+      stay.merge(StoresAndLogs(record.live_table.value_or("")));
+    }
+    std::set<std::string> go;
+    for (const auto& [name, device] : before_) {
+      if (Goes(name)) go.merge(StoresAndLogs(*device.live_table));
+    }
+    changes.use_made_files.assign(stay.begin(), stay.end());
+    std::ranges::set_difference(go, stay, std::back_inserter(changes.retire_made_files));
+  }
+
   absl::Status Keep() {
     RETURN_IF_ERROR(LoadAgainWhatBeganOtherwise());
     state::Changes changes;
@@ -275,6 +307,7 @@ class VolumeCatalog::Together {
       ASSIGN_OR_RETURN(DeviceRegistry::Saved saved, registry_.SnapshotAfterResume(name));
       changes.put_devices.push_back(ToRecord(std::move(saved)));
     }
+    KeepFiles(changes);
     RETURN_IF_ERROR(CheckLeadingLegs());
     if (request_.when_still) RETURN_IF_ERROR(request_.when_still(changes));
     absl::MutexLock hold(&catalog_.save_mutex_);

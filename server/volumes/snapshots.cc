@@ -233,12 +233,9 @@ absl::Status Snapshots::PlanOne(const CreateSnapshots& wanted, const CreateSnaps
         absl::StrCat("Device or resource busy: ", *busy, " is at work on '", name, "'"));
   }
   ASSIGN_OR_RETURN(const uint64_t chunk, ChunkFor(wanted, older));
-  ASSIGN_OR_RETURN(const std::string store, PrepareStore(wanted, entry, origin.length, chunk));
+  ASSIGN_OR_RETURN(const std::string store,
+                   PrepareStore(wanted, entry, origin.length, chunk, plan));
   ASSIGN_OR_RETURN(std::shared_ptr<BlockDevice> store_device, recipes_.Open(store));
-  if (std::ranges::find(plan.stores, store_device) != plan.stores.end()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("store '", store, "' is named for two snapshots: each needs one of its own"));
-  }
   plan.stores.push_back(std::move(store_device));
 
   std::string base = origin.body;
@@ -277,7 +274,8 @@ absl::Status Snapshots::PlanOne(const CreateSnapshots& wanted, const CreateSnaps
 
 absl::StatusOr<std::string> Snapshots::PrepareStore(const CreateSnapshots& wanted,
                                                     const CreateSnapshots::Entry& entry,
-                                                    SectorCount length, uint64_t chunk_sectors) {
+                                                    SectorCount length, uint64_t chunk_sectors,
+                                                    const Plan& plan) {
   const SectorCount size(wanted.store_sectors != 0 ? wanted.store_sectors
                                                    : StoreSectorsForAll(length, chunk_sectors));
   if (entry.store.empty()) {
@@ -286,7 +284,7 @@ absl::StatusOr<std::string> Snapshots::PrepareStore(const CreateSnapshots& wante
     return path;
   }
   if (!MappedDeviceName(entry.store).empty()) {
-    RETURN_IF_ERROR(CheckStoreIsNew(entry.store));
+    RETURN_IF_ERROR(CheckStoreIsNew(entry.store, plan));
     return entry.store;
   }
   const absl::Status there = recipes_.backings.Open(entry.store, false).status();
@@ -295,12 +293,13 @@ absl::StatusOr<std::string> Snapshots::PrepareStore(const CreateSnapshots& wante
     return entry.store;
   }
   RETURN_IF_ERROR(there);
-  RETURN_IF_ERROR(CheckStoreIsNew(entry.store));
+  RETURN_IF_ERROR(CheckStoreIsNew(entry.store, plan));
+  RETURN_IF_ERROR(recipes_.files.Disown(entry.store));
   return entry.store;
 }
 
 // What is in use, or holds a snapshot, is not for a new one.
-absl::Status Snapshots::CheckStoreIsNew(const std::string& store) {
+absl::Status Snapshots::CheckStoreIsNew(const std::string& store, const Plan& plan) {
   recipes_.structure.AssertHeld();
   const std::string_view mapped = MappedDeviceName(store);
   if (!mapped.empty()) {
@@ -308,6 +307,10 @@ absl::Status Snapshots::CheckStoreIsNew(const std::string& store) {
   }
   RETURN_IF_ERROR(recipes_.CheckAwake(store));
   ASSIGN_OR_RETURN(const std::shared_ptr<BlockDevice> device, recipes_.Open(store));
+  if (std::ranges::find(plan.stores, device) != plan.stores.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("store '", store, "' is named for two snapshots: each needs one of its own"));
+  }
   RETURN_IF_ERROR(recipes_.CheckFree(device, store, Sector(0), kMaxDeviceSectors));
   if (device->size() == SectorCount(0)) {
     return absl::InvalidArgumentError(absl::StrCat("store '", store, "' is empty"));

@@ -74,8 +74,8 @@ class Snapshots {
   // again now.
   void TakeUpRollBacks();
 
-  // All of one instant, or none. The devices' I/O waits for a moment. If all are there, valid and as
-  // wanted, they are the answer: who has lost it may ask again.
+  // All of one instant, or none. The devices' I/O waits for a moment. If all are there, valid and
+  // as wanted, they are the answer: who has lost it may ask again.
   absl::StatusOr<std::vector<SnapshotInfo>> Create(const CreateSnapshots& wanted);
   std::vector<SnapshotInfo> List() const;  // by origin, the oldest first
   // Those of one device. NotFound: there is no such device, nor a snapshot of one called so.
@@ -106,8 +106,8 @@ class Snapshots {
                        const Volume& origin, const VolumeTree& tree, Plan& plan);
   absl::StatusOr<std::string> PrepareStore(const CreateSnapshots& wanted,
                                            const CreateSnapshots::Entry& entry, SectorCount length,
-                                           uint64_t chunk_sectors);
-  absl::Status CheckStoreIsNew(const std::string& store);
+                                           uint64_t chunk_sectors, const Plan& plan);
+  absl::Status CheckStoreIsNew(const std::string& store, const Plan& plan);
   absl::StatusOr<uint64_t> ChunkFor(const CreateSnapshots& wanted,
                                     const std::vector<Volume>& others) const;
 

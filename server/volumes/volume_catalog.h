@@ -139,6 +139,8 @@ class VolumeCatalog {
   }
   // Records that are no device's, in one transaction.
   absl::Status Keep(const state::Changes& changes) { return store_.Apply(changes); }
+  // Files that the daemon made and that no recipe has in a table.
+  absl::StatusOr<std::vector<std::string>> UnusedFiles() { return store_.UnusedFiles(); }
   // An event of the device (dm's event_nr), raised by what watches it from outside.
   void RaiseEvent(std::string_view name);
 

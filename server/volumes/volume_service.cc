@@ -6,7 +6,7 @@ namespace sectormap::volumes {
 VolumeService::VolumeService(const Parts& parts)
     : catalog_(parts.registry, parts.store),
       operations_(parts.store, parts.operations_sleep_max),
-      files_(catalog_, parts.backings, parts.directory),
+      files_(catalog_, parts.backings, parts.directory, parts.log_file),
       recipes_(catalog_, parts.backings, parts.reactors, operations_, files_),
       snapshots_(recipes_),
       moves_(recipes_),
@@ -18,7 +18,6 @@ VolumeService::VolumeService(const Parts& parts)
 
 absl::Status VolumeService::RestoreDevices(const state::Contents& contents) {
   absl::Status restored = catalog_.Restore(contents.devices);
-  files_.Restore(contents.made_files);
   snapshots_.Restore(contents.snapshots);
   return restored;
 }

@@ -32,6 +32,7 @@ class VolumeService {
     BackingSource& backings;
     ReactorPool& reactors;
     std::string directory;  // of the files that the daemon makes; below a device root
+    MadeFiles::Log log_file = nullptr;
     absl::Duration operations_sleep_max = absl::InfiniteDuration();  // see Operations
   };
   explicit VolumeService(const Parts& parts);

@@ -73,6 +73,7 @@ class RefusingStore final : public state::StateStore {
     RETURN_IF_ERROR(refusal());
     return store_->Apply(changes);
   }
+  absl::StatusOr<std::vector<std::string>> UnusedFiles() override { return store_->UnusedFiles(); }
   absl::StatusOr<std::string> Reservation(std::string_view identity) override {
     return store_->Reservation(identity);
   }
@@ -91,6 +92,6 @@ class RefusingStore final : public state::StateStore {
   absl::Status refusal_ ABSL_GUARDED_BY(mutex_);
   std::vector<state::DeviceRecord> puts_ ABSL_GUARDED_BY(mutex_);
 };
-  std::vector<std::string> deletes_ ABSL_GUARDED_BY(mutex_);
+std::vector<std::string> deletes_ ABSL_GUARDED_BY(mutex_);
 
 }  // namespace sectormap::testing

@@ -169,13 +169,15 @@ TEST_F(SqliteStoreTest, KeepsSnapshotsFilesAndOperationsAcrossAReopen) {
                            .put_devices = {Device("d"), Device("s")},
                            .put_snapshots = {snapshot},
                            .put_made_files = {"/stores/s", "/stores/t", "/stores/s"},
+                           .use_made_files = {},
+                           .retire_made_files = {},
                            .delete_made_files = {"/stores/t"},
                            .put_operations = {operation},
                            .delete_operations = {}})
                   .ok());
   Open();
   EXPECT_THAT(Load().snapshots, ::testing::ElementsAre(snapshot));
-  EXPECT_THAT(Load().made_files, ::testing::ElementsAre("/stores/s"));
+  EXPECT_THAT(Load().made_files, ::testing::ElementsAre(MadeFileRecord{"/stores/s", false}));
   EXPECT_THAT(Load().operations, ::testing::ElementsAre(operation));
   ASSERT_TRUE(store_->DeleteDevice("id-s").ok());
   EXPECT_THAT(Load().snapshots, IsEmpty());
@@ -218,6 +220,8 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheFirstVersionIsReadAndBroughtUp) {
                            .put_devices = {},
                            .put_snapshots = {},
                            .put_made_files = {"/x"},
+                           .use_made_files = {},
+                           .retire_made_files = {},
                            .delete_made_files = {},
                            .put_operations = {},
                            .delete_operations = {}})
@@ -232,6 +236,7 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheSecondVersionKeepsItsOperations) {
   store_.reset();
   RunSql(
       "ALTER TABLE operation DROP COLUMN cancelled; DROP TABLE unit;"
+      "ALTER TABLE made_file DROP COLUMN in_table;"
       "UPDATE schema_version SET version = 2");
   Open();
   EXPECT_THAT(Load().operations, ::testing::ElementsAre(changes.put_operations[0]));
@@ -241,12 +246,43 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheThirdVersionKeepsItsExportsAndKnowsNoBlock
   ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
   ASSERT_TRUE(store_->PutExport(Target("t"), ExportOf("t", 0, "d")).ok());
   store_.reset();
-  RunSql("DROP TABLE unit; UPDATE schema_version SET version = 3");
+  RunSql(
+      "DROP TABLE unit; ALTER TABLE made_file DROP COLUMN in_table;"
+      "UPDATE schema_version SET version = 3");
   Open();
   EXPECT_THAT(Load().exports, SizeIs(1));
   EXPECT_EQ(store_->BlockBytes("id-d").value(), 0u);
   ASSERT_TRUE(store_->PutBlockBytes("id-d", 4096).ok());
   EXPECT_EQ(store_->BlockBytes("id-d").value(), 4096u);
+}
+
+TEST_F(SqliteStoreTest, AFileOfTheFourthVersionCountsAsInATable) {
+  store_.reset();
+  RunSql(
+      "ALTER TABLE made_file DROP COLUMN in_table; INSERT INTO made_file VALUES ('/s');"
+      "UPDATE schema_version SET version = 4");
+  Open();
+  EXPECT_THAT(Load().made_files, ::testing::ElementsAre(MadeFileRecord{"/s", true}));
+}
+
+TEST_F(SqliteStoreTest, AMadeFileIsUnusedUntilATableHasItAndWhenNoneHasItAnyMore) {
+  Changes made;
+  made.put_made_files = {"/a", "/b"};
+  ASSERT_TRUE(store_->Apply(made).ok());
+  EXPECT_THAT(store_->UnusedFiles().value(), ::testing::ElementsAre("/a", "/b"));
+  Changes used;
+  used.use_made_files = {"/a", "/b", "/a user's"};
+  ASSERT_TRUE(store_->Apply(used).ok());
+  EXPECT_THAT(store_->UnusedFiles().value(), IsEmpty());
+  EXPECT_THAT(Load().made_files, SizeIs(2));
+  Changes retired;
+  retired.retire_made_files = {"/b", "/a user's"};
+  ASSERT_TRUE(store_->Apply(retired).ok());
+  Open();
+  EXPECT_THAT(store_->UnusedFiles().value(), ::testing::ElementsAre("/b"));
+  // Made anew, as the one before was deleted by hand.
+  ASSERT_TRUE(store_->Apply(made).ok());
+  EXPECT_THAT(store_->UnusedFiles().value(), ::testing::ElementsAre("/a", "/b"));
 }
 
 TEST_F(SqliteStoreTest, ABlockSizeGoesWithItsDeviceAndNotWithItsExport) {

@@ -143,6 +143,13 @@ class JournalStore final : public state::StateStore {
   absl::Status PutReservation(std::string_view, std::string_view) override {
     return absl::UnimplementedError("no reservations here");
   }
+  absl::StatusOr<std::vector<std::string>> UnusedFiles() override {
+    std::vector<std::string> unused;
+    for (const state::MadeFileRecord& file : journal_.Now().contents.made_files) {
+      if (!file.in_table) unused.push_back(file.path);
+    }
+    return unused;
+  }
   absl::StatusOr<std::string> Reservation(std::string_view) override { return std::string(); }
   absl::Status PutBlockBytes(std::string_view, uint32_t) override {
     return absl::UnimplementedError("no exports here");
@@ -175,12 +182,14 @@ class JournalStore final : public state::StateStore {
       Put(contents.snapshots, snapshot, &state::SnapshotRecord::device_identity);
     }
     for (const std::string& path : changes.put_made_files) {
-      if (std::ranges::find(contents.made_files, path) == contents.made_files.end()) {
-        contents.made_files.push_back(path);
-      }
+      Put(contents.made_files, {.path = path}, &state::MadeFileRecord::path);
+    }
+    for (state::MadeFileRecord& file : contents.made_files) {
+      if (std::ranges::count(changes.use_made_files, file.path) != 0) file.in_table = true;
+      if (std::ranges::count(changes.retire_made_files, file.path) != 0) file.in_table = false;
     }
     for (const std::string& path : changes.delete_made_files) {
-      std::erase(contents.made_files, path);
+      std::erase_if(contents.made_files, [&](const auto& one) { return one.path == path; });
     }
     for (state::OperationRecord operation : changes.put_operations) {
       for (const state::OperationRecord& one : contents.operations) {

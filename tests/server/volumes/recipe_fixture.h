@@ -10,6 +10,7 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -51,6 +52,7 @@ class StepStore final : public state::StateStore {
   absl::Status PutReservation(std::string_view identity, std::string_view record) override {
     return Step([&] { return store_->PutReservation(identity, record); });
   }
+  absl::StatusOr<std::vector<std::string>> UnusedFiles() override { return store_->UnusedFiles(); }
   absl::StatusOr<std::string> Reservation(std::string_view identity) override {
     return store_->Reservation(identity);
   }
@@ -107,13 +109,15 @@ class RecipeTest : public ::testing::Test {
     ASSERT_TRUE(contents.ok()) << contents.status();
     backings_ = *BackingOpener::Create({.device_roots = {root().string()}});
     registry_ = std::make_unique<DeviceRegistry>(*reactors_, types_, *backings_);
-    service_ =
-        std::make_unique<VolumeService>(VolumeService::Parts{.registry = *registry_,
-                                                             .store = *store_,
-                                                             .backings = *backings_,
-                                                             .reactors = *reactors_,
-                                                             .directory = root().string(),
-                                                             .operations_sleep_max = sleep_max_});
+    service_ = std::make_unique<VolumeService>(VolumeService::Parts{
+        .registry = *registry_,
+        .store = *store_,
+        .backings = *backings_,
+        .reactors = *reactors_,
+        .directory = root().string(),
+        .log_file = [this](const std::string& path,
+                           const std::string& what) { file_log_[path] = what; },
+        .operations_sleep_max = sleep_max_});
     catalog_ = &service_->catalog();
     operations_ = &service_->operations();
     snapshots_ = &service_->snapshots();
@@ -212,6 +216,14 @@ class RecipeTest : public ::testing::Test {
         snapshots_->Create({.entries = {{.name = name, .device = of}}, .chunk_sectors = chunk_});
     ASSERT_TRUE(made.ok()) << made.status();
   }
+  // All occasions on which files of the daemon's go.
+  void SweepFiles() {
+    if (!Exists("swept")) MakeVolume("swept");
+    TakeSnapshot("x", "swept");
+    ExpectDone(snapshots_->StartRemove("x"));
+    EXPECT_FALSE(std::filesystem::exists(Path("x.cow")));
+    Restart();
+  }
   OperationInfo WaitFor(const absl::StatusOr<OperationInfo>& started) {
     EXPECT_TRUE(started.ok()) << started.status();
     if (!started.ok()) return {};
@@ -256,6 +268,7 @@ class RecipeTest : public ::testing::Test {
   TestDirectory scratch_{"/tmp"};
   TargetRegistry types_;
   uint64_t chunk_ = kChunk;
+  std::map<std::string, std::string> file_log_;          // the last of each file
   std::set<std::string> may_be_unbuilt_;                 // at a start
   absl::Duration sleep_max_ = absl::InfiniteDuration();  // of operations, from the next start
   std::unique_ptr<ReactorPool> reactors_;
