@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "core/base/text.h"
+#include "core/map/mapped_device.h"
 #include "core/map/table_error.h"
 
 namespace sectormap {
@@ -35,9 +36,20 @@ absl::StatusOr<Sector> TargetArgs::Place(std::string_view error) {
 }
 
 absl::StatusOr<DeviceRef> TargetArgs::Device(std::string_view error) {
+  return Open(error, read_only_ ? OpenMode::kReadOnly : OpenMode::kReadWrite);
+}
+
+absl::StatusOr<DeviceRef> TargetArgs::WritableDevice(std::string_view error) {
+  ASSIGN_OR_RETURN(DeviceRef device, Open(error, OpenMode::kReadWrite));
+  const auto* mapped = dynamic_cast<const MappedDevice*>(device.device.get());
+  if (mapped == nullptr || !mapped->read_only()) return device;
+  return TableError(0, "", error, absl::StrCat("'", device.name(), "' is read-only"),
+                    absl::StatusCode::kFailedPrecondition);
+}
+
+absl::StatusOr<DeviceRef> TargetArgs::Open(std::string_view error, OpenMode mode) {
   ASSIGN_OR_RETURN(const std::string_view name, Word(error));
-  absl::StatusOr<DeviceRef> device =
-      devices_.Open(name, read_only_ ? OpenMode::kReadOnly : OpenMode::kReadWrite);
+  absl::StatusOr<DeviceRef> device = devices_.Open(name, mode);
   if (!device.ok()) {
     const absl::Status& why = device.status();
     return TableError(0, "", error, std::string(why.message()), why.code());

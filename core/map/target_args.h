@@ -46,8 +46,13 @@ class TargetArgs {
   // Takes a device name and opens it: for reading if the table is read-only, else for both. The
   // refusal says `error` and why the device cannot be had.
   absl::StatusOr<DeviceRef> Device(std::string_view error);
+  // For both, whatever the table is: the target itself writes to it. FailedPrecondition: a mapped
+  // device that is read-only.
+  absl::StatusOr<DeviceRef> WritableDevice(std::string_view error);
 
  private:
+  absl::StatusOr<DeviceRef> Open(std::string_view error, OpenMode mode);
+
   std::span<const std::string_view> words_;
   const SectorCount length_;
   const bool read_only_;

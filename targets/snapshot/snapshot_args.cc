@@ -75,8 +75,11 @@ absl::Status ReadFeatures(TargetArgs& args, SnapshotArgs& row) {
 absl::StatusOr<SnapshotArgs> SnapshotArgs::Read(TargetArgs& args, bool merging) {
   if (args.left() < 4) return TableError(0, "", "requires 4 or more arguments");
   SnapshotArgs row;
-  ASSIGN_OR_RETURN(row.origin, args.Device("Cannot get origin device"));
-  ASSIGN_OR_RETURN(row.cow, args.Device("Cannot get COW device"));
+  constexpr std::string_view kNoOrigin = "Cannot get origin device";
+  ASSIGN_OR_RETURN(row.origin, merging ? args.WritableDevice(kNoOrigin) : args.Device(kNoOrigin));
+  // Not only the snapshot's own writes go there: a store that took none of the origin's would be
+  // valid on its disk, and show wrong data.
+  ASSIGN_OR_RETURN(row.cow, args.WritableDevice("Cannot get COW device"));
   if (row.cow.device == row.origin.device) {
     return TableError(0, "", "COW device cannot be the same as origin device");
   }

@@ -91,7 +91,7 @@ class RefusingStore final : public state::StateStore {
   absl::Mutex mutex_;
   absl::Status refusal_ ABSL_GUARDED_BY(mutex_);
   std::vector<state::DeviceRecord> puts_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> deletes_ ABSL_GUARDED_BY(mutex_);
 };
-std::vector<std::string> deletes_ ABSL_GUARDED_BY(mutex_);
 
 }  // namespace sectormap::testing

@@ -69,6 +69,12 @@ TEST_F(TargetArgsTest, DeviceIsOpenedForReadingOnlyIfTheTableIsReadOnly) {
   EXPECT_EQ(devices_.last_mode, OpenMode::kReadOnly);
 }
 
+TEST_F(TargetArgsTest, WhatATargetWritesToIsOpenedForBothInEveryTable) {
+  EXPECT_TRUE(Args({"/dev/a"}, /*read_only=*/true).Device("e").ok());
+  EXPECT_TRUE(Args({"/dev/a"}, /*read_only=*/true).WritableDevice("e").ok());
+  EXPECT_EQ(devices_.last_mode, OpenMode::kReadWrite);
+}
+
 TEST_F(TargetArgsTest, DeviceThatCannotBeHadKeepsItsCodeAndSaysWhy) {
   const absl::Status status = Args({"/dev/x"}).Device("Device lookup failed").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);

@@ -871,6 +871,43 @@ TEST_F(StoreOnDeviceTest, ARemovalWaitsForASuspendedStoreAndCanBeCancelled) {
   ExpectViews(views);
 }
 
+// The origin's writes go to the store, whoever may write to the snapshot.
+TEST_F(SnapshotsTest, AReadOnlySnapshotIsKeptAcrossARestart) {
+  MakeVolume();
+  const Views views = {{"s1", View("vol")}};
+  TakeSnapshot("s1");
+  ASSERT_TRUE(catalog_->Replace("s1", TableOf("s1"), /*read_only=*/true, SuspendMode::kSwap).ok());
+  Restart();
+  WriteSome("vol", 10);
+  EXPECT_EQ(ReadSnapshotStatus(*registry_, "s1").state, SnapshotStatus::State::kValid);
+  ExpectViews(views);
+  Restart();
+  ExpectViews(views);
+}
+
+TEST_F(SnapshotsTest, AReadOnlySnapshotMayHaveANewStore) {
+  MakeVolume();
+  const auto made = catalog_->Create(
+      {.name = "s1",
+       .table = absl::StrCat("0 2048 snapshot vol ", MakeFile("1", kVolumeSectors), " P 16\n"),
+       .read_only = true});
+  EXPECT_TRUE(made.ok()) << made.status();
+}
+
+TEST_F(SnapshotsTest, AStoreThatIsReadOnlyIsRefusedAtOnce) {
+  MakeVolume();
+  Make("st", absl::StrCat("0 2048 linear ", MakeFile("1", kVolumeSectors), " 0\n"));
+  Make("s1", "0 2048 snapshot vol st P 16\n");
+  ASSERT_TRUE(catalog_->Remove("s1", {}).ok());
+  ASSERT_TRUE(catalog_->Replace("st", TableOf("st"), /*read_only=*/true, SuspendMode::kSwap).ok());
+  for (const char* type : {"snapshot", "snapshot-merge"}) {
+    const auto refused =
+        catalog_->Create({.name = "s1", .table = absl::StrCat("0 2048 ", type, " vol st P 16\n")});
+    EXPECT_TRUE(absl::IsFailedPrecondition(refused.status())) << refused.status();
+    EXPECT_THAT(std::string(refused.status().message()), HasSubstr("'st' is read-only"));
+  }
+}
+
 TEST_F(SnapshotsTest, ASnapshotWhoseStoreIsLostCanBeRemovedAndTheDeviceGoesOn) {
   MakeChain(1);
   const Views views = AllViews({"vol"});
