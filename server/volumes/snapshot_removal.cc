@@ -55,6 +55,17 @@ absl::StatusOr<Volume> FindSnapshot(const VolumeTree& tree, const std::string& n
   return absl::FailedPreconditionError(absl::StrCat("'", name, "' is not a snapshot"));
 }
 
+// A merge writes to the body, by the device's own table.
+absl::Status CheckWritable(const DeviceRegistry& registry, const Volume& origin) {
+  for (const std::string& name : {origin.name, origin.body}) {
+    ASSIGN_OR_RETURN(const DeviceInfo info, registry.Info(name));
+    if (!info.read_only) continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat("'", name, "' is read-only: nothing could be rolled back"));
+  }
+  return absl::OkStatus();
+}
+
 std::string NoWayBackFrom(const std::string& device) {
   return absl::StrCat("'", device,
                       "' is the snapshot already, and its data are on their way: a rollback cannot "
@@ -83,12 +94,18 @@ absl::Status Snapshots::MakeRoom(const std::string& body, const absl::Status& fu
                       absl::StrCat(std::string(full.message()), "; ", grown.message()));
 }
 
+absl::Status Snapshots::CheckAwake(const Volume& heir, const Volume& from) const {
+  RETURN_IF_ERROR(recipes_.CheckAwake(heir.snapshot->store));
+  RETURN_IF_ERROR(recipes_.CheckAwake(from.snapshot->store));
+  // What the heir lacks is read from there down.
+  return recipes_.CheckAwake(heir.snapshot->base);
+}
+
 // A copy that has met a suspended device cannot be given up. With `run`: waits; a suspension may be
 // a recipe's and short. Without: nobody waits while the writers do.
-absl::Status Snapshots::AwaitStores(const Inheritance& part, OperationRun* run) {
+absl::Status Snapshots::AwaitAwake(const Inheritance& part, OperationRun* run) {
   while (true) {
-    absl::Status awake = recipes_.CheckAwake(part.heir.snapshot->store);
-    awake.Update(recipes_.CheckAwake(part.from.snapshot->store));
+    const absl::Status awake = CheckAwake(part.heir, part.from);
     if (awake.ok() || run == nullptr) return awake;
     if (!run->Sleep(kStorePoll)) return Ended();
   }
@@ -104,13 +121,13 @@ absl::Status Snapshots::Inherit(const std::vector<Inheritance>& parts, Operation
     const std::string& from = part.from.body;
     const std::pair key(heir, from);
     while (true) {
-      RETURN_IF_ERROR(AwaitStores(part, run));
       const SnapshotStatus before = ReadSnapshotStatus(recipes_.volumes.registry(), from);
       const auto known = settled.find(key);
       if (run == nullptr && known != settled.end() && known->second == before.allocated &&
           before.state == SnapshotStatus::State::kValid) {
         break;
       }
+      RETURN_IF_ERROR(AwaitAwake(part, run));
       ASSIGN_OR_RETURN(const SectorRanges there,
                        CopiedSectors(recipes_.volumes, from, part.length));
       ASSIGN_OR_RETURN(const SectorRanges own, CopiedSectors(recipes_.volumes, heir, part.length));
@@ -120,7 +137,7 @@ absl::Status Snapshots::Inherit(const std::vector<Inheritance>& parts, Operation
         if (run == nullptr) return absl::OkStatus();
         run->Progress(ToBytes(done_before + done), ToBytes(done_before + total));
         if (run->ShouldEnd()) return Ended();
-        return AwaitStores(part, run);
+        return AwaitAwake(part, run);
       };
       const absl::Status kept = KeepSectors(recipes_.volumes, heir, missing, go_on);
       if (absl::IsResourceExhausted(kept)) {
@@ -153,8 +170,7 @@ absl::StatusOr<OperationInfo> Snapshots::StartRemove(const std::string& name) {
     RETURN_IF_ERROR(IsUsable(registry, older).status());
     const absl::Status usable = CheckUsable(registry, snapshot);
     if (usable.ok()) {
-      RETURN_IF_ERROR(recipes_.CheckAwake(older.snapshot->store));
-      RETURN_IF_ERROR(recipes_.CheckAwake(snapshot.snapshot->store));
+      RETURN_IF_ERROR(CheckAwake(older, snapshot));
       continue;
     }
     return absl::FailedPreconditionError(absl::StrCat(std::string(usable.message()),
@@ -270,6 +286,7 @@ absl::StatusOr<OperationInfo> Snapshots::BeginRollBack(const std::string& name) 
         "'", origin, "' has another size than when '", name,
         "' was taken: give it that size first (", snapshot.length.value(), " sectors)"));
   }
+  RETURN_IF_ERROR(CheckWritable(registry, way.back()));
   if (!snapshot.snapshot->persistence.starts_with('P')) {
     return absl::FailedPreconditionError(
         "Snapshot exception store does not support snapshot-merge.");
@@ -280,12 +297,12 @@ absl::StatusOr<OperationInfo> Snapshots::BeginRollBack(const std::string& name) 
     devices.insert(newer.name);
     if (newer.name == origin) continue;
     RETURN_IF_ERROR(CheckUsable(registry, newer));
-    RETURN_IF_ERROR(recipes_.CheckAwake(newer.snapshot->store));
+    RETURN_IF_ERROR(CheckAwake(snapshot, newer));
   }
   for (const Volume& older : tree.SnapshotsOf(snapshot.body)) {
     devices.insert(older.name);
     RETURN_IF_ERROR(IsUsable(registry, older).status());
-    RETURN_IF_ERROR(recipes_.CheckAwake(older.snapshot->store));
+    RETURN_IF_ERROR(CheckAwake(older, snapshot));
   }
   return recipes_.operations.Start("rollback", origin, devices, PlanText(name));
 }
@@ -320,6 +337,7 @@ absl::Status Snapshots::StartMerge(OperationRun& run, const std::string& name, S
   absl::MutexLock one_at_a_time(&recipes_.structure);
   const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
   ASSIGN_OR_RETURN(const Volume origin, tree.Find(run.device()));
+  RETURN_IF_ERROR(CheckWritable(recipes_.volumes.registry(), origin));
   ASSIGN_OR_RETURN(const Volume snapshot, FindSnapshot(tree, name));
   RETURN_IF_ERROR(CheckUsable(recipes_.volumes.registry(), snapshot));
   Restack changes;

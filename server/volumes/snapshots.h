@@ -120,7 +120,9 @@ class Snapshots {
   // missing.
   using Settled = std::map<std::pair<std::string, std::string>, uint64_t>;  // by heir and from
   absl::Status Inherit(const std::vector<Inheritance>& parts, OperationRun* run, Settled& settled);
-  absl::Status AwaitStores(const Inheritance& part, OperationRun* run);
+  // FailedPrecondition: a copy from one to the other would wait for somebody's resume.
+  absl::Status CheckAwake(const Volume& heir, const Volume& from) const;
+  absl::Status AwaitAwake(const Inheritance& part, OperationRun* run);
   absl::Status MakeRoom(const std::string& body, const absl::Status& full);
 
   absl::Status FinishRemove(OperationRun& run, Settled& settled);

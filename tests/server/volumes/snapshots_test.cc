@@ -908,6 +908,49 @@ TEST_F(SnapshotsTest, AStoreThatIsReadOnlyIsRefusedAtOnce) {
   }
 }
 
+TEST_F(SnapshotsTest, AReadOnlyDeviceIsNotRolledBack) {
+  MakeChain(2);
+  const Views views = AllViews({"vol", "s1", "s2"});
+  for (const char* name : {"vol", "vol-real"}) {
+    ASSERT_TRUE(
+        catalog_->Replace(name, TableOf(name), /*read_only=*/true, SuspendMode::kSwap).ok());
+    const auto refused = snapshots_->StartRollBack("s1");
+    EXPECT_TRUE(absl::IsFailedPrecondition(refused.status())) << refused.status();
+    EXPECT_THAT(std::string(refused.status().message()),
+                HasSubstr(absl::StrCat("'", name, "' is read-only")));
+    // As one that was running when the daemon ended.
+    const OperationInfo failed = WaitFor(
+        operations_->Start("rollback", "vol", {"s1", "s2", "vol", "vol-real"}, "snapshot s1"));
+    EXPECT_EQ(failed.state, OperationState::kFailed);
+    EXPECT_THAT(failed.error, HasSubstr("is read-only"));
+    ASSERT_TRUE(
+        catalog_->Replace(name, TableOf(name), /*read_only=*/false, SuspendMode::kSwap).ok());
+  }
+  ExpectViews(views);
+  ExpectDone(snapshots_->StartRollBack("s1"));
+  ExpectViews({{"vol", views.at("s1")}, {"s2", views.at("s2")}});
+}
+
+TEST_F(SnapshotsTest, NothingIsRemovedOrRolledBackToWhileALayerThatIsReadIsSuspended) {
+  MakeChain(2);
+  const Views views = AllViews({"vol", "s1"});
+  ASSERT_TRUE(catalog_->Suspend("s2-real", SuspendMode::kFlush).ok());
+  for (const auto& refused : {snapshots_->StartRemove("s2"), snapshots_->StartRollBack("s2"),
+                              snapshots_->StartRollBack("s1")}) {
+    EXPECT_TRUE(absl::IsFailedPrecondition(refused.status())) << refused.status();
+    EXPECT_THAT(std::string(refused.status().message()), HasSubstr("'s2-real'"));
+  }
+  // As one that was running when the daemon ended.
+  const auto given_up = operations_->Start("snapshot-remove", "s2", {"s1", "s2"}, "");
+  ASSERT_TRUE(given_up.ok()) << given_up.status();
+  MakeVolume("other");  // meanwhile it has come to its first copy
+  ASSERT_TRUE(operations_->Cancel(given_up->id).ok());
+  EXPECT_EQ(WaitFor(given_up).state, OperationState::kCancelled);
+  ASSERT_TRUE(catalog_->Resume("s2-real").ok());
+  ExpectDone(snapshots_->StartRemove("s2"));
+  ExpectViews(views);
+}
+
 TEST_F(SnapshotsTest, ASnapshotWhoseStoreIsLostCanBeRemovedAndTheDeviceGoesOn) {
   MakeChain(1);
   const Views views = AllViews({"vol"});
