@@ -100,7 +100,6 @@ struct ScsiTask {
   Unit* unit = nullptr;  // null: the LUN number names no unit
   scsi::CommandPlan plan;
   uint32_t expected = 0;  // bytes the initiator expects to move in the plan's direction
-  CommandMemory::Waiter memory_waiter;
   CommandBuffer buffer;
   size_t buffered_bytes = 0;  // what it took of the memory, also when it has given that back
   Loan loan;                  // in place of a buffer
@@ -120,6 +119,7 @@ struct ScsiTask {
   size_t live_index = 0;       // its place in the session's list
 
   WaitQueue changed;  // one of the above, or the transfer
+  CommandMemory::Waiter memory_waiter;
   ReplySource reply;
   RequestSource requests;
 };
