@@ -148,16 +148,6 @@ TEST_F(MirrorsTest, ATakenLegLeavesWhatWasBeforeAndTheLogGoes) {
   EXPECT_THAT(Files(), ElementsAre("leg.img", "vol.img"));
 }
 
-TEST_F(MirrorsTest, ALogStaysWhenTheMirrorIsTakenAwayByHandAndComesBack) {
-  MakeMirror();
-  const std::string table = TableOf("vol");
-  ASSERT_TRUE(catalog_->Remove("vol", {}).ok());
-  SweepFiles();
-  Make("vol", table);
-  ExpectDone(mirrors_->StartRemove({.device = "vol", .leg = Path("leg.img")}));
-  EXPECT_FALSE(std::filesystem::exists(Path("vol.mlog")));
-}
-
 TEST_F(MirrorsTest, TheFirstLegMayGoToo) {
   MakeMirror();
   Fill("vol", 0, 8, 2);

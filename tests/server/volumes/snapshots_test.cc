@@ -17,7 +17,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::IsSupersetOf;
-using ::testing::Pair;
 using Views = std::map<std::string, std::vector<std::byte>>;
 
 // stubborn <device>: all of it, but it does not go live while it is told not to.
@@ -331,90 +330,6 @@ TEST_F(SnapshotsTest, AStoreOfAnotherSnapshotIsNotOverwritten) {
   const auto made =
       snapshots_->Create({.entries = {{.name = "x", .device = "vol", .store = Path("old.cow")}}});
   EXPECT_THAT(std::string(made.status().message()), HasSubstr("holds a snapshot's store already"));
-}
-
-TEST_F(SnapshotsTest, AUsersStoreIsUsedAndLeft) {
-  MakeVolume();
-  const std::string store = MakeFile("mine", 4096);
-  ASSERT_TRUE(
-      snapshots_->Create({.entries = {{.name = "s1", .device = "vol", .store = store}}}).ok());
-  Fill("vol", 0, 64, 2);
-  EXPECT_TRUE(View("s1") == Pattern(0, kVolumeSectors, 1));
-  ExpectDone(snapshots_->StartRemove("s1"));
-  EXPECT_THAT(Files(), ElementsAre("mine", "vol.img"));
-}
-
-TEST_F(SnapshotsTest, AStoreGoesWithItsSnapshotAndTheLogSaysSo) {
-  MakeChain(1);
-  EXPECT_THAT(file_log_, IsEmpty());
-  ExpectDone(snapshots_->StartRemove("s1"));
-  EXPECT_THAT(Files(), ElementsAre("vol.img"));
-  EXPECT_THAT(file_log_, ElementsAre(Pair(Path("s1.cow"), "deleted")));
-}
-
-TEST_F(SnapshotsTest, AStoreStaysWhenASnapshotIsTakenAwayByHandAndComesBack) {
-  MakeChain(1);
-  const Views views = AllViews({"vol", "s1"});
-  const std::string table = TableOf("s1");
-  ASSERT_TRUE(catalog_->Remove("s1", {}).ok());
-  SweepFiles();
-  Make("s1", table);
-  ExpectViews(views);
-  ExpectDone(snapshots_->StartRemove("s1"));
-  EXPECT_FALSE(std::filesystem::exists(Path("s1.cow")));
-}
-
-TEST_F(SnapshotsTest, AStoreStaysWhenAForcedRemovalLeavesTheErrorTable) {
-  MakeChain(1);
-  const Views views = AllViews({"vol", "s1"});
-  const std::string table = TableOf("s1");
-  {
-    const auto lun = catalog_->Open("s1");
-    EXPECT_FALSE(catalog_->Remove("s1", {.force = true}).ok());
-  }
-  EXPECT_THAT(TableOf("s1"), HasSubstr("error"));
-  SweepFiles();
-  ASSERT_TRUE(catalog_->Replace("s1", table, false, SuspendMode::kSwap).ok());
-  ExpectViews(views);
-}
-
-TEST_F(SnapshotsTest, AStoreStaysUnderAnyNameOfItsPath) {
-  MakeChain(1);
-  const Views views = AllViews({"vol", "s1"});
-  const std::string other = (root() / ".." / "devices" / "s1.cow").string();
-  ASSERT_TRUE(catalog_
-                  ->Replace("s1",
-                            absl::StrCat("0 2048 snapshot /dev/mapper/vol-real ", other, " P 16\n"),
-                            false, SuspendMode::kSwap)
-                  .ok());
-  SweepFiles();
-  ExpectViews(views);
-}
-
-TEST_F(SnapshotsTest, AStoreThatSomebodyElsesTableNamesIsLeftToHim) {
-  MakeChain(1);
-  Make("peek",
-       absl::StrCat("0 8 linear ", (root() / ".." / "devices" / "s1.cow").string(), " 0\n"));
-  const std::vector<std::byte> bytes = View("peek");
-  ExpectDone(snapshots_->StartRemove("s1"));
-  EXPECT_THAT(file_log_, ElementsAre(Pair(Path("s1.cow"), HasSubstr("left to you"))));
-  EXPECT_THAT(file_log_[Path("s1.cow")], HasSubstr("'peek'"));
-  const std::string table = TableOf("peek");
-  ASSERT_TRUE(catalog_->Remove("peek", {}).ok());
-  SweepFiles();
-  Make("peek", table);
-  ExpectViews({{"peek", bytes}});
-}
-
-TEST_F(SnapshotsTest, AUsersFileIsHisEvenWhereOneOfOursWas) {
-  MakeChain(1);
-  ASSERT_TRUE(catalog_->Remove("s1", {}).ok());
-  std::filesystem::remove(Path("s1.cow"));
-  const std::string store = MakeFile("s1.cow", 4096);
-  ASSERT_TRUE(
-      snapshots_->Create({.entries = {{.name = "s2", .device = "vol", .store = store}}}).ok());
-  ExpectDone(snapshots_->StartRemove("s2"));
-  EXPECT_THAT(Files(), ElementsAre("s1.cow", "vol.img"));
 }
 
 TEST_F(SnapshotsTest, AStoreGrowsBeforeItIsFullAndNoFurtherThanItsLimit) {
