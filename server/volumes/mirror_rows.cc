@@ -40,15 +40,6 @@ std::optional<MirrorStatus> ParseStatus(std::string_view line) {
   return status;
 }
 
-bool AreAlike(const std::vector<MirrorLeg>& legs, SectorCount length,
-              const std::vector<WholeLegs>& whole) {
-  return std::ranges::any_of(whole, [&](const WholeLegs& one) {
-    return one.length == length && std::ranges::all_of(legs, [&](const MirrorLeg& leg) {
-             return std::ranges::find(one.legs, leg) != one.legs.end();
-           });
-  });
-}
-
 }  // namespace
 
 bool SameDevice(const std::string& a, const std::string& b) {
@@ -109,8 +100,6 @@ size_t MirrorRow::FirstWithout(const std::set<size_t>& gone) const {
   return leg;
 }
 
-bool MirrorRow::HasSyncWord() const { return std::ranges::any_of(log_args, IsSyncWord); }
-
 void MirrorRow::SetSyncWord(const std::string& word) {
   std::erase_if(log_args, IsSyncWord);
   if (!word.empty()) log_args.push_back(word);
@@ -155,19 +144,20 @@ std::vector<WholeLegs> ReadAllWholeLegs(VolumeCatalog& volumes, const std::strin
   return all;
 }
 
-std::string WithNosync(const std::string& table, const std::vector<WholeLegs>& whole) {
-  if (whole.empty()) return table;
-  const absl::StatusOr<TableSpec> spec = TableSpec::Parse(table);
-  if (!spec.ok()) return table;
-  std::vector<TableRow> rows = spec->Rows();
-  for (TableRow& row : rows) {
-    std::optional<MirrorRow> mirror = MirrorRow::Parse(row);
-    if (!mirror.has_value() || mirror->log_type != "core" || mirror->HasSyncWord()) continue;
-    if (!AreAlike(mirror->legs, row.length, whole)) continue;
-    mirror->SetSyncWord("nosync");
-    row.args = mirror->Args();
+std::vector<size_t> WholeAmong(const MirrorRow& mirror, SectorCount length,
+                               const std::vector<WholeLegs>& whole) {
+  std::vector<size_t> found;
+  for (const WholeLegs& one : whole) {
+    const auto is_whole = [&](const MirrorLeg& leg) {
+      return std::ranges::find(one.legs, leg) != one.legs.end();
+    };
+    if (one.length != length || !is_whole(mirror.legs.front())) continue;
+    for (size_t leg = 0; leg < mirror.legs.size(); ++leg) {
+      if (is_whole(mirror.legs[leg])) found.push_back(leg);
+    }
+    return found;
   }
-  return TableText(rows);
+  return found;
 }
 
 std::string LegLacksData(const std::string& device, const MirrorLeg& leg) {

@@ -38,7 +38,6 @@ struct MirrorRow {
   uint64_t region_sectors() const;  // 0 if it cannot be read
   // The first leg that is not one of these. REQUIRES: there is one.
   size_t FirstWithout(const std::set<size_t>& gone) const;
-  bool HasSyncWord() const;
   // It answers no write that its first leg does not have.
   bool HoldsFailedWrites() const { return HasFeature("handle_errors") && !HasFeature("keep_log"); }
   // Takes `sync` or `nosync` out, which count for one start only; then puts `word` in, if any.
@@ -54,6 +53,8 @@ struct MirrorStatus {
 
   bool complete() const { return total != 0 && in_sync == total; }
   bool healthy() const { return health.find_first_not_of('A') == std::string::npos; }
+  // What a leg could not read, if anything, another one has.
+  bool only_reads_failed() const { return health.find_first_not_of("AR") == std::string::npos; }
 };
 
 // Of each mirror row of the live table, in order.
@@ -74,9 +75,10 @@ struct WholeLegs {
 // Of each mirror row of `table`, which is the device's live one.
 std::vector<WholeLegs> ReadAllWholeLegs(VolumeCatalog& volumes, const std::string& device,
                                         const std::string& table);
-// A core log goes with its table, and the next one would copy all of the first leg again. Puts
-// `nosync` where the new legs are alike, as LVM does (libdm, DM_NOSYNC).
-std::string WithNosync(const std::string& table, const std::vector<WholeLegs>& whole);
+// Which legs of a row are among them, for a table that takes the other's place. Empty if its first
+// leg, which the row goes by, is not.
+std::vector<size_t> WholeAmong(const MirrorRow& mirror, SectorCount length,
+                               const std::vector<WholeLegs>& whole);
 // Why a table cannot go by this leg.
 std::string LegLacksData(const std::string& device, const MirrorLeg& leg);
 

@@ -155,12 +155,18 @@ class VolumeCatalog::Together {
            Removes(name);
   }
 
-  static std::vector<std::pair<Sector, MirrorRow>> MirrorsIn(const std::string& table) {
-    std::vector<std::pair<Sector, MirrorRow>> mirrors;
+  struct MirrorPlace {
+    Sector start;
+    SectorCount length;
+    MirrorRow mirror;
+  };
+  static std::vector<MirrorPlace> MirrorsIn(const std::string& table) {
+    std::vector<MirrorPlace> mirrors;
     const absl::StatusOr<TableSpec> spec = TableSpec::Parse(table);
     if (!spec.ok()) return mirrors;
     for (const TableRow& row : spec->Rows()) {
-      if (auto mirror = MirrorRow::Parse(row)) mirrors.emplace_back(row.start, *std::move(mirror));
+      auto mirror = MirrorRow::Parse(row);
+      if (mirror.has_value()) mirrors.push_back({row.start, row.length, *std::move(mirror)});
     }
     return mirrors;
   }
@@ -168,13 +174,13 @@ class VolumeCatalog::Together {
   absl::Status CheckLeadingLegs() {
     for (const auto& [name, device] : before_) {
       if (!Goes(name)) continue;
-      for (const auto& [row, mirror] : MirrorsIn(*device.live_table)) {
-        if (request_.even_if_stale && mirror.HoldsFailedWrites()) continue;
-        const auto said = request_.leading_legs.find({name, row});
+      for (const MirrorPlace& place : MirrorsIn(*device.live_table)) {
+        if (request_.even_if_stale && place.mirror.HoldsFailedWrites()) continue;
+        const auto said = request_.leading_legs.find({name, place.start});
         const size_t leading = said == request_.leading_legs.end() ? 0 : said->second;
-        const auto whole = ReadWholeLegs(catalog_, name, row);
+        const auto whole = ReadWholeLegs(catalog_, name, place.start);
         if (!whole.has_value() || whole->contains(leading)) continue;
-        return absl::FailedPreconditionError(LegLacksData(name, mirror.legs.at(leading)));
+        return absl::FailedPreconditionError(LegLacksData(name, place.mirror.legs.at(leading)));
       }
     }
     return absl::OkStatus();
@@ -196,35 +202,38 @@ class VolumeCatalog::Together {
     return all;
   }
 
-  // A leg may have failed since the tables were loaded; now none can any more.
-  absl::Status LoadAgainWhatBeganOtherwise() {
-    const std::vector<WholeLegs> now = AllWholeLegs();
-    if (now == whole_) return absl::OkStatus();
-    const auto load = [&](const std::string& name, const std::string& table, bool read_only) {
-      const std::string text = WithNosync(table, now);
-      if (text == WithNosync(table, whole_)) return absl::OkStatus();
-      return LoadOne(name, text, read_only);
+  // A core log goes with its table, a disk log knows nothing of legs but that all are alike or not:
+  // the next table would copy from the first leg what others have, and have nobody else to read it
+  // from. Now no leg can fail any more.
+  absl::Status TellOfWholeLegs() {
+    const std::vector<WholeLegs> whole = AllWholeLegs();
+    const auto tell = [&](const std::string& name, const std::string& text) {
+      const std::shared_ptr<MappedDevice> device = registry_.Find(name);
+      const auto table = device == nullptr ? nullptr : device->table(TableSlot::kInactive);
+      if (table == nullptr) return absl::OkStatus();
+      for (const MirrorPlace& place : MirrorsIn(text)) {
+        const std::vector<size_t> legs = WholeAmong(place.mirror, place.length, whole);
+        if (legs.empty()) continue;
+        RETURN_IF_ERROR(
+            table->Message(place.start, absl::StrCat("whole_legs ", absl::StrJoin(legs, " ")))
+                .status());
+      }
+      return absl::OkStatus();
     };
-    for (const TogetherRequest::NewDevice& device : request_.create) {
-      RETURN_IF_ERROR(load(device.name, device.table, device.read_only));
-    }
-    for (const TogetherRequest::NewTable& table : request_.replace) {
-      RETURN_IF_ERROR(load(table.name, table.table, before_[table.name].live_read_only));
-    }
+    for (const auto& device : request_.create) RETURN_IF_ERROR(tell(device.name, device.table));
+    for (const auto& table : request_.replace) RETURN_IF_ERROR(tell(table.name, table.table));
     return absl::OkStatus();
   }
 
   absl::Status LoadAll() {
-    whole_ = AllWholeLegs();
     for (const TogetherRequest::NewDevice& device : request_.create) {
       RETURN_IF_ERROR(registry_.Create(device.name, {.uuid = device.uuid, .identity = ""}));
       created_.push_back(device.name);
-      RETURN_IF_ERROR(LoadOne(device.name, WithNosync(device.table, whole_), device.read_only));
+      RETURN_IF_ERROR(LoadOne(device.name, device.table, device.read_only));
       RETURN_IF_ERROR(registry_.AnnounceSize(device.name));
     }
     for (const TogetherRequest::NewTable& table : request_.replace) {
-      RETURN_IF_ERROR(
-          LoadOne(table.name, WithNosync(table.table, whole_), before_[table.name].live_read_only));
+      RETURN_IF_ERROR(LoadOne(table.name, table.table, before_[table.name].live_read_only));
       loaded_.push_back(table.name);
     }
     order_ = SuspendOrder(registry_, Names());
@@ -296,7 +305,7 @@ class VolumeCatalog::Together {
   }
 
   absl::Status Keep() {
-    RETURN_IF_ERROR(LoadAgainWhatBeganOtherwise());
+    RETURN_IF_ERROR(TellOfWholeLegs());
     state::Changes changes;
     for (const std::string& name : request_.remove) {
       changes.delete_devices.push_back(before_[name].identity);
@@ -364,7 +373,6 @@ class VolumeCatalog::Together {
   DeviceRegistry& registry_;
   const TogetherRequest& request_;
   std::map<std::string, DeviceRegistry::Saved> before_;  // of those that were there
-  std::vector<WholeLegs> whole_;                         // when the tables were loaded
   std::vector<std::string> created_, loaded_, suspended_;
   std::vector<std::string> order_;  // of suspending
   absl::Time give_up_at_ = absl::InfiniteFuture();

@@ -63,9 +63,10 @@ struct TogetherRequest {
   // Called when all are suspended. What it adds to `changes` is kept in the same transaction.
   std::function<absl::Status(state::Changes& changes)> when_still{};
 
-  // What a mirror knows of its legs goes with its table: the next one goes by the data of one leg.
-  // That is the first, unless another one stands here, by device and the row's first sector. If it
-  // turns out, when all are still, that this leg lacks something, the request is refused.
+  // What a mirror knows of its legs goes with its table, but for which of them hold all data: those
+  // do so in the next one, too, if its first leg is among them. It goes by the data of one leg, the
+  // first, unless another one stands here, by device and the row's first sector. If it turns out,
+  // when all are still, that this leg lacks something, the request is refused.
   std::map<std::pair<std::string, Sector>, size_t> leading_legs{};
   // It is not, but for mirrors that have answered writes which the leg lacks.
   bool even_if_stale = false;

@@ -14,7 +14,8 @@ namespace sectormap::targets {
 namespace {
 
 constexpr const char* kMessages =
-    "mirror: the messages are: recovery_rate <bytes per second, or 0 for no limit> | whole_legs";
+    "mirror: the messages are: recovery_rate <bytes per second, or 0 for no limit> | whole_legs "
+    "(before the first resume: whole_legs <number>...)";
 
 // Regions that a discard or write-zeroes is announced to the log for at once.
 constexpr uint64_t kRegionsAnnouncedMax = 4096;
@@ -59,8 +60,10 @@ MirrorTarget::~MirrorTarget() { CHECK(!tidy_timer_.has_value()); }
 absl::Status MirrorTarget::PreResume() {
   const MirrorOptions::Sync sync = this->sync();
   sync_.store(sync);
+  began_ = true;
+  const LegSet whole = whole_before_.exchange(LegSet());
   if (log_ == nullptr) {
-    gate_.StartWithoutLog(sync == MirrorOptions::Sync::kNoSync);
+    gate_.StartWithoutLog(sync == MirrorOptions::Sync::kNoSync ? legs_.all() : whole);
     return absl::OkStatus();
   }
   const DirtyLog::Start start = sync == MirrorOptions::Sync::kSync     ? DirtyLog::Start::kAllDirty
@@ -68,7 +71,7 @@ absl::Status MirrorTarget::PreResume() {
                                                                        : DirtyLog::Start::kAsLogged;
   host_.reactors().RunOn(home_.index(), [this, start] { return log_->Open(start); });
   // Not on the reactor: it would stand still for as long as this takes with a hundred million.
-  gate_.StartFromLog();
+  gate_.StartFromLog(whole);
   return absl::OkStatus();
 }
 
@@ -393,6 +396,28 @@ LegSet MirrorTarget::WholeLegs() const {
   return whole;
 }
 
+absl::Status MirrorTarget::SetWholeLegs(std::span<const std::string> numbers) {
+  if (began_) {
+    return absl::FailedPreconditionError(
+        "mirror: which legs are whole can be said before the first resume only");
+  }
+  LegSet whole;
+  for (const std::string& number : numbers) {
+    size_t leg = 0;
+    const char* end = number.data() + number.size();
+    const auto [rest, problem] = std::from_chars(number.data(), end, leg);
+    if (problem != std::errc() || rest != end || leg >= legs_.size()) {
+      return absl::InvalidArgumentError(kMessages);
+    }
+    whole = whole | LegSet::Only(leg);
+  }
+  if (!whole.Contains(0)) {
+    return absl::InvalidArgumentError("mirror: the first leg has to be one of the whole ones");
+  }
+  whole_before_ = whole;
+  return absl::OkStatus();
+}
+
 absl::Status MirrorTarget::SetRecoveryRate(const std::string& word) {
   uint64_t rate = 0;
   const char* end = word.data() + word.size();
@@ -407,7 +432,11 @@ absl::StatusOr<std::string> MirrorTarget::Message(std::span<const std::string> w
     RETURN_IF_ERROR(SetRecoveryRate(words[1]));
     return "";
   }
-  if (words.size() != 1 || words[0] != "whole_legs") return absl::InvalidArgumentError(kMessages);
+  if (words.empty() || words[0] != "whole_legs") return absl::InvalidArgumentError(kMessages);
+  if (words.size() > 1) {
+    RETURN_IF_ERROR(SetWholeLegs(words.subspan(1)));
+    return "";
+  }
   std::string text;
   for (size_t leg : WholeLegs()) absl::StrAppend(&text, text.empty() ? "" : " ", leg);
   return text;

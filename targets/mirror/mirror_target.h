@@ -6,8 +6,8 @@
 //   flush   of every leg
 //
 // Which legs hold a region's data is kept for each region (RegionStates), so that no answer is ever
-// stale: at first the table's first leg, or all of them if the log says so; then all those that
-// recovery has copied it to, less those where a write or flush has failed.
+// stale: at first the table's first leg, those that a message names, or all of them if the log says
+// so; then all those that recovery has copied it to, less those where a write or flush has failed.
 #pragma once
 
 #include <atomic>
@@ -69,6 +69,8 @@ class MirrorTarget final : public Target {
   std::span<const DeviceRef> backings() const override { return backings_; }
   // recovery_rate <bytes per second, or 0 for no limit>
   // whole_legs: answers the numbers of those that hold the data of every region, from 0
+  // whole_legs <number>...: before the first resume, from who has asked the table before this one:
+  //   these do, whatever the log has dirty; the first leg, which counts after a crash, among them
   absl::StatusOr<std::string> Message(std::span<const std::string> words) override;
 
  private:
@@ -89,6 +91,7 @@ class MirrorTarget final : public Target {
   MirrorOptions::Sync sync() const;
   std::string TableWords(MirrorOptions::Sync sync) const;
   LegSet WholeLegs() const;
+  absl::Status SetWholeLegs(std::span<const std::string> numbers);
   absl::Status SetRecoveryRate(const std::string& word);
 
   Task<IoStatus> SubmitRead(const IoRequest& request);
@@ -129,7 +132,9 @@ class MirrorTarget final : public Target {
   Recovery recovery_;
   HeldRequests held_;
 
-  std::atomic<MirrorOptions::Sync> sync_;  // see sync()
+  std::atomic<MirrorOptions::Sync> sync_;       // see sync()
+  std::atomic<bool> began_{false};              // has been resumed, or was about to be
+  std::atomic<LegSet> whole_before_{LegSet()};  // see Message(); for the first resume
 
   // On the home reactor.
   std::optional<Reactor::TimerId> tidy_timer_;

@@ -160,14 +160,17 @@ Task<LegSet> Recovery::Copy(uint64_t region, std::span<std::byte> buffer) {
 
 Task<IoStatus> Recovery::ReadPiece(uint64_t region, IoRequest read) {
   LegSet untried = regions_.legs(region);
+  LegSet failed;
   IoStatus status = IoStatus::kIoError;
   while (!untried.empty()) {
     const size_t leg = legs_.ChooseForRead(untried);
     status = co_await legs_.Submit(leg, read);
     if (status == IoStatus::kOk) break;
-    legs_.NoteError(leg, LegError::kResync);
+    failed = failed | LegSet::Only(leg);
     untried = untried - LegSet::Only(leg);
   }
+  // The copy has failed only if nobody else has what they could not read.
+  legs_.NoteErrors(failed, untried.empty() ? LegError::kResync : LegError::kRead);
   co_return status;
 }
 

@@ -78,7 +78,7 @@ void RegionGate::NoteRecovered(uint64_t region) {
   if (log_ != nullptr && regions_.dirty(region)) dirty_.push_back(region);
 }
 
-void RegionGate::StartFromLog() {
+void RegionGate::StartFromLog(LegSet whole) {
   dirty_.clear();
   for (uint64_t region = 0; region < regions_.count(); ++region) {
     const LegSet known = regions_.legs(region);
@@ -86,14 +86,17 @@ void RegionGate::StartFromLog() {
     // One leg alone, or some: that is what this table found out since it was loaded. All: then the
     // log has to say so too.
     const bool in_sync = clean && (known == legs_.all() || known == LegSet::Only(0));
-    const LegSet holders = in_sync ? legs_.all() : known == legs_.all() ? LegSet::Only(0) : known;
-    regions_.Reset(region, holders, !clean && log_->durable());
+    LegSet holders = in_sync ? legs_.all() : known == legs_.all() ? LegSet::Only(0) : known;
+    if (!whole.empty()) holders = clean ? legs_.all() : whole;
+    const bool dirty = !clean && log_->durable();
+    regions_.Reset(region, holders, dirty);
+    if (dirty && holders == legs_.all()) dirty_.push_back(region);
   }
 }
 
-void RegionGate::StartWithoutLog(bool all_in_sync) {
+void RegionGate::StartWithoutLog(LegSet whole) {
   for (uint64_t region = 0; region < regions_.count(); ++region) {
-    regions_.Reset(region, all_in_sync ? legs_.all() : regions_.legs(region), /*dirty=*/true);
+    regions_.Reset(region, whole.empty() ? regions_.legs(region) : whole, /*dirty=*/true);
   }
 }
 

@@ -50,10 +50,11 @@ class RegionGate {
   // --- Before there is any I/O: a control thread ---
 
   // Sets out from what the log says: who is clean is in sync. Where memory knows better which legs
-  // hold a region's data, memory counts.
-  void StartFromLog();
-  // Sets out with every region in sync, or only those that are now.
-  void StartWithoutLog(bool all_in_sync);
+  // hold a region's data, memory counts. `whole`: legs that are known to hold all data, from before
+  // this table; empty if that is not known.
+  void StartFromLog(LegSet whole);
+  // Sets out with every region on these legs; empty: on those that it is on now.
+  void StartWithoutLog(LegSet whole);
 
   // --- On the home reactor ---
 

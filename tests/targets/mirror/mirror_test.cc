@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The mirror as its users see it: words, states, who is written and read, what a failure does.
 #include "absl/strings/str_cat.h"
+#include "targets/mirror/recovery.h"
 #include "tests/support/manual_clock.h"
 #include "tests/targets/mirror/mirror_fixture.h"
 
@@ -114,6 +115,64 @@ TEST_F(MirrorTest, TakesItsMessageOnly) {
   for (const char* bad : {"recovery_rate", "recovery_rate x", "recovery_rate -1", "foo 1"}) {
     EXPECT_FALSE(table->Message(Sector(0), bad).ok()) << bad;
   }
+}
+
+// --- What the table before knew ---
+
+class WholeLegsTest : public MirrorFixture {
+ protected:
+  void SetUp() override {
+    MirrorFixture::SetUp();
+    for (const char* leg : {"a", "b"}) std::ranges::fill(disk(leg).bytes(), std::byte{1});
+  }
+  // A new table, and what it is told before its first resume.
+  void UseWith(std::string_view words, std::string_view message) {
+    ASSERT_EQ(Load("0 16384 mirror " + std::string(words)), absl::OkStatus());
+    const auto told = device_->table(TableSlot::kInactive)->Message(Sector(0), message);
+    ASSERT_TRUE(told.ok()) << told.status();
+    ASSERT_EQ(device_->Resume(), absl::OkStatus());
+  }
+};
+
+TEST_F(WholeLegsTest, WhoIsWholeIsReadAndWrittenFromTheBeginning) {
+  for (const char* log : {"core 1", "disk 3 log"}) {
+    SCOPED_TRACE(log);
+    disk("a").Fail({.op = IoOp::kRead, .first = Sector(5200), .end = Sector(5208)});
+    disk("c").Hold(IoOp::kWrite);
+    const std::string sync = log[0] == 'd' ? " sync" : "";
+    UseWith(absl::StrCat(log, " 1024", sync, " 3 a 0 b 0 c 0 1 handle_errors"), "whole_legs 0 1");
+    WaitUntil([&] { return disk("c").holding() == kRegionsInRecovery; });
+    EXPECT_EQ(At(5200), 1) << "the second leg has it";
+    EXPECT_EQ(Fill(5300, 8, 7), IoStatus::kOk);
+    EXPECT_EQ(disk("b").At(5300), 7);
+    disk("c").Release();
+    WaitForStatus(absl::StrCat("3 a b c 16/16 1 AAA ", log[0] == 'd' ? "3 disk log A" : "1 core"));
+    EXPECT_TRUE(Same("b", "c"));
+    EXPECT_EQ(disk("c").At(5200), 1) << "copied from the second leg";
+    disk("a").Heal();
+    EXPECT_EQ(Fill(5300, 8, 1), IoStatus::kOk);
+  }
+}
+
+TEST_F(WholeLegsTest, RegionsOfALogThatAreDirtyBecomeCleanWithoutACopy) {
+  UseWith("disk 3 log 1024 sync 2 a 0 b 0", "whole_legs 0 1");
+  EXPECT_EQ(Status(), "2 a b 16/16 1 AA 3 disk log A");
+  EXPECT_EQ(LogBits(), 0u) << "after a crash the first leg counts";
+  ASSERT_EQ(device_->Suspend(SuspendMode::kFlush), absl::OkStatus());
+  EXPECT_EQ(LogBits(), 0xffffu);
+  EXPECT_EQ(disk("b").CountOf(IoOp::kWrite), 0);
+}
+
+TEST_F(WholeLegsTest, ItIsForTheFirstResumeAndFromWhoKnows) {
+  ASSERT_EQ(Load("0 16384 mirror core 1 1024 3 a 0 b 0 c 0"), absl::OkStatus());
+  const auto table = device_->table(TableSlot::kInactive);
+  for (const char* bad : {"whole_legs 0 3", "whole_legs 1 2", "whole_legs x", "whole_legs 0 -1"}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(table->Message(Sector(0), bad).status())) << bad;
+  }
+  ASSERT_EQ(device_->Resume(), absl::OkStatus());
+  const auto late = table->Message(Sector(0), "whole_legs 0 1");
+  EXPECT_TRUE(absl::IsFailedPrecondition(late.status())) << late.status();
+  WaitForStatus("3 a b c 16/16 1 AAA 1 core");
 }
 
 // --- Recovery and who is written ---
