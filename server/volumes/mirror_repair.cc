@@ -146,14 +146,28 @@ absl::Status Mirrors::Degrade(const std::string& device, const LessRow& found) {
   RETURN_IF_ERROR(recipes_.volumes.ReplaceTogether(request));
   recipes_.files.Sweep();
   recipes_.volumes.RaiseEvent(device);
+  const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
+  const Volume* volume = tree.WithBody(device);
+  const auto info = recipes_.volumes.registry().Info(volume == nullptr ? device : volume->name);
+  if (!info.ok()) return absl::OkStatus();
   absl::MutexLock hold(&mutex_);
-  ++degraded_[device];
+  ++degraded_[info->identity];
   return absl::OkStatus();
 }
 
+// Layers come and go with snapshots, names change: the volume stays.
 std::map<std::string, uint64_t> Mirrors::DegradedCounts() const {
   absl::MutexLock hold(&mutex_);
-  return degraded_;
+  std::map<std::string, uint64_t> counts;
+  if (degraded_.empty()) return counts;
+  const DeviceRegistry& registry = recipes_.volumes.registry();
+  const VolumeTree tree = VolumeTree::Read(registry);
+  for (const auto& [name, volume] : tree.volumes()) {
+    const auto info = registry.Info(name);
+    const auto found = info.ok() ? degraded_.find(info->identity) : degraded_.end();
+    if (found != degraded_.end()) counts[volume.body] = found->second;
+  }
+  return counts;
 }
 
 }  // namespace sectormap::volumes

@@ -189,8 +189,8 @@ absl::StatusOr<TogetherRequest> Mirrors::PlanAdd(const AddLegRequest& request,
   if (target.mirror.has_value()) {
     MirrorRow mirror = *target.mirror;
     mirror.legs.push_back(leg);
-    // What the log says is true of the other legs only. The word counts for one resume, which
-    // writes the log.
+    // What the log says is true of the other legs only, which ReplaceTogether tells the new table
+    // for itself. The word counts for one resume, which writes the log.
     if (mirror.log_type != "core") mirror.SetSyncWord("sync");
     changes.Replace(volume.body, TableText({RowOf(volume.length, mirror)}));
     return changes.Take();
@@ -260,7 +260,7 @@ absl::Status Mirrors::WaitForLeg(OperationRun& run, const AddLegRequest& request
         ReadMirrorStatus(recipes_.volumes.registry(), target.volume.body);
     if (!all.empty()) {
       const MirrorStatus& status = all.front();
-      if (!status.healthy()) {
+      if (!status.only_reads_failed()) {
         return absl::DataLossError(absl::StrCat("a leg has failed before '", request.leg,
                                                 "' had all data (", status.health,
                                                 ": a letter for each leg; A is alive)"));
@@ -322,6 +322,25 @@ absl::StatusOr<size_t> Mirrors::LegNamed(const Target& target,
   return absl::FailedPreconditionError(text);
 }
 
+std::vector<MirrorLeg> Mirrors::LessRow::LegsLeft() const {
+  std::vector<MirrorLeg> left;
+  for (size_t leg = 0; leg < mirror.legs.size(); ++leg) {
+    if (!gone.contains(leg)) left.push_back(mirror.legs[leg]);
+  }
+  return left;
+}
+
+TableRow Mirrors::LessRow::RowLeft() const {
+  MirrorRow left = mirror;
+  left.legs = LegsLeft();
+  if (left.legs.size() == 1) {
+    return LinearRow(row.start, row.length, left.legs[0].device, left.legs[0].start);
+  }
+  TableRow changed = row;
+  changed.args = left.Args();
+  return changed;
+}
+
 absl::StatusOr<TogetherRequest> Mirrors::PlanWithout(const std::string& body,
                                                      const std::vector<LessRow>& less) const {
   const DeviceRegistry& registry = recipes_.volumes.registry();
@@ -332,13 +351,9 @@ absl::StatusOr<TogetherRequest> Mirrors::PlanWithout(const std::string& body,
   Restack changes;
   for (const LessRow& one : less) {
     changes.Lead(body, one.row.start, one.mirror.FirstWithout(one.gone));
-    MirrorRow rest = one.mirror;
-    rest.legs.clear();
-    for (size_t i = 0; i < one.mirror.legs.size(); ++i) {
-      if (!one.gone.contains(i)) rest.legs.push_back(one.mirror.legs[i]);
-    }
-    if (rest.legs.size() == 1 && rows.size() == 1 && rest.legs[0].start == 0 &&
-        MappedDeviceName(rest.legs[0].device) == image) {
+    const std::vector<MirrorLeg> left = one.LegsLeft();
+    if (left.size() == 1 && rows.size() == 1 && left[0].start == 0 &&
+        MappedDeviceName(left[0].device) == image) {
       ASSIGN_OR_RETURN(std::string table, registry.Table(image, TableSlot::kLive));
       changes.Replace(body, std::move(table));
       changes.Remove(image);
@@ -352,11 +367,7 @@ absl::StatusOr<TogetherRequest> Mirrors::PlanWithout(const std::string& body,
     }
     const auto row = std::ranges::find(rows, one.row.start, &TableRow::start);
     if (row == rows.end()) continue;
-    if (rest.legs.size() == 1) {
-      *row = LinearRow(row->start, row->length, rest.legs[0].device, rest.legs[0].start);
-    } else {
-      row->args = rest.Args();
-    }
+    *row = one.RowLeft();
     // A first leg of our making that has failed is of no use to anybody.
     if (rows.size() == 1 && MappedDeviceName(one.mirror.legs[0].device) == image &&
         one.gone.contains(0)) {
@@ -411,12 +422,27 @@ absl::Status Mirrors::CheckNotNeeded(const Target& target, size_t leg) const {
   const auto whole = ReadWholeLegs(recipes_.volumes, target.volume.body, Sector(0));
   if (whole.has_value() && whole->contains(next)) return absl::OkStatus();
   // Its table could not be built, perhaps as this leg is away: built anew it would go by the first.
-  if (!whole.has_value() && leg != 0) return absl::OkStatus();
+  if (!whole.has_value()) return leg != 0 ? absl::OkStatus() : NotBuilt(target, leg);
   const std::string why = LegLacksData(target.volume.name, target.mirror->legs[next]);
   const std::vector<MirrorStatus> all =
       ReadMirrorStatus(recipes_.volumes.registry(), target.volume.body);
   const bool healthy = !all.empty() && all.front().healthy();
   return healthy ? absl::UnavailableError(why) : absl::FailedPreconditionError(why);
+}
+
+absl::Status Mirrors::NotBuilt(const Target& target, size_t leg) const {
+  const std::string& body = target.volume.body;
+  const std::shared_ptr<MappedDevice> device = recipes_.volumes.registry().Find(body);
+  const auto unbuilt = device == nullptr ? std::nullopt : device->unbuilt(TableSlot::kLive);
+  const LessRow less{target.rows.front(), *target.mirror, {leg}};
+  std::string table = TableText({less.RowLeft()});
+  table.pop_back();
+  return absl::FailedPreconditionError(
+      absl::StrCat("the table of '", body, "' could not be built", unbuilt.has_value() ? " (" : "",
+                   unbuilt.has_value() ? unbuilt->error : "", unbuilt.has_value() ? ")" : "",
+                   ", so nobody knows whether '", less.LegsLeft().front().device,
+                   "' holds all data. If the mirror was in sync, it does: sectormap load ", body,
+                   " --table '", table, "'; sectormap resume ", body));
 }
 
 absl::Status Mirrors::TakeLegOut(const std::string& device, const MirrorLeg& leg,

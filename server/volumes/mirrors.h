@@ -55,7 +55,8 @@ class Mirrors {
   // be done. One thread.
   std::string TakeFailedLegsOut(const std::string& device);
 
-  // How often that has happened since the start, by device.
+  // How often that has happened since the start to volumes that are there, each by the device that
+  // has its table now.
   std::map<std::string, uint64_t> DegradedCounts() const;
 
  private:
@@ -69,6 +70,8 @@ class Mirrors {
   absl::StatusOr<size_t> LegNamed(const Target& target, const RemoveLegRequest& request) const;
   bool TakenOut(const std::string& device, const MirrorLeg& leg, const absl::Status& refused) const;
   absl::Status CheckNotNeeded(const Target& target, size_t leg) const;
+  // Nobody knows whether this leg may go.
+  absl::Status NotBuilt(const Target& target, size_t leg) const;
   absl::Status CheckLeg(const AddLegRequest& request, SectorCount length);
   absl::Status CheckLog(const AddLegRequest& request);
   absl::StatusOr<std::string> PrepareLog(const AddLegRequest& request, const std::string& body,
@@ -79,6 +82,9 @@ class Mirrors {
     TableRow row;
     MirrorRow mirror;
     std::set<size_t> gone;
+
+    std::vector<MirrorLeg> LegsLeft() const;
+    TableRow RowLeft() const;
   };
   // The table with these rows changed, and what it does not need any more.
   absl::StatusOr<TogetherRequest> PlanWithout(const std::string& body,
@@ -102,7 +108,7 @@ class Mirrors {
 
   Recipes& recipes_;
   mutable absl::Mutex mutex_;
-  std::map<std::string, uint64_t> degraded_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, uint64_t> degraded_ ABSL_GUARDED_BY(mutex_);  // by the volume's identity
 };
 
 }  // namespace sectormap::volumes
