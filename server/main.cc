@@ -92,12 +92,13 @@ class Portals {
     return addresses;
   }
 
-  // The one that has the port of `address`, if either is for every address of the machine. Empty:
-  // it is somebody else who is in its way.
+  // The one that has the port of `address`, if either is for every address of its family. Empty: it
+  // is somebody else who is in its way.
   std::string InTheWayOf(const std::string& address) const {
     for (const std::string& own : Addresses()) {
       const bool one_covers_all = IsEverywhere(own) || IsEverywhere(address);
-      if (one_covers_all && PortOf(own) == PortOf(address)) return own;
+      const bool one_family = own.starts_with('[') == address.starts_with('[');
+      if (one_covers_all && one_family && PortOf(own) == PortOf(address)) return own;
     }
     return "";
   }
