@@ -51,7 +51,7 @@ struct CreateOptions {
   std::string name, size, chunk, limit;
   std::vector<std::string> of, stores;
   uint32_t grow_at = 0, grow_by = 0;
-  bool no_grow = false, overflow = false;
+  bool no_grow = false, overflow = false, existing_ok = false;
 };
 
 // One snapshot is called NAME, those of a group NAME-DEVICE.
@@ -88,6 +88,7 @@ absl::Status FillRequest(const CreateOptions& options, v1::CreateSnapshotsReques
     request.mutable_growth()->set_limit_sectors(value);
   }));
   request.set_overflow_stays_valid(options.overflow);
+  request.set_allow_existing(options.existing_ok);
   request.mutable_growth()->set_never(options.no_grow);
   request.mutable_growth()->set_at_percent(options.grow_at);
   request.mutable_growth()->set_by_percent(options.grow_by);
@@ -117,8 +118,11 @@ void AddCreate(Verbs& verbs) {
           session.PrintJson(elements);
         } else {
           for (const v1::Snapshot& one : response.snapshots()) {
-            session.out() << one.name() << " is a snapshot of " << one.device() << ", taken "
-                          << TimeText(one.created_unix_seconds()) << '\n';
+            session.out() << one.name() << " is a snapshot of " << one.device();
+            if (options->existing_ok) {
+              session.out() << ", taken " << TimeText(one.created_unix_seconds());
+            }
+            session.out() << '\n';
           }
         }
         return code;
@@ -145,6 +149,8 @@ void AddCreate(Verbs& verbs) {
       ->check(CLI::Range(1, 1000));
   verb->add_option("--limit", options->limit, "Grow no further than this, as 100G");
   verb->add_flag("--no-grow", options->no_grow, "Let the store stay as large as it is");
+  verb->add_flag("--existing-ok", options->existing_ok,
+                 "Succeed if the same snapshots are there, valid, of whatever time");
   verb->add_flag("--overflow", options->overflow,
                  "When the store is full, refuse writes to the snapshot and keep it readable (PO)");
 }

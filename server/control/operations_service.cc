@@ -122,6 +122,7 @@ grpc::Status OperationsService::CreateSnapshots(grpc::ServerContext*,
   wanted.grow_at_percent = request->growth().at_percent();
   wanted.grow_by_percent = request->growth().by_percent();
   wanted.limit_sectors = request->growth().limit_sectors();
+  wanted.existing_ok = request->allow_existing();
   const auto made = snapshots_.Create(wanted);
   LogChange("snapshot_create", names, made.status());
   if (!made.ok()) return ToGrpc(made.status());

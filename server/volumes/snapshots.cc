@@ -112,7 +112,9 @@ std::string Snapshots::NameOfIdentity(const std::string& identity) const {
 absl::StatusOr<std::vector<SnapshotInfo>> Snapshots::Create(const CreateSnapshots& wanted) {
   absl::MutexLock one_at_a_time(&recipes_.structure);
   const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
-  if (auto made = AlreadyMade(wanted, tree)) return *std::move(made);
+  if (wanted.existing_ok) {
+    if (auto made = AlreadyMade(wanted, tree)) return *std::move(made);
+  }
   Plan plan;
   absl::Status status = PlanCreation(wanted, tree, plan);
   TogetherRequest request;
@@ -187,7 +189,8 @@ absl::Status Snapshots::PlanCreation(const CreateSnapshots& wanted, const Volume
   for (const CreateSnapshots::Entry& entry : wanted.entries) {
     RETURN_IF_ERROR(CheckDeviceName(entry.name));
     if (recipes_.volumes.registry().Find(entry.name) != nullptr) {
-      return absl::AlreadyExistsError(absl::StrCat("a device '", entry.name, "' exists already"));
+      return absl::AlreadyExistsError(absl::StrCat(
+          "a device '", entry.name, "' exists already, and is not the snapshot that is asked for"));
     }
     ASSIGN_OR_RETURN(const Volume origin, tree.Find(entry.device));
     RETURN_IF_ERROR(PlanOne(wanted, entry, origin, tree, plan));

@@ -45,6 +45,9 @@ struct CreateSnapshots {
   bool never_grow = false;
   int64_t grow_at_percent = 0, grow_by_percent = 0;  // 0: the defaults
   uint64_t limit_sectors = 0;                        // 0: enough for every chunk
+  // For who has lost the answer. Not by itself: a snapshot of an earlier instant would be taken for
+  // one of now.
+  bool existing_ok = false;
 };
 
 struct SnapshotInfo {
@@ -74,8 +77,9 @@ class Snapshots {
   // again now.
   void TakeUpRollBacks();
 
-  // All of one instant, or none. The devices' I/O waits for a moment. If all are there, valid and
-  // as wanted, they are the answer: who has lost it may ask again.
+  // All of one instant, or none. The devices' I/O waits for a moment. AlreadyExists: a device has
+  // such a name; but with `existing_ok`, if all are there, valid and as wanted, they are the
+  // answer.
   absl::StatusOr<std::vector<SnapshotInfo>> Create(const CreateSnapshots& wanted);
   std::vector<SnapshotInfo> List() const;  // by origin, the oldest first
   // Those of one device. NotFound: there is no such device, nor a snapshot of one called so.

@@ -36,7 +36,8 @@ TEST_F(OperationVerbsTest, OneSnapshotHasTheNameAndThoseOfAGroupTheDevicesToo) {
   const Outcome one = RunCli({"snapshot", "create", "s", "--of", "vol", "--size", "1G", "--chunk",
                               "64K", "--grow-at", "80", "--limit", "2G"});
   EXPECT_EQ(one.code, ExitCode::kOk) << one.err;
-  EXPECT_EQ(one.out, "s is a snapshot of vol, taken 2026-11-23T20:00:00Z\n");
+  EXPECT_EQ(one.out, "s is a snapshot of vol\n");
+  EXPECT_FALSE(operations.created.allow_existing());
   ASSERT_EQ(operations.created.entries_size(), 1);
   EXPECT_EQ(operations.created.entries(0).store(), "");
   EXPECT_EQ(operations.created.store_sectors(), 2097152u);
@@ -52,6 +53,13 @@ TEST_F(OperationVerbsTest, OneSnapshotHasTheNameAndThoseOfAGroupTheDevicesToo) {
   EXPECT_EQ(operations.created.entries(1).name(), "s-b");
   EXPECT_EQ(operations.created.entries(1).store(), "");
   EXPECT_EQ(operations.created.chunk_sectors(), 16u);
+}
+
+TEST_F(OperationVerbsTest, SnapshotsThatMayBeThereAlreadyAreShownWithTheirTime) {
+  const Outcome outcome = RunCli({"snapshot", "create", "s", "--of", "vol", "--existing-ok"});
+  EXPECT_EQ(outcome.code, ExitCode::kOk) << outcome.err;
+  EXPECT_EQ(outcome.out, "s is a snapshot of vol, taken 2026-11-23T20:00:00Z\n");
+  EXPECT_TRUE(operations.created.allow_existing());
 }
 
 TEST_F(OperationVerbsTest, WrongUsageIsSaidBeforeAnythingIsSent) {

@@ -73,8 +73,10 @@ class OperationsServiceTest : public ::testing::Test {
     grpc::ClientContext context;
     return (stub_.get()->*method)(&context, request, &response);
   }
-  grpc::Status TakeSnapshot(const std::string& name, const std::string& of = "vol") {
+  grpc::Status TakeSnapshot(const std::string& name, const std::string& of = "vol",
+                            bool allow_existing = false) {
     v1::CreateSnapshotsRequest request;
+    request.set_allow_existing(allow_existing);
     auto& entry = *request.add_entries();
     entry.set_name(name);
     entry.set_device(of);
@@ -146,7 +148,8 @@ TEST_F(OperationsServiceTest, SnapshotsOfNothingAreNotFound) {
 
 TEST_F(OperationsServiceTest, WhoAsksAgainIsAnsweredTheSame) {
   ASSERT_TRUE(TakeSnapshot("s1").ok());
-  EXPECT_TRUE(TakeSnapshot("s1").ok());
+  EXPECT_EQ(TakeSnapshot("s1").error_code(), grpc::StatusCode::ALREADY_EXISTS);
+  EXPECT_TRUE(TakeSnapshot("s1", "vol", /*allow_existing=*/true).ok());
   v1::RemoveSnapshotRequest remove;
   remove.set_name("s2");
   v1::Operation operation;

@@ -18,7 +18,8 @@ TEST_F(VolumeServiceTest, WhoTakesTheSameOnesAgainIsAnsweredThoseThatAreThere) {
       .entries = {{.name = "s-a", .device = "a"},
                   {.name = "s-b", .device = "b", .store = Path("b.store")}},
       .chunk_sectors = kChunk,
-      .grow_at_percent = 50};
+      .grow_at_percent = 50,
+      .existing_ok = true};
   const auto first = snapshots_->Create(wanted);
   ASSERT_TRUE(first.ok()) << first.status();
   const auto bytes = View("s-a");
@@ -40,6 +41,7 @@ TEST_F(VolumeServiceTest, WhoTakesTheSameOnesAgainIsAnsweredThoseThatAreThere) {
     return snapshots_->Create(other).status().code();
   };
   const auto exists = absl::StatusCode::kAlreadyExists;
+  EXPECT_EQ(code([](auto& other) { other.existing_ok = false; }), exists);
   EXPECT_EQ(code([](auto& other) { other.entries.pop_back(); }), absl::StatusCode::kOk);
   EXPECT_EQ(code([](auto& other) { other.chunk_sectors = 0; }), absl::StatusCode::kOk);
   EXPECT_EQ(code([](auto& other) { other.entries[0].device = "b"; }), exists);
@@ -60,7 +62,8 @@ TEST_F(VolumeServiceTest, ASnapshotThatIsLostIsNoAnswerToWhoTakesItAgain) {
   const CreateSnapshots wanted{.entries = {{.name = "s1", .device = "vol"}},
                                .store_sectors = 512,
                                .chunk_sectors = kChunk,
-                               .never_grow = true};
+                               .never_grow = true,
+                               .existing_ok = true};
   ASSERT_TRUE(snapshots_->Create(wanted).ok());
   EXPECT_TRUE(snapshots_->Create(wanted).ok());
   Fill("vol", 0, kVolumeSectors, 2);
