@@ -176,10 +176,10 @@ class VolumeCatalog {
   absl::Status KeepIntent(const state::DeviceRecord& record);
   void KeepIfOtherThan(const state::DeviceRecord& kept);
   absl::Status Put(const state::DeviceRecord& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(save_mutex_);
+  // Deletes the record of a device that was removed, unless another one has its identity by now.
   absl::Status Forget(const std::string& identity);
   // Deletes the records of devices that the registry no longer has.
   void Prune() ABSL_EXCLUSIVE_LOCKS_REQUIRED(save_mutex_);
-  // Deletes the record of a device that was removed, unless another one has its identity by now.
 
   DeviceRegistry& registry_;
   state::StateStore& store_;
