@@ -189,8 +189,7 @@ absl::Status Snapshots::PlanCreation(const CreateSnapshots& wanted, const Volume
   for (const CreateSnapshots::Entry& entry : wanted.entries) {
     RETURN_IF_ERROR(CheckDeviceName(entry.name));
     if (recipes_.volumes.registry().Find(entry.name) != nullptr) {
-      return absl::AlreadyExistsError(absl::StrCat(
-          "a device '", entry.name, "' exists already, and is not the snapshot that is asked for"));
+      return absl::AlreadyExistsError(absl::StrCat("a device '", entry.name, "' exists already"));
     }
     ASSIGN_OR_RETURN(const Volume origin, tree.Find(entry.device));
     RETURN_IF_ERROR(PlanOne(wanted, entry, origin, tree, plan));
