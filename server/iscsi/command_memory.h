@@ -57,6 +57,10 @@ struct SessionShare {
   uint64_t passed_over_in = 0;  // the last round in which one of them found none
 };
 
+// What a command's bytes are. Parameters pass their session's commands that wait: what asks how a
+// path is, and what fences others off, is sent when a disk hangs and has large commands waiting.
+enum class DataKind : uint8_t { kMedium, kParameters };
+
 // One command's buffer; gives itself and its share back.
 class CommandBuffer {
  public:
@@ -111,6 +115,7 @@ class CommandMemory {
     friend class CommandMemory;
     SessionShare* share_ = nullptr;
     size_t bytes_ = 0;
+    DataKind kind_ = DataKind::kMedium;
     std::coroutine_handle<> handle_ = nullptr;  // null: it does not wait
     bool found_room_ = false;
     Waiter* next_ = nullptr;
@@ -120,9 +125,10 @@ class CommandMemory {
   // Waits until there is room, first come first served within the session: a large command that
   // waits is not passed by small ones. Empty if it was given up. REQUIRES: 0 < bytes <=
   // scsi::kMaxTransferBytes.
-  Task<CommandBuffer> Take(SessionShare& share, size_t bytes, Waiter& waiter) {
-    if (std::optional<CommandBuffer> buffer = TryTake(share, bytes)) return *std::move(buffer);
-    return WaitAndTake(share, bytes, waiter);
+  Task<CommandBuffer> Take(SessionShare& share, size_t bytes, DataKind kind, Waiter& waiter) {
+    std::optional<CommandBuffer> buffer = TryTake(share, bytes, kind);
+    if (buffer.has_value()) return *std::move(buffer);
+    return WaitAndTake(share, bytes, kind, waiter);
   }
   // It waits for room no longer, if it does.
   void GiveUp(Waiter& waiter) {
@@ -132,8 +138,8 @@ class CommandMemory {
   }
 
   // Empty if there is no room now, or a command of the session waits for it.
-  std::optional<CommandBuffer> TryTake(SessionShare& share, size_t bytes) {
-    if (!FindsRoom(share, bytes, share.waiting != 0)) return std::nullopt;
+  std::optional<CommandBuffer> TryTake(SessionShare& share, size_t bytes, DataKind kind) {
+    if (!FindsRoom(share, bytes, kind, share.waiting != 0)) return std::nullopt;
     std::optional<IoBuffer> buffer = pool_.TryTake(bytes);
     if (!buffer) return std::nullopt;
     Count(share, bytes);
@@ -202,9 +208,11 @@ class CommandMemory {
   }
   // A session that has nothing finds room for a parameter list in any case: what fences the others
   // off must get in.
-  bool FindsRoom(const SessionShare& share, size_t bytes, bool behind_another) const {
+  bool FindsRoom(const SessionShare& share, size_t bytes, DataKind kind,
+                 bool behind_another) const {
     if (share.used == 0 && bytes <= scsi::kMaxParameterDataBytes) return true;
-    return !behind_another && HasRoom(share, bytes);
+    if (behind_another && kind != DataKind::kParameters) return false;
+    return HasRoom(share, bytes);
   }
   static void Count(SessionShare& share, size_t bytes) {
     const size_t held = BufferPool::HeldBytes(bytes);
@@ -212,13 +220,15 @@ class CommandMemory {
     share.initiator->used += held;
     share.unit->used += held;
   }
-  Task<CommandBuffer> WaitAndTake(SessionShare& share, size_t bytes, Waiter& waiter) {
+  Task<CommandBuffer> WaitAndTake(SessionShare& share, size_t bytes, DataKind kind,
+                                  Waiter& waiter) {
     // A task starts when it is awaited, which may be after room was made.
-    if (FindsRoom(share, bytes, share.waiting != 0)) {
+    if (FindsRoom(share, bytes, kind, share.waiting != 0)) {
       Count(share, bytes);
     } else {
       waiter.share_ = &share;
       waiter.bytes_ = bytes;
+      waiter.kind_ = kind;
       const bool found_room = co_await RoomAwaiter{*this, waiter};
       if (!found_room) co_return CommandBuffer();
     }
@@ -233,7 +243,7 @@ class CommandMemory {
     for (Waiter* next = first_waiter_; next != nullptr;) {
       Waiter& waiter = *std::exchange(next, next->next_);
       SessionShare& share = *waiter.share_;
-      if (!FindsRoom(share, waiter.bytes_, share.passed_over_in == round_)) {
+      if (!FindsRoom(share, waiter.bytes_, waiter.kind_, share.passed_over_in == round_)) {
         share.passed_over_in = round_;
         continue;
       }

@@ -86,6 +86,7 @@ struct ScsiTask {
     if (plan.exact && expected != plan.bytes) return 0;
     return std::min(plan.bytes, expected);
   }
+  DataKind data_kind() const { return plan.parameters ? DataKind::kParameters : DataKind::kMedium; }
   void Hold(CommandBuffer taken) {
     buffer = std::move(taken);
     buffered_bytes = buffer.bytes().size();

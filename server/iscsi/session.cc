@@ -113,7 +113,8 @@ void Session::PrepareDataOut(ScsiTask& task, uint32_t data_bytes) {
 
 // The bytes are on their way, so there is no waiting for memory.
 void Session::MakeRoom(ScsiTask& task) {
-  std::optional<CommandBuffer> buffer = context_.memory.TryTake(ShareOf(task), task.wanted());
+  std::optional<CommandBuffer> buffer =
+      context_.memory.TryTake(ShareOf(task), task.wanted(), task.data_kind());
   if (buffer) {
     task.Hold(*std::move(buffer));
     return;
@@ -248,7 +249,8 @@ Task<void> Session::CollectData(ScsiTask& task) {
 }
 
 Task<void> Session::TakeBuffer(ScsiTask& task, uint32_t bytes) {
-  task.Hold(co_await context_.memory.Take(ShareOf(task), bytes, task.memory_waiter));
+  CommandMemory& memory = context_.memory;
+  task.Hold(co_await memory.Take(ShareOf(task), bytes, task.data_kind(), task.memory_waiter));
 }
 
 SessionShare& Session::ShareOf(const ScsiTask& task) {

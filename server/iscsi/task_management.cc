@@ -8,6 +8,7 @@
 
 #include "core/async/next_turn.h"
 #include "core/base/check.h"
+#include "server/scsi/abort_signal.h"
 
 namespace sectormap::iscsi {
 namespace {
@@ -19,7 +20,7 @@ struct Ending {
   const uint64_t last_serial;  // tasks that came later are not meant
   std::vector<Unit*> units;    // each used
   bool done = false;
-  bool timed_out = false;
+  scsi::AbortSignal given_up{};  // it was answered as rejected, or nobody hears the answer
 
   bool Takes(const ScsiTask& task) const {
     if (function == TaskManagementFunction::kAbortTask) return task.serial == last_serial;
@@ -43,13 +44,14 @@ Task<bool> EndOtherNexuses(Ending& ending) {
   const bool resets = ending.function == TaskManagementFunction::kLogicalUnitReset ||
                       ending.function == TaskManagementFunction::kTargetWarmReset ||
                       ending.function == TaskManagementFunction::kTargetColdReset;
+  const auto goes_on = [&] { return !ending.given_up.raised() && !session.closed(); };
   for (Unit* unit : ending.units) {
-    if (ending.timed_out || session.closed()) co_return false;
-    if (clears) co_await unit->lun->ClearTaskSet(*unit->nexus);
-    if (resets) co_await unit->lun->Reset(*unit->nexus);
+    if (!goes_on()) break;
+    if (clears) co_await unit->lun->ClearTaskSet(*unit->nexus, ending.given_up);
+    if (resets) co_await unit->lun->Reset(*unit->nexus, ending.given_up);
     co_await session.reactor().Switch();
   }
-  co_return true;
+  co_return goes_on();
 }
 
 Task<void> WaitForEnd(std::shared_ptr<Ending> ending) {
@@ -68,11 +70,14 @@ Task<void> AnswerInTime(std::shared_ptr<Ending> ending, uint32_t tag,
                         std::function<void()> when_done) {
   Session& session = ending->session;
   const Reactor::TimerId timer = session.reactor().CallAfter(kAbortGrace, [tasks = ending] {
-    tasks->timed_out = true;
+    tasks->given_up.Raise();
     tasks->session.NoteChange();
   });
-  while (!ending->done && !ending->timed_out && !session.closed()) co_await session.NextChange();
+  while (!ending->done && !ending->given_up.raised() && !session.closed()) {
+    co_await session.NextChange();
+  }
   session.reactor().CancelTimer(timer);
+  if (!ending->done) ending->given_up.Raise();
   Answer(session, tag,
          ending->done ? TaskManagementResult::kFunctionComplete
                       : TaskManagementResult::kFunctionRejected);
@@ -87,7 +92,7 @@ Task<void> AnswerInTime(std::shared_ptr<Ending> ending, uint32_t tag,
 void End(Session& session, const TaskManagementRequestHeader& request, uint64_t last_serial,
          std::vector<Unit*> units, std::function<void()> when_done) {
   auto ending =
-      std::make_shared<Ending>(Ending{session, request.function(), last_serial, std::move(units)});
+      std::make_shared<Ending>(session, request.function(), last_serial, std::move(units));
   session.Abort([&tasks = *ending](const ScsiTask& task) { return tasks.Takes(task); });
   CHECK(session.gate().TryEnter());
   Detach(WaitForEnd(ending));

@@ -164,14 +164,14 @@ CommandPlan LogicalUnit::Plan(std::span<const uint8_t, kCdbBytes> cdb) const {
   const CommandEntry* entry = FindCommand(copy);
   if (entry == nullptr || !Has(*entry)) return {};
   uint64_t bytes = entry->bytes(*entry, copy, block_bytes());
-  if (entry->address == Address::kNone && entry->direction == DataDirection::kIn) {
+  const bool parameters = entry->address == Address::kNone;
+  if (parameters && entry->direction == DataDirection::kIn) {
     bytes = std::min<uint64_t>(bytes, kMaxParameterDataBytes);
   }
-  const uint64_t limit =
-      entry->address == Address::kNone ? kMaxParameterDataBytes : kMaxTransferBytes;
+  const uint64_t limit = parameters ? kMaxParameterDataBytes : kMaxTransferBytes;
   if (bytes > limit) bytes = 0;
   if (bytes == 0 && entry->direction == DataDirection::kOut) return {};
-  return {entry->direction, static_cast<uint32_t>(bytes), entry->is_set(kExactLength)};
+  return {entry->direction, static_cast<uint32_t>(bytes), entry->is_set(kExactLength), parameters};
 }
 
 Command LogicalUnit::CommandOf(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
@@ -547,10 +547,23 @@ Task<void> LogicalUnit::AbortTasksOf(std::vector<NexusPlace> places, AbortSignal
   while (wait->left != 0 && !abort.raised()) co_await wait->done.Wait();
 }
 
-Task<void> LogicalUnit::Reset(LunNexus& from) {
-  AbortSignal never;
+Task<bool> LogicalUnit::EndOthersTasks(LunNexus& from, AbortSignal& abort) {
   co_await AbortTasksOf(PlacesOf([&from](const LunNexus& other) { return other.id != from.id; }),
-                        never);
+                        abort);
+  if (abort.raised()) TellOthersOfCleared(from);
+  co_return !abort.raised();
+}
+
+void LogicalUnit::TellOthersOfCleared(LunNexus& from) {
+  absl::MutexLock lock(&mutex_);
+  for (LunNexus* nexus : nexuses_) {
+    if (nexus != &from) AddAttention(*nexus, kCommandsCleared);
+  }
+}
+
+Task<void> LogicalUnit::Reset(LunNexus& from, AbortSignal& abort) {
+  const bool ended = co_await EndOthersTasks(from, abort);
+  if (!ended) co_return;
   absl::MutexLock lock(&mutex_);
   reserved_by_ = nullptr;
   mode_ = {};
@@ -559,14 +572,9 @@ Task<void> LogicalUnit::Reset(LunNexus& from) {
   UpdateAllGates();
 }
 
-Task<void> LogicalUnit::ClearTaskSet(LunNexus& from) {
-  AbortSignal never;
-  co_await AbortTasksOf(PlacesOf([&from](const LunNexus& other) { return other.id != from.id; }),
-                        never);
-  absl::MutexLock lock(&mutex_);
-  for (LunNexus* nexus : nexuses_) {
-    if (nexus != &from) AddAttention(*nexus, kCommandsCleared);
-  }
+Task<void> LogicalUnit::ClearTaskSet(LunNexus& from, AbortSignal& abort) {
+  const bool ended = co_await EndOthersTasks(from, abort);
+  if (ended) TellOthersOfCleared(from);
 }
 
 }  // namespace sectormap::scsi

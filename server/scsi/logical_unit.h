@@ -122,8 +122,8 @@ class LogicalUnit final : public Lun,
                                         Loan& loan) override;
   std::optional<ScsiResult> WriteAtOnce(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
                                         std::span<std::byte> data) override;
-  Task<void> Reset(LunNexus& from) override;
-  Task<void> ClearTaskSet(LunNexus& from) override;
+  Task<void> Reset(LunNexus& from, AbortSignal& abort) override;
+  Task<void> ClearTaskSet(LunNexus& from, AbortSignal& abort) override;
   void TellLunsChanged(LunNexus& nexus) override;
 
   // --- DeviceObserver ---
@@ -217,6 +217,9 @@ class LogicalUnit final : public Lun,
   template <typename Predicate>
   std::vector<NexusPlace> PlacesOf(Predicate matches) const;
   Task<void> AbortTasksOf(std::vector<NexusPlace> places, AbortSignal& abort);
+  // Of all nexuses but `from`. False: the wait was given up, and they have been told.
+  Task<bool> EndOthersTasks(LunNexus& from, AbortSignal& abort);
+  void TellOthersOfCleared(LunNexus& from);
   Task<void> AbortTasksAt(NexusPlace place, Reactor& origin,
                           std::shared_ptr<struct AbortWait> wait);
   LunNexus* FindNexus(uint64_t id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -68,6 +68,8 @@ struct CommandPlan {
   // Data-out of any other length than `bytes` is refused, not cut (COMPARE AND WRITE, WRITE SAME).
   // If the initiator's expected length is another, the transport gives Execute an empty buffer.
   bool exact = false;
+  // A parameter list or parameter data, not blocks of the medium.
+  bool parameters = false;
 };
 
 // What of a unit survives a restart. Joined to the state store in main.cc. Both are durable before
@@ -132,12 +134,14 @@ class Lun {
                                                 std::span<const uint8_t, kCdbBytes> cdb,
                                                 std::span<std::byte> data) = 0;
 
-  // Task management, after the transport has dealt with the asking nexus's own tasks.
+  // Task management, after the transport has dealt with the asking nexus's own tasks. Raising
+  // `abort` ends the wait for the others' tasks, which are aborted all the same; they are told
+  // COMMANDS CLEARED BY ANOTHER INITIATOR, and nothing else happens.
   // Reset: ends other nexuses' tasks, drops RESERVE(6), tells every nexus 29h/03h (bus device
   // reset).
-  virtual Task<void> Reset(LunNexus& from) = 0;
+  virtual Task<void> Reset(LunNexus& from, AbortSignal& abort) = 0;
   // CLEAR TASK SET: ends other nexuses' tasks, tells them COMMANDS CLEARED BY ANOTHER INITIATOR.
-  virtual Task<void> ClearTaskSet(LunNexus& from) = 0;
+  virtual Task<void> ClearTaskSet(LunNexus& from, AbortSignal& abort) = 0;
 
   // Unit attention REPORTED LUNS DATA HAS CHANGED (3Fh/0Eh) for one nexus. Any thread.
   virtual void TellLunsChanged(LunNexus& nexus) = 0;

@@ -85,7 +85,8 @@ class RangeLock {
     uint64_t id_;
   };
 
-  // Returns, on the calling reactor, when no other write touches `range`.
+  // Returns, on the calling reactor, when no other write touches `range`. An abort does not end the
+  // wait: the command finds out after it.
   Task<Exclusive> Acquire(SectorRange range);
 
  private:

@@ -74,7 +74,7 @@ bool IsReportLuns(std::span<const uint8_t, kCdbBytes> cdb) { return cdb[0] == kR
 CommandPlan PlanWithoutLun(std::span<const uint8_t, kCdbBytes> cdb) {
   const uint32_t bytes = LengthOf(cdb);
   if (bytes == 0) return {};
-  return {DataDirection::kIn, bytes, false};
+  return {DataDirection::kIn, bytes, false, true};
 }
 
 ScsiResult ExecuteWithoutLun(std::span<const uint8_t, kCdbBytes> cdb,

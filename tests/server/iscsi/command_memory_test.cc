@@ -31,7 +31,7 @@ class CommandMemoryTest : public testing::Test {
   // How many buffers of that size the session gets.
   size_t Fill(SessionShare& share, size_t bytes) {
     size_t count = 0;
-    while (std::optional<CommandBuffer> buffer = memory_.TryTake(share, bytes)) {
+    while (std::optional<CommandBuffer> buffer = memory_.TryTake(share, bytes, DataKind::kMedium)) {
       taken_.push_back(*std::move(buffer));
       ++count;
     }
@@ -41,10 +41,10 @@ class CommandMemoryTest : public testing::Test {
   static Task<void> TakeInto(CommandMemoryTest& test, SessionShare& share, size_t bytes,
                              CommandBuffer& buffer) {
     CommandMemory::Waiter waiter;
-    buffer = co_await test.memory_.Take(share, bytes, waiter);
+    buffer = co_await test.memory_.Take(share, bytes, DataKind::kMedium, waiter);
   }
   static Task<void> TakeOne(CommandMemoryTest& test, SessionShare& share, size_t bytes) {
-    test.waited_for_ = co_await test.memory_.Take(share, bytes, test.waiter_);
+    test.waited_for_ = co_await test.memory_.Take(share, bytes, DataKind::kMedium, test.waiter_);
     test.waits_ = false;
   }
 
@@ -80,7 +80,7 @@ class CommandMemoryTest : public testing::Test {
       co_await NextTurn();
     }
     EXPECT_TRUE(test.waited_for_) << "all the small ones have ended, and others came before it";
-    EXPECT_TRUE(test.memory_.TryTake(other, 128 << 10));
+    EXPECT_TRUE(test.memory_.TryTake(other, 128 << 10, DataKind::kMedium));
     test.taken_.clear();
     EXPECT_GT(test.Fill(share, 128 << 10), 0u);
     test.taken_.clear();
@@ -102,7 +102,8 @@ class CommandMemoryTest : public testing::Test {
     co_await NextTurn();
     EXPECT_FALSE(test.waited_for_);
     EXPECT_FALSE(small) << "it passed one that came before it";
-    EXPECT_TRUE(test.memory_.TryTake(other, 128 << 10));
+    EXPECT_TRUE(test.memory_.TryTake(share, 24, DataKind::kParameters));
+    EXPECT_TRUE(test.memory_.TryTake(other, 128 << 10, DataKind::kMedium));
     test.taken_.resize(test.taken_.size() - 4);
     co_await NextTurn();
     EXPECT_TRUE(test.waited_for_);
@@ -147,7 +148,7 @@ class CommandMemoryTest : public testing::Test {
     SessionShare share = test.Join(1, stalled.size());
     Detach(TakeOne(test, share, 4 << 20));
     EXPECT_FALSE(test.waited_for_);
-    EXPECT_TRUE(test.memory_.TryTake(share, 24));
+    EXPECT_TRUE(test.memory_.TryTake(share, 24, DataKind::kParameters));
     test.taken_.clear();
     co_await NextTurn();
     EXPECT_TRUE(test.waited_for_);
@@ -239,7 +240,7 @@ TEST_F(CommandMemoryTest, WhatASessionMayHoldIfAllDoIsItsFairPart) {
         for (bool any = true; any;) {
           any = false;
           for (SessionShare& share : sessions) {
-            std::optional<CommandBuffer> buffer = memory_.TryTake(share, 4096);
+            std::optional<CommandBuffer> buffer = memory_.TryTake(share, 4096, DataKind::kMedium);
             if (!buffer) continue;
             taken_.push_back(*std::move(buffer));
             any = true;
@@ -267,7 +268,7 @@ TEST_F(CommandMemoryTest, WhoHasNothingFindsRoomForAParameterList) {
     EXPECT_EQ(memory_.used(), memory_.capacity() / 2);
     EXPECT_EQ(stalled.back().used, 0u);
     SessionShare other = Join(1);
-    EXPECT_FALSE(memory_.TryTake(other, scsi::kMaxParameterDataBytes + 1));
+    EXPECT_FALSE(memory_.TryTake(other, scsi::kMaxParameterDataBytes + 1, DataKind::kMedium));
     EXPECT_EQ(Fill(other, 24), 1u);
     EXPECT_EQ(Fill(stalled.front(), 24), 0u);
     taken_.clear();

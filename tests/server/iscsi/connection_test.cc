@@ -409,7 +409,8 @@ class ConnectionTest : public IscsiTest {
     FakeInitiator* initiator = co_await Session(test, options);
     SessionShare share = test.memory_.Join(nullptr, "iqn.2026-11.io.sectormap:other");
     std::vector<CommandBuffer> taken;
-    while (std::optional<CommandBuffer> buffer = test.memory_.TryTake(share, 1 << 20)) {
+    while (std::optional<CommandBuffer> buffer =
+               test.memory_.TryTake(share, 1 << 20, DataKind::kMedium)) {
       taken.push_back(*std::move(buffer));
       share.used = share.initiator->used = share.unit->used = 0;
     }
@@ -470,7 +471,8 @@ class ConnectionTest : public IscsiTest {
       const std::string name = absl::StrCat("iqn.2026-11.io.sectormap:other", others.size());
       others.push_back(std::make_unique<SessionShare>(test.memory_.Join(unit.get(), name)));
       any = false;
-      while (std::optional<CommandBuffer> buffer = test.memory_.TryTake(*others.back(), 1 << 20)) {
+      while (std::optional<CommandBuffer> buffer =
+                 test.memory_.TryTake(*others.back(), 1 << 20, DataKind::kMedium)) {
         taken.push_back(*std::move(buffer));
         any = true;
       }

@@ -237,6 +237,25 @@ class TaskManagementTest : public IscsiTest {
     EXPECT_FALSE(two->Answered(tag));
   }
 
+  // It is another session's command that the device holds.
+  static Task<void> ResetOfOthersInVainStart(TaskManagementTest& test) {
+    test.other_ = co_await Ready(test, 0x800000000001);
+    test.asking_ = co_await Ready(test, 0x800000000002);
+    co_await HeldWrite(test, *test.other_);
+    co_await test.asking_->StartManage(Function::kLogicalUnitReset, 1);
+    co_await ExpectAlive(*test.asking_);
+  }
+  static Task<void> ResetOfOthersInVainEnd(TaskManagementTest& test) {
+    const Result result = co_await ResultOf(*test.asking_);
+    EXPECT_EQ(result, Result::kFunctionRejected);
+    test.slow_->Release();
+    for (int i = 0; i < 10; ++i) co_await ExpectAlive(*test.asking_);
+    const Outcome asking = co_await test.asking_->Run(FakeInitiator::TestUnitReady(1));
+    EXPECT_EQ(asking.sense_code(), 0u) << "it was reset after all";
+    const Outcome other = co_await test.other_->Run(FakeInitiator::TestUnitReady(1));
+    EXPECT_EQ(other.sense_code(), 0x062f00u) << "its write was ended without an answer";
+  }
+
   // PERSISTENT RESERVE OUT, on LUN 1.
   static FakeInitiator::Command ReserveOut(uint8_t action, std::span<const std::byte, 24> list) {
     FakeInitiator::Command command;
@@ -477,6 +496,12 @@ TEST_F(TaskManagementTest, ATargetWarmResetThatWasRejectedEndsNobodysCommands) {
   pool_->RunOn(0, ResetInVainStart(*this, Function::kTargetWarmReset));
   clock_.Advance(kAbortGrace, *pool_);
   pool_->RunOn(0, ResetInVainEnd(*this, true));
+}
+
+TEST_F(TaskManagementTest, ARejectedResetOfAnothersCommandResetsNothingLater) {
+  pool_->RunOn(0, ResetOfOthersInVainStart(*this));
+  clock_.Advance(kAbortGrace, *pool_);
+  pool_->RunOn(0, ResetOfOthersInVainEnd(*this));
 }
 
 TEST_F(TaskManagementTest, AResetWhoseSessionHasEndedEndsNobodysCommands) {

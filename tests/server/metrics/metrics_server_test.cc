@@ -171,7 +171,7 @@ TEST_F(MetricsServerTest, ShowsTheMemoryThatEachReactorsCommandsHold) {
       if (reactor.index() == 1) work();
     });
   };
-  on_its_reactor([&] { buffer = memory.TryTake(share, 8192); });
+  on_its_reactor([&] { buffer = memory.TryTake(share, 8192, iscsi::DataKind::kMedium); });
   std::string text = Scrape(server->address());
   for (const char* index : {"0", "1"}) {
     EXPECT_THAT(text, HasSubstr(absl::StrCat("sectormap_reactor_command_memory_bytes{reactor=\"",

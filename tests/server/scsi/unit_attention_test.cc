@@ -235,7 +235,8 @@ TEST_F(AttentionTest, ResetEndsTasksReservationsAndModesAndTellsAll) {
   EXPECT_GOOD(Run(a, Cdb({0x16})));
   unit_->SetModeParameters(*a.nexus, {.software_write_protect = true, .descriptor_sense = false});
   EXPECT_FAILS(Ready(b), kModeParametersChanged);
-  pool_->RunOn(1, unit_->Reset(*b.nexus));
+  AbortSignal never;
+  pool_->RunOn(1, unit_->Reset(*b.nexus, never));
   EXPECT_EQ(a.aborts.calls, 1);
   EXPECT_EQ(b.aborts.calls, 0);
   EXPECT_FAILS(Ready(a), kBusDeviceReset);
@@ -247,7 +248,8 @@ TEST_F(AttentionTest, ClearTaskSetTellsTheOthers) {
   Initiator& a = Login(1, 0);
   Initiator& b = Login(2, 1);
   Initiator& c = Login(3, 1);
-  pool_->RunOn(0, unit_->ClearTaskSet(*a.nexus));
+  AbortSignal never;
+  pool_->RunOn(0, unit_->ClearTaskSet(*a.nexus, never));
   EXPECT_EQ(b.aborts.calls + c.aborts.calls, 2);
   EXPECT_GOOD(Ready(a));
   EXPECT_FAILS(Ready(b), kCommandsCleared);
@@ -308,6 +310,39 @@ TEST_F(AttentionTest, APreemptAndAbortThatIsAbortedWaitsNoMore) {
   tasks_b.own_command_ended = true;
   while (tasks_b.running != 0) std::this_thread::yield();
   for (int i = 0; i < 3; ++i) pool_->OnEach([](Reactor&) {});
+  a.reset();
+  b.reset();
+}
+
+// What was answered as rejected is not done when the device lets go of another's command at last.
+TEST_F(AttentionTest, AResetThatIsGivenUpEndsTasksAndNothingElse) {
+  StubbornTasks tasks_a, tasks_b;
+  LunNexusPtr a = pool_->RunOn(0, AttachOne(*unit_, "a", tasks_a));
+  LunNexusPtr b = pool_->RunOn(1, AttachOne(*unit_, "b", tasks_b));
+  for (LunNexus* nexus : {a.get(), b.get()}) {
+    while (unit_->TakeAttention(*nexus).has_value()) {
+    }
+  }
+  unit_->SetModeParameters(*a, {.software_write_protect = true, .descriptor_sense = false});
+  EXPECT_EQ(unit_->TakeAttention(*b), kModeParametersChanged);
+  AbortSignal abort;
+  std::atomic<bool> ended{false};
+  (*pool_)[0].Spawn([](LogicalUnit& unit, LunNexus& nexus, AbortSignal& signal,
+                       std::atomic<bool>& done) -> Task<void> {
+    co_await unit.Reset(nexus, signal);
+    done = true;
+  }(*unit_, *a, abort, ended));
+  while (tasks_b.running == 0) std::this_thread::yield();
+  EXPECT_FALSE(ended);
+  (*pool_)[0].Post([&abort] { abort.Raise(); });
+  while (!ended) std::this_thread::yield();
+  tasks_b.own_command_ended = true;
+  while (tasks_b.running != 0) std::this_thread::yield();
+  for (int i = 0; i < 3; ++i) pool_->OnEach([](Reactor&) {});
+  EXPECT_EQ(unit_->TakeAttention(*a), std::nullopt);
+  EXPECT_EQ(unit_->TakeAttention(*b), kCommandsCleared);
+  EXPECT_EQ(unit_->TakeAttention(*b), std::nullopt);
+  EXPECT_TRUE(unit_->mode_parameters().software_write_protect);
   a.reset();
   b.reset();
 }
