@@ -91,7 +91,8 @@ TEST_F(ReactorTest, WorkThatACompletionBeginsIsBusyTime) {
   constexpr nanoseconds kWork = std::chrono::milliseconds(20);
   const nanoseconds before = (*pool_)[0].busy_time();
   pool_->RunOn(0, WorkAfterCompletion(kWork));
-  pool_->OnEach([](Reactor&) {});  // in a later turn
+  // Counted at the end of the turn in which the first of these may still run.
+  for (int i = 0; i < 2; ++i) pool_->OnEach([](Reactor&) {});
   EXPECT_GE((*pool_)[0].busy_time() - before, kWork);
 }
 
