@@ -21,9 +21,10 @@ absl::Status OpenError(const std::string& name, bool read_only, int error) {
     case EACCES:
     case EPERM:
     case EROFS:
-      return absl::PermissionDeniedError(
-          absl::StrCat(reason, " (user id ", geteuid(), ")",
-                       read_only ? "" : ": a table loaded read-only needs no writing"));
+      return absl::PermissionDeniedError(absl::StrCat(
+          reason, " (user id ", geteuid(), ")",
+          read_only ? ""
+                    : ": a table loaded read-only needs no writing, but to a snapshot's store"));
     case EINVAL:
     case ELOOP:
     case ENAMETOOLONG:

@@ -394,12 +394,18 @@ absl::Status Snapshots::CheckHasNone(std::string_view device) const {
       if (record.origin_identity == info.identity) taken.push_back(identity);
     }
   }
+  if (taken.empty()) return absl::OkStatus();
+  const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
   for (const std::string& identity : taken) {
     const std::string name = NameOfIdentity(identity);
     if (name.empty()) continue;  // removed by hand
+    // By hand, as with `load` or `remove --force`, it may have got another table.
+    const absl::StatusOr<Volume> volume = tree.Find(name);
+    const bool is_snapshot = volume.ok() && volume->snapshot.has_value();
     return absl::FailedPreconditionError(
         absl::StrCat("Device or resource busy: '", info.name, "' has a snapshot, '", name,
-                     "': remove that first (sectormap snapshot rm ", name, "), or use --force"));
+                     "': remove that first (sectormap ", is_snapshot ? "snapshot rm " : "remove ",
+                     name, "), or use --force"));
   }
   return absl::OkStatus();
 }
