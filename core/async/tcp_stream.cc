@@ -230,15 +230,19 @@ int TcpStream::ReadNow(std::span<std::byte> buffer) {
   if (shut_down_) return 0;
   StartTurn();
   const size_t most = LeftOfTurn();
-  if (most == 0) return -EAGAIN;
-  const ssize_t result = recv(fd_, buffer.data(), std::min(most, buffer.size()), MSG_DONTWAIT);
+  if (most == 0 || took_all_) return -EAGAIN;
+  const size_t asked = std::min(most, buffer.size());
+  const ssize_t result = recv(fd_, buffer.data(), asked, MSG_DONTWAIT);
   if (result < 0) return errno == EINTR ? -EAGAIN : -errno;
-  bytes_in_turn_ += std::max(static_cast<size_t>(result), kReadBytesMin);
+  const auto count = static_cast<size_t>(result);
+  bytes_in_turn_ += std::max(count, kReadBytesMin);
+  took_all_ = count != 0 && count <= kFewBytes && count < asked && Reactor::Current().alone();
   return static_cast<int>(result);
 }
 
 Task<void> TcpStream::Readable() {
   Busy busy(reading_);
+  took_all_ = false;
   if (shut_down_) co_return;
   if (LeftOfTurn() == 0) {
     co_await AfterOthers();

@@ -43,6 +43,8 @@ class TcpStream final : public ByteStream {
  private:
   // What a read counts at least, in bytes: a system call takes the time of copying so much.
   static constexpr size_t kReadBytesMin = 4 * 1024;
+  // One request, from who waits for its answer. With several it pays to look for more of them.
+  static constexpr size_t kFewBytes = 64;
   // How many turns its appetite is the mean of, about.
   static constexpr size_t kAppetiteTurns = 4;
 
@@ -57,6 +59,9 @@ class TcpStream final : public ByteStream {
   bool shut_down_ = false;
   bool reading_ = false;
   bool writing_ = false;
+  // A read of at most kFewBytes has taken all that there was, in a turn that is its stream's alone:
+  // what they ask for is done and answered before the next read, which would find nothing.
+  bool took_all_ = false;
   uint64_t turn_ = 0;  // of the reactor: in which the bytes were counted
   size_t bytes_in_turn_ = 0;
   uint64_t sent_turn_ = 0;  // the same of what was sent, which takes no turn for itself

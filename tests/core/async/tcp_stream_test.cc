@@ -462,6 +462,23 @@ Task<void> CheckSentShareOfATurn(Listener& listener) {
   EXPECT_GT(ends.server->ReadNow(buffer), 0);
 }
 
+Task<void> CheckFewBytes(Listener& listener) {
+  Connected ends = co_await ConnectTo(listener);
+  std::string text = "one question";
+  EXPECT_EQ(co_await WriteBytes(*ends.client, AsBytes(text)), 0);
+  co_await Reactor::Current().Sleep(std::chrono::milliseconds(20));
+  std::vector<std::byte> buffer(100);
+  EXPECT_EQ(ends.server->ReadNow(buffer), static_cast<int>(text.size()));
+  EXPECT_EQ(co_await WriteBytes(*ends.client, AsBytes(text)), 0);
+  EXPECT_EQ(ends.server->ReadNow(buffer), -EAGAIN) << "before it could be answered";
+  co_await ends.server->Readable();
+  EXPECT_EQ(ends.server->ReadNow(buffer), static_cast<int>(text.size()));
+}
+
+TEST_P(TcpStreamTest, WhatHasTakenAllThatWasThereIsDoneBeforeTheNextRead) {
+  pool_->RunOn(0, CheckFewBytes(*listener_));
+}
+
 // Answers to what it asked before leave in every turn, before it has had its own.
 Task<void> CheckSentBeforeReading(Listener& listener) {
   Connected ends = co_await ConnectTo(listener);
