@@ -8,7 +8,7 @@
 //
 //   load_generator --url iscsi://HOST:PORT/IQN/LUN --rw randread --bs 4096 --qd 32 --sessions 1
 //       [--threads 1] [--secs 5] [--warmup 0.5] [--pid PID-of-the-server] [--span BYTES]
-//       [--once BYTES] [--digests] [--idle] [--gaps MICROSECONDS] [--send-max BYTES]
+//       [--once BYTES] [--digests] [--idle] [--gaps MICROSECONDS] [--send-max BYTES] [--slices]
 //
 // --rw randread | randwrite | read | write. With --pid, also the server's CPU time and memory, and
 // how many cores others took meanwhile (foreign_cores): noise, if it is not near zero.
@@ -19,6 +19,9 @@
 // only answer pings. --gaps: lists the times without any answer that were at least so long, as
 // [start on CLOCK_MONOTONIC in seconds, length in microseconds]; with one thread. --send-max: no
 // sendmsg() takes more, so that the kernel may give the core to another client between two.
+// --slices: the load comes and goes as standard input says. A line with a number of seconds is a
+// slice of so long: the answer, an empty line, comes when all its requests have been answered. A
+// line `report` asks for the JSON object of all slices since the last one.
 #include <getopt.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -30,6 +33,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <iostream>
 #include <memory>
 #include <random>
 #include <semaphore>
@@ -44,6 +48,9 @@
 
 namespace sectormap::bench {
 namespace {
+
+// Of every slice but the first one: until the caches hold again what another server took from them.
+constexpr double kSliceWarmupSeconds = 0.005;
 
 struct Memory {
   long rss_kib = 0, peak_kib = 0;
@@ -124,7 +131,7 @@ Options ParseOptions(int argc, char** argv) {
       {"warmup", 1, nullptr, 'w'},   {"pid", 1, nullptr, 'p'},      {"span", 1, nullptr, 'n'},
       {"send-max", 1, nullptr, 'x'}, {"threads", 1, nullptr, 'm'},  {"digests", 0, nullptr, 'd'},
       {"idle", 0, nullptr, 'i'},     {"gaps", 1, nullptr, 'g'},     {"once", 1, nullptr, 'o'},
-      {nullptr, 0, nullptr, 0}};
+      {"slices", 0, nullptr, 'l'},   {nullptr, 0, nullptr, 0}};
   Options options;
   for (int name; (name = getopt_long(argc, argv, "", known, nullptr)) != -1;) {
     const auto number = [] { return static_cast<uint32_t>(std::strtoul(optarg, nullptr, 0)); };
@@ -171,6 +178,9 @@ Options ParseOptions(int argc, char** argv) {
       case 'i':
         options.idle = true;
         break;
+      case 'l':
+        options.slices = true;
+        break;
       case 'g':
         options.gap_ns = number() * 1000ULL;
         break;
@@ -185,7 +195,9 @@ Options ParseOptions(int argc, char** argv) {
   if (options.threads == 0 || options.threads > options.sessions) {
     Die("--threads is between 1 and --sessions");
   }
-  if (options.gap_ns != 0 && options.threads != 1) Die("--gaps is for one thread");
+  if (options.gap_ns != 0 && (options.threads != 1 || options.slices)) {
+    Die("--gaps is for one thread, and not with --slices");
+  }
   return options;
 }
 
@@ -198,7 +210,7 @@ class Worker {
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  const Results& results() const { return results_; }
+  Results& results() { return results_; }
 
   void AddSession(uint32_t number) {
     const auto index = static_cast<uint32_t>(sessions_.size());
@@ -210,10 +222,20 @@ class Worker {
 
   // Answers count from `start` to `end`.
   void Loop(uint64_t start, uint64_t end) {
+    issuing_ = !options_.idle;
     sending_.resize(sessions_.size());
     for (uint32_t i = 0; i < sessions_.size(); ++i) Serve(i, true);
     for (uint64_t now = NowNs(); now < end && !Ended(); now = NowNs()) {
       results_.measuring = now >= start;
+      Turn();
+    }
+    results_.measuring = false;
+  }
+
+  // Until nothing is under way.
+  void Drain() {
+    issuing_ = false;
+    while (!std::ranges::all_of(sessions_, [](const auto& session) { return session->quiet(); })) {
       Turn();
     }
   }
@@ -234,7 +256,7 @@ class Worker {
   void Serve(uint32_t index, bool readable) {
     LoadSession& session = *sessions_[index];
     if (readable) session.Receive();
-    if (!options_.idle) session.Issue();
+    if (issuing_) session.Issue();
     session.Send();
     if (sending_[index] != session.wants_to_send()) {
       sending_[index] = session.wants_to_send();
@@ -248,6 +270,7 @@ class Worker {
   const int epoll_ = epoll_create1(EPOLL_CLOEXEC);
   std::vector<std::unique_ptr<LoadSession>> sessions_;
   std::vector<bool> sending_;
+  bool issuing_ = false;
   Results results_;
 };
 
@@ -265,53 +288,83 @@ class Run {
   void Execute() {
     before_ = MemoryOf(options_.server_pid);
     for (uint32_t i = 0; i < options_.sessions; ++i) workers_[i % options_.threads]->AddSession(i);
-    const uint64_t start = NowNs() + static_cast<uint64_t>(options_.warmup_seconds * 1e9);
-    const uint64_t end = start + static_cast<uint64_t>(options_.seconds * 1e9);
-    std::vector<std::thread> threads;
-    for (const auto& worker : workers_) {
-      threads.emplace_back([this, &worker, start, end] {
-        worker->Loop(start, end);
-        loops_.release();
-      });
+    if (options_.slices) {
+      FollowInput();
+    } else {
+      Slice(options_.warmup_seconds, options_.seconds);
+      Print();
     }
-    std::this_thread::sleep_for(std::chrono::nanoseconds(start - std::min(start, NowNs())));
-    started_ns_ = NowNs();
-    machine_cpu_ = -MachineCpuSeconds();
-    own_cpu_ = -CpuSecondsOf(getpid());
-    server_cpu_ = -CpuSecondsOf(options_.server_pid);
-    WaitForLoops(end);
-    ended_ns_ = NowNs();
-    machine_cpu_ += MachineCpuSeconds();
-    own_cpu_ += CpuSecondsOf(getpid());
-    server_cpu_ += CpuSecondsOf(options_.server_pid);
-    after_ = MemoryOf(options_.server_pid);
-    for (std::thread& thread : threads) thread.join();
-    Print();
   }
 
  private:
+  void FollowInput() {
+    double warmup_seconds = options_.warmup_seconds;
+    for (std::string line; std::getline(std::cin, line);) {
+      if (line == "report") {
+        Print();
+        Forget();
+      } else {
+        Slice(std::exchange(warmup_seconds, kSliceWarmupSeconds), std::atof(line.c_str()));
+        std::printf("\n");
+      }
+      std::fflush(stdout);
+    }
+  }
+
+  void Slice(double warmup_seconds, double seconds) {
+    const uint64_t start = NowNs() + static_cast<uint64_t>(warmup_seconds * 1e9);
+    const uint64_t end = start + static_cast<uint64_t>(seconds * 1e9);
+    std::counting_semaphore<> loops{0};
+    std::vector<std::thread> threads;
+    for (const auto& worker : workers_) {
+      threads.emplace_back([this, &loops, &worker, start, end] {
+        worker->Loop(start, end);
+        loops.release();
+        if (options_.slices) worker->Drain();
+      });
+    }
+    std::this_thread::sleep_for(std::chrono::nanoseconds(start - std::min(start, NowNs())));
+    Count(-1);
+    WaitFor(loops, end);
+    Count(1);
+    for (std::thread& thread : threads) thread.join();
+  }
+
+  // At the start of a slice all is taken off, at its end added: what is left is what it took.
+  void Count(double sign) {
+    seconds_ += sign * static_cast<double>(NowNs()) / 1e9;
+    machine_cpu_ += sign * MachineCpuSeconds();
+    own_cpu_ += sign * CpuSecondsOf(getpid());
+    server_cpu_ += sign * CpuSecondsOf(options_.server_pid);
+  }
+
+  void Forget() {
+    seconds_ = machine_cpu_ = own_cpu_ = server_cpu_ = 0;
+    for (const auto& worker : workers_) worker->results() = Results();
+  }
+
   // Until `end`, or until all have ended before.
-  void WaitForLoops(uint64_t end) {
+  void WaitFor(std::counting_semaphore<>& loops, uint64_t end) const {
     const std::chrono::steady_clock::time_point limit{std::chrono::nanoseconds(end)};
-    for (size_t i = 0; i < workers_.size() && loops_.try_acquire_until(limit); ++i) {
+    for (size_t i = 0; i < workers_.size() && loops.try_acquire_until(limit); ++i) {
     }
   }
 
   void Print() const {
+    const Memory after = MemoryOf(options_.server_pid);
     LatencyHistogram latency;
     uint64_t refused = 0;
     for (const auto& worker : workers_) {
       latency.Add(worker->results().latency);
       refused += worker->results().refused;
     }
-    const double seconds = static_cast<double>(ended_ns_ - started_ns_) / 1e9;
     const auto ios = static_cast<double>(latency.total());
     const std::pair<const char*, double> fields[] = {
         {"ios", ios},
         {"refused", static_cast<double>(refused)},
-        {"seconds", seconds},
-        {"iops", ios / seconds},
-        {"mib_per_second", ios * options_.block_bytes / seconds / (1 << 20)},
+        {"seconds", seconds_},
+        {"iops", ios / seconds_},
+        {"mib_per_second", ios * options_.block_bytes / seconds_ / (1 << 20)},
         {"mean_us", latency.mean_us()},
         {"p50_us", latency.PercentileUs(50)},
         {"p99_us", latency.PercentileUs(99)},
@@ -320,10 +373,10 @@ class Run {
         {"client_cpu_seconds", own_cpu_},
         {"server_cpu_seconds", server_cpu_},
         {"server_us_per_io", ios == 0 ? 0 : server_cpu_ * 1e6 / ios},
-        {"foreign_cores", (machine_cpu_ - own_cpu_ - server_cpu_) / seconds},
+        {"foreign_cores", (machine_cpu_ - own_cpu_ - server_cpu_) / seconds_},
         {"server_rss_before_kib", static_cast<double>(before_.rss_kib)},
-        {"server_rss_kib", static_cast<double>(after_.rss_kib)},
-        {"server_peak_kib", static_cast<double>(after_.peak_kib)}};
+        {"server_rss_kib", static_cast<double>(after.rss_kib)},
+        {"server_peak_kib", static_cast<double>(after.peak_kib)}};
     const char* comma = "{";
     for (const auto& [name, value] : fields) {
       std::printf("%s\"%s\":%.9g", comma, name, value);
@@ -347,10 +400,8 @@ class Run {
   const Options& options_;
   std::vector<uint8_t> payload_;
   std::vector<std::unique_ptr<Worker>> workers_;
-  std::counting_semaphore<> loops_{0};
-  uint64_t started_ns_ = 0, ended_ns_ = 0;
-  double machine_cpu_ = 0, own_cpu_ = 0, server_cpu_ = 0;
-  Memory before_, after_;
+  double seconds_ = 0, machine_cpu_ = 0, own_cpu_ = 0, server_cpu_ = 0;
+  Memory before_;
 };
 
 }  // namespace

@@ -84,7 +84,7 @@ struct Url {
 
 struct Options {
   Url url;
-  bool write = false, random = true, digests = false, idle = false;
+  bool write = false, random = true, digests = false, idle = false, slices = false;
   uint32_t block_bytes = 4096, queue_depth = 32, sessions = 1, threads = 1;
   double seconds = 5, warmup_seconds = 0.5;
   uint64_t span_bytes = 0;  // 0: the whole LUN

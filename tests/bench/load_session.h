@@ -44,8 +44,10 @@ class LoadSession {
 
   int fd() const { return fd_; }
   bool wants_to_send() const { return next_piece_ < pieces_.size(); }
+  // Nothing is under way.
+  bool quiet() const { return free_.size() == slots_.size() && !wants_to_send(); }
   // Never without --once.
-  bool ended() const { return none_left() && free_.size() == slots_.size(); }
+  bool ended() const { return none_left() && quiet(); }
 
   void Start() {
     Connect();

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every benchmark here needs: cases, servers on a core, interleaved rounds, medians, verdicts.
 
-Machines differ, and one machine differs from minute to minute: so the rounds of all arms of a group
-are interleaved (A B C ... C B A ...), a figure is the median of its rounds, and a ratio is the median
-of the ratios of the rounds that ran next to each other.
+Machines differ, and one machine differs from second to second: so all arms of a group are logged in
+at once and take turns in short slices (A B C ... C B A ...). A figure is the median of its rounds of
+many slices, and a ratio the median of the rounds' ratios.
 """
 
 import contextlib
@@ -23,6 +23,9 @@ from daemon import Daemon  # noqa: E402
 VOLUME_MIB = 512
 SERVER_CORE, CLIENT_CORE = 0, 1
 WARMUP_SECONDS = 0.2
+# What an arm has of a round at a time: short beside what disturbs a shared host, long beside the
+# milliseconds after which the caches have forgotten the arm before.
+SLICE_SECONDS = 0.05
 SECTORS_PER_MIB = 2048
 # A run during which others took more than this of the machine says little and is done again, as long
 # as there are repeats left: on a machine that is never quiet they would take all the time.
@@ -99,6 +102,38 @@ def one_volume(bench, directory):
             path.unlink()  # it is memory, and the next suite needs it
 
 
+class SlicedLoad:
+    """A load_generator that is logged in, and at work in slices only."""
+
+    def __init__(self, command, arm):
+        self._arm = arm
+        with arm.awake():
+            self._process = subprocess.Popen(
+                [*command, "--slices"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, text=True, preexec_fn=arm.place)
+            self._ask(0)  # it has logged in, and warmed up
+
+    def _ask(self, what):
+        """One line of answer; empty once it has given up."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(f"{what}\n")
+            self._process.stdin.flush()
+        return self._process.stdout.readline()
+
+    def slice(self, seconds):
+        with self._arm.awake():
+            self._ask(seconds)
+
+    def report(self):
+        """What all slices since the last report came to."""
+        answer = self._ask("report")
+        return json.loads(answer) if answer else {"error": self._process.stderr.read().strip()[-200:]}
+
+    def close(self):
+        with self._arm.awake(), contextlib.suppress(BrokenPipeError):
+            self._process.communicate()  # ends with its input
+
+
 class Bench:
     """Runs the load generator and keeps what came of it."""
 
@@ -132,7 +167,7 @@ class Bench:
         while True:
             with arm.awake():
                 result = self.finish(self.start(arm, seconds or self.seconds))
-            if result.get("foreign_cores", 0) <= FOREIGN_CORES_MAX or self.repeats_left == 0:
+            if result.get("foreign_cores", 0) <= FOREIGN_CORES_MAX or self.repeats_left <= 0:
                 return result
             self.repeats_left -= 1
 
@@ -143,15 +178,33 @@ class Bench:
             said += f", but others took {result['foreign_cores']} cores"
         print(f"# {group} {name}: {said}", file=sys.stderr)
 
+    def one_round(self, loads, seconds):
+        """Name -> result: every load has had so many seconds, there and back."""
+        slices = max(1, round(seconds / SLICE_SECONDS)) if len(loads) > 1 else 1
+        while True:
+            for number in range(slices):
+                order = list(loads.values())
+                for load in order if number % 2 == 0 else reversed(order):
+                    load.slice(seconds / slices)
+            results = {name: load.report() for name, load in loads.items()}
+            foreign = max(result.get("foreign_cores", 0) for result in results.values())
+            if foreign <= FOREIGN_CORES_MAX or self.repeats_left <= 0:
+                return results
+            self.repeats_left -= len(loads)
+
     def interleave(self, group, arms, rounds=None, seconds=None):
-        """Measures all arms in turn; there and back, so that a drift hits all alike."""
-        for number in range(rounds or self.rounds):
-            if time.monotonic() > self.deadline:
-                print(f"# out of time: {group} from round {number + 1} on is left out")
-                return
-            order = list(arms.items())
-            for name, arm in order if number % 2 == 0 else reversed(order):
-                self.keep(group, name, self.measure(arm, seconds))
+        """Measures all arms side by side, in slices."""
+        with contextlib.ExitStack() as stack:
+            loads = {}
+            for name, arm in arms.items():
+                loads[name] = SlicedLoad(self.command(arm, 0), arm)
+                stack.callback(loads[name].close)
+            for number in range(rounds or self.rounds):
+                if time.monotonic() > self.deadline:
+                    print(f"# out of time: {group} from round {number + 1} on is left out")
+                    return
+                for name, result in self.one_round(loads, seconds or self.seconds).items():
+                    self.keep(group, name, result)
 
     def median(self, group, name, key):
         values = [run[key] for run in self.runs.get(group, {}).get(name, []) if key in run]

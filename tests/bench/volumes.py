@@ -103,7 +103,7 @@ def first_write(bench, origin, case, seconds):
             if exceptions < result["ios"]:
                 raise RuntimeError(f"{result['ios']} writes copied {exceptions} chunks only")
             result["flushes_per_exception"] = flushes / exceptions
-        if result.get("foreign_cores", 0) <= FOREIGN_CORES_MAX or bench.repeats_left == 0:
+        if result.get("foreign_cores", 0) <= FOREIGN_CORES_MAX or bench.repeats_left <= 0:
             return result
         bench.repeats_left -= 1
 
