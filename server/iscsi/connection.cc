@@ -75,9 +75,19 @@ Task<void> Connection::Run() {
       context_.reactor.CallAfter(kLoginTimeout, [this] { Drop(DropReason::kLoginTimeout); });
   in_full_feature_ = co_await Login();
   context_.reactor.CancelTimer(timer);
+  const bool discovers = in_full_feature_ && login_.type == SessionType::kDiscovery;
+  if (discovers) co_await Discovery();
   context_.on_login_end();
-  if (in_full_feature_) co_await FullFeature();
+  if (in_full_feature_ && !discovers) co_await FullFeature();
   co_await End();
+}
+
+// Who discovers has not proved who they are (docs/decisions/0005-discovery-and-chap.md).
+Task<void> Connection::Discovery() {
+  const Reactor::TimerId timer = context_.reactor.CallAfter(
+      kDiscoveryTimeout, [this] { Drop(DropReason::kDiscoveryTimeout); });
+  co_await FullFeature();
+  context_.reactor.CancelTimer(timer);
 }
 
 Task<void> Connection::FullFeature() {

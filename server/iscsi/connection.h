@@ -36,6 +36,9 @@ namespace sectormap::iscsi {
 // From the first byte to full feature phase; open-iscsi gives its own login as long.
 inline constexpr auto kLoginTimeout = std::chrono::seconds(15);
 
+// A discovery session from its login to its end: a list of targets takes milliseconds.
+inline constexpr auto kDiscoveryTimeout = std::chrono::seconds(60);
+
 // A peer that has been silent this long is asked by a NOP-In; a second and a third such time later
 // it is dropped, 30 s after the question. As LIO has them.
 inline constexpr auto kKeepAliveInterval = std::chrono::seconds(15);
@@ -91,8 +94,8 @@ class Connection {
     CommandMemory& memory;
     const PortalAddresses& portals;
     LoginNegotiator::Service service = LoginNegotiator::Service::kReady;
-    // Called when the login phase has ended, well or not: the connection is no longer one of the
-    // unauthenticated.
+    // Called when the connection is no longer one of the unauthenticated: at the end of the login
+    // phase, well or not, or of the discovery session that it led to.
     std::function<void()> on_login_end;
   };
 
@@ -111,6 +114,7 @@ class Connection {
 
   // --- Its life (connection.cc) ---
   Task<void> Run();
+  Task<void> Discovery();
   Task<void> FullFeature();
   Task<void> End();
   // Ends both directions now. The first reason counts.

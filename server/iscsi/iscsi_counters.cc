@@ -15,6 +15,8 @@ std::string_view ToString(DropReason reason) {
       return "login_timeout";
     case DropReason::kTooManyLogins:
       return "too_many_logins";
+    case DropReason::kDiscoveryTimeout:
+      return "discovery_timeout";
     case DropReason::kProtocolError:
       return "protocol_error";
     case DropReason::kHeaderDigest:

@@ -14,21 +14,22 @@ namespace sectormap::iscsi {
 
 // Why a connection ended.
 enum class DropReason : uint8_t {
-  kPeerClosed,      // the initiator closed it, or the network did
-  kLogout,          // as the initiator asked
-  kLoginFailed,     // the login phase ended with an error status
-  kLoginTimeout,    // the login phase took longer than kLoginTimeout
-  kTooManyLogins,   // more unauthenticated connections than LoginLimits allow
-  kProtocolError,   // bytes that cannot be followed any further
-  kHeaderDigest,    // RFC 7143 §7.8: the length fields cannot be trusted
-  kKeepAlive,       // no answer to a NOP-In
-  kDataOutTimeout,  // no data for a write that waits for it
-  kReinstated,      // the same initiator port logged in anew (RFC 7143 §6.3.5)
-  kTargetRemoved,   // the target went away, or the initiator may no longer use it
-  kColdReset,       // TARGET COLD RESET (RFC 7143 §11.5.1)
-  kShutdown,        // the portal stopped
+  kPeerClosed,        // the initiator closed it, or the network did
+  kLogout,            // as the initiator asked
+  kLoginFailed,       // the login phase ended with an error status
+  kLoginTimeout,      // the login phase took longer than kLoginTimeout
+  kTooManyLogins,     // more unauthenticated connections than LoginLimits allow
+  kDiscoveryTimeout,  // a discovery session lasted longer than kDiscoveryTimeout
+  kProtocolError,     // bytes that cannot be followed any further
+  kHeaderDigest,      // RFC 7143 §7.8: the length fields cannot be trusted
+  kKeepAlive,         // no answer to a NOP-In
+  kDataOutTimeout,    // no data for a write that waits for it
+  kReinstated,        // the same initiator port logged in anew (RFC 7143 §6.3.5)
+  kTargetRemoved,     // the target went away, or the initiator may no longer use it
+  kColdReset,         // TARGET COLD RESET (RFC 7143 §11.5.1)
+  kShutdown,          // the portal stopped
 };
-inline constexpr int kDropReasonCount = 13;
+inline constexpr int kDropReasonCount = 14;
 
 // As metric labels: lower case, with underscores.
 std::string_view ToString(DropReason reason);

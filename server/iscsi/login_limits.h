@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// LoginLimits: how many connections may be in their login phase: whoever has not proved who they
-// are gets a bounded part of our memory and descriptors.
+// LoginLimits: how many connections may be in their login phase, or in a discovery session: whoever
+// has not proved who they are gets a bounded part of our memory and descriptors.
 #pragma once
 
 #include <string>

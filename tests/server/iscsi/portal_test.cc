@@ -44,10 +44,14 @@ class PortalTest : public testing::Test {
     return *std::move(portal);
   }
 
-  static Task<std::unique_ptr<FakeInitiator>> Connect(std::string address, int number) {
+  static Task<std::unique_ptr<FakeInitiator>> Open(std::string address) {
     auto stream = co_await TcpStream::Connect(std::move(address));
     CHECK(stream.ok());
-    auto initiator = std::make_unique<FakeInitiator>(*std::move(stream));
+    co_return std::make_unique<FakeInitiator>(*std::move(stream));
+  }
+
+  static Task<std::unique_ptr<FakeInitiator>> Connect(std::string address, int number) {
+    std::unique_ptr<FakeInitiator> initiator = co_await Open(std::move(address));
     InitiatorOptions options;
     options.isid = 0x800000000000 + static_cast<uint64_t>(number);
     options.header_digest = options.data_digest = number % 2 == 1;
@@ -214,6 +218,27 @@ TEST_F(PortalTest, ConnectionsThatDoNotLogInAreBounded) {
         }
       }(portal->address()));
   clients_->OnEach([&](Reactor&) { initiator.reset(); });
+  portal->Stop();
+}
+
+// Nobody proves anything in a discovery session: the same bound, until one of them ends.
+TEST_F(PortalTest, DiscoverySessionsAreBounded) {
+  std::unique_ptr<Portal> portal = Listen("127.0.0.1:0");
+  std::vector<std::unique_ptr<FakeInitiator>> initiators;
+  const auto discover = [&] {
+    initiators.push_back(clients_->RunOn(0, Open(portal->address())));
+    return clients_->RunOn(0, initiators.back()->Login({.target = ""}));
+  };
+  for (int i = 0; i < kMaxConnectionsInLoginPerPeer; ++i) {
+    EXPECT_EQ(discover(), LoginStatus::kSuccess);
+  }
+  EXPECT_EQ(discover(), std::nullopt);
+  const int refused = static_cast<int>(DropReason::kTooManyLogins);
+  EXPECT_EQ(directory_.totals().drops[refused], 1u);
+  EXPECT_TRUE(clients_->RunOn(0, initiators.front()->Logout()));
+  while (discover() != LoginStatus::kSuccess) {
+  }
+  clients_->OnEach([&](Reactor&) { initiators.clear(); });
   portal->Stop();
 }
 

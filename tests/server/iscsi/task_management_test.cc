@@ -591,5 +591,21 @@ TEST_F(TaskManagementTest, ALoginThatTakesTooLongIsDropped) {
   EXPECT_EQ(directory_.totals().drops[static_cast<int>(DropReason::kLoginTimeout)], 1u);
 }
 
+// However often it answers.
+TEST_F(TaskManagementTest, ADiscoveryThatTakesTooLongIsDropped) {
+  pool_->RunOn(0, [](TaskManagementTest& test) -> Task<void> {
+    const std::optional<LoginStatus> status = co_await test.Connect().Login({.target = ""});
+    EXPECT_EQ(status, LoginStatus::kSuccess);
+  }(*this));
+  for (auto left = kDiscoveryTimeout - kKeepAliveInterval; left > left.zero();
+       left -= kKeepAliveInterval) {
+    clock_.Advance(kKeepAliveInterval, *pool_);
+    EXPECT_TRUE(pool_->RunOn(0, initiators_.back()->Ping()));
+  }
+  clock_.Advance(kKeepAliveInterval, *pool_);
+  pool_->RunOn(0, AllEnded(*this));
+  EXPECT_EQ(directory_.totals().drops[static_cast<int>(DropReason::kDiscoveryTimeout)], 1u);
+}
+
 }  // namespace
 }  // namespace sectormap::iscsi
