@@ -347,7 +347,7 @@ void AddMessage(Verbs& verbs) {
                 });
   verb->add_option("name", options->name, "The device")->required();
   verb->add_option("sector", options->sector, "A sector of the row that is meant")
-      ->check(NotNegative())
+      ->check(Unsigned())
       ->required();
   verb->add_option("words", options->words, "The message")->required();
 }
@@ -373,7 +373,7 @@ void AddWait(Verbs& verbs) {
   verb->add_option("name", options->name, "The device")->required();
   verb->add_option("event_number", options->event_number,
                    "The last one seen, as `info` shows it; 0 unless given")
-      ->check(NotNegative());
+      ->check(Unsigned());
 }
 
 }  // namespace

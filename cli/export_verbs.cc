@@ -88,7 +88,7 @@ void AddExportVerb(Verbs& verbs) {
   verb->add_option("name", options->name, "The device")->required();
   verb->add_option("--iqn", options->iqn,
                    "The target's name; iqn.2026-11.io.sectormap:NAME unless given");
-  verb->add_option("--lun", options->lun, "The LUN number; 0 unless given")->check(NotNegative());
+  verb->add_option("--lun", options->lun, "The LUN number; 0 unless given")->check(Unsigned());
   verb->add_flag("-r,--readonly", options->read_only, "Refuse writes");
   options->chap.AddTo(verb, "chap", "Who may log in: the name an initiator proves by CHAP");
   options->mutual_chap.AddTo(verb, "mutual-chap", "The name the target proves in its turn");
@@ -126,7 +126,7 @@ void AddUnexport(Verbs& verbs) {
   verb->add_option("name", options->name, "The device")->required();
   verb->add_option("--iqn", options->iqn, "Only from this target");
   options->lun_option =
-      verb->add_option("--lun", options->lun, "Only the LUN of this number")->check(NotNegative());
+      verb->add_option("--lun", options->lun, "Only the LUN of this number")->check(Unsigned());
   verb->add_flag("--missing-ok", options->missing_ok, "Succeed if it is not exported");
 }
 

@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <ostream>
+#include <utility>
 
 #include "cli/completion.h"
 #include "cli/server_address.h"
 #include "cli/verbs.h"
 #include "cli/version.h"
+#include "core/base/option_words.h"
 
 namespace sectormap::cli {
 namespace {
@@ -101,6 +103,7 @@ ExitCode Run(std::vector<std::string> words, const Terminal& terminal) {
   AddOperationVerbs(verbs);
   AddCompletion(verbs, app);
 
+  words = WithEmptyValues(std::move(words));
   const bool json_errors = AsksForJson(words);
   std::reverse(words.begin(), words.end());  // CLI11 takes them from the back
   try {

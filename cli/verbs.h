@@ -50,10 +50,11 @@ class Verbs {
   std::string group_;
 };
 
-// For numbers without a sign: CLI11 takes -1 for the largest that there is.
-inline CLI::Validator NotNegative() {
-  return {[](std::string& text) {
-            return text.starts_with('-') ? text + " is below zero" : std::string();
+// For numbers without a sign: CLI11 takes -1 for the largest that there is, and nothing for 0.
+inline CLI::Validator Unsigned() {
+  return {[](std::string& text) -> std::string {
+            if (text.empty()) return "give a number";
+            return text.starts_with('-') ? text + " is below zero" : "";
           },
           ""};
 }

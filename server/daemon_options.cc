@@ -10,11 +10,13 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string_view>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/async/reactor.h"
 #include "core/async/tcp_stream.h"
+#include "core/base/option_words.h"
 #include "core/base/status_macros.h"
 #include "core/base/text.h"
 #include "server/config_file.h"
@@ -74,6 +76,9 @@ struct Given {
 };
 
 void Declare(CLI::App& app, Given& given) {
+  // CLI11 takes an empty word for a number that was not given.
+  const CLI::Validator given_number(
+      [](const std::string& text) { return text.empty() ? "give a number" : ""; }, "");
   app.footer(kFooter);
   app.set_help_flag("--help,-h", "Print this and exit");
   app.set_version_flag("--version", "sectormapd " SECTORMAP_VERSION);
@@ -90,11 +95,14 @@ void Declare(CLI::App& app, Given& given) {
       ->allow_extra_args(false);
   app.add_option("--metrics", given.metrics, "Prometheus metrics, or `none` [127.0.0.1:9360]")
       ->type_name("ADDR:PORT");
-  app.add_option("--reactors", given.reactors, "I/O threads [one per core]")->type_name("N");
+  app.add_option("--reactors", given.reactors, "I/O threads [one per core]")
+      ->type_name("N")
+      ->check(given_number);
   app.add_option("--poll", given.poll,
                  "While commands keep coming, look for the next one so long before sleeping; 0: "
                  "never [100]")
-      ->type_name("MICROSECONDS");
+      ->type_name("MICROSECONDS")
+      ->check(given_number);
   app.add_option("--device-root", given.device_roots,
                  "Tables may name files and block devices below it only; may be repeated "
                  "[STATE_DIR/devices]")
@@ -124,10 +132,15 @@ void Complete(Given& given, ConfigFile file) {
 }
 
 absl::StatusOr<std::string> AbsoluteDirectory(std::string_view option, const std::string& path) {
+  if (path.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--", Absl(option), " is empty: give a directory"));
+  }
   std::error_code error;
   const std::filesystem::path absolute = std::filesystem::absolute(path, error);
-  if (path.empty() || error) {
-    return absl::InvalidArgumentError(absl::StrCat("--", Absl(option), ": give a directory"));
+  if (error) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--", Absl(option), " ", path, ": ", error.message()));
   }
   std::string normal = absolute.lexically_normal().string();
   if (normal.size() > 1 && normal.ends_with('/')) normal.pop_back();
@@ -136,7 +149,7 @@ absl::StatusOr<std::string> AbsoluteDirectory(std::string_view option, const std
 
 absl::Status ReadPlaces(const Given& given, DaemonOptions& options) {
   const std::string state_dir = given.state_dir.value_or(DefaultStateDirectory());
-  if (state_dir.empty()) {
+  if (state_dir.empty() && !given.state_dir.has_value()) {
     return absl::InvalidArgumentError(
         "neither XDG_STATE_HOME nor HOME says where to keep state; give --state-dir DIR");
   }
@@ -205,9 +218,11 @@ absl::StatusOr<CommandLine> ReadCommandLine(int argc, const char* const* argv) {
   CLI::App app("sectormapd: the device mapper as a network storage service", "sectormapd");
   Given given;
   Declare(app, given);
+  std::vector<std::string> words = WithEmptyValues({argv + 1, argv + argc});
+  std::ranges::reverse(words);  // CLI11 takes them from the back
   CommandLine line;
   try {
-    app.parse(argc, argv);
+    app.parse(std::move(words));
   } catch (const CLI::CallForHelp&) {
     line.text = app.help();
     return line;

@@ -151,6 +151,27 @@ TEST_F(CliTest, ANumberBelowZeroIsWrongUsage) {
   }
 }
 
+TEST_F(CliTest, AnEmptyValueIsNotTheWordBehindIt) {
+  Outcome outcome = RunCli({"create", "q", "--uuid=", "--readonly", "--table", "0 8 zero"});
+  EXPECT_EQ(outcome.code, ExitCode::kOk) << outcome.err;
+  EXPECT_EQ(devices.created.uuid(), "");
+  EXPECT_TRUE(devices.created.read_only());
+  outcome = RunCli({"export", "tiny", "--allow=", "--readonly"});
+  EXPECT_EQ(outcome.code, ExitCode::kOk) << outcome.err;
+  ASSERT_EQ(iscsi.exported.allowed_initiators_size(), 1);
+  EXPECT_EQ(iscsi.exported.allowed_initiators(0), "");  // which the daemon refuses
+  EXPECT_TRUE(iscsi.exported.read_only());
+}
+
+TEST_F(CliTest, AnEmptyNumberIsWrongUsage) {
+  const std::vector<std::string> cases[] = {{"unexport", "x", "--lun="}, {"wait", "x", ""}};
+  for (const auto& words : cases) {
+    const Outcome outcome = RunCli(words);
+    EXPECT_EQ(outcome.code, ExitCode::kUsage) << testing::PrintToString(words);
+    EXPECT_TRUE(Contains(outcome.err, "give a number\n")) << outcome.err;
+  }
+}
+
 TEST_F(CliTest, ReloadIsLoad) {
   devices.Add("x");
   EXPECT_EQ(RunCli({"reload", "x", "--table", "0 8 zero"}).code, ExitCode::kOk);

@@ -138,6 +138,17 @@ TEST_F(DaemonOptionsTest, WrongOptionsSayWhatWouldBeRight) {
   EXPECT_THAT(Refusal({"--state-dir", "/" + std::string(120, 'x')}), HasSubstr("--control"));
 }
 
+TEST_F(DaemonOptionsTest, AnEmptyValueIsNotTheWordBehindIt) {
+  EXPECT_EQ(Refusal({"--state-dir=", "--check-config"}), "--state-dir is empty: give a directory");
+  EXPECT_EQ(Refusal({"--state-dir", ""}), "--state-dir is empty: give a directory");
+  EXPECT_EQ(Refusal({"--state-dir", "/s", "--device-root=", "--check-config"}),
+            "--device-root is empty: give a directory");
+  EXPECT_THAT(Refusal({"--state-dir", "/s", "--listen=", "--check-config"}),
+              HasSubstr("ADDR:PORT"));
+  EXPECT_THAT(Refusal({"--state-dir", "/s", "--reactors="}), HasSubstr("give a number"));
+  EXPECT_THAT(Refusal({"--state-dir", "/s", "--poll="}), HasSubstr("give a number"));
+}
+
 TEST_F(DaemonOptionsTest, HelpTellsWhatToDoNext) {
   const auto help = Read({"--help"});
   ASSERT_TRUE(help.ok());

@@ -39,7 +39,7 @@ DOORS = {
     "server/control": (*CORE, "targets", *SERVER, "proto"),
     "server/metrics": (*CORE, "targets", *SERVER, "proto"),
     "server": (*CORE, "targets", *SERVER, "server", "proto"),
-    "cli": ("cli", "proto"),
+    "cli": ("core/base", "cli", "proto"),
 }
 ROOMS = ("core", "targets", "server", "cli", "tests")
 # The wire formats stay behind the rooms that speak them.
