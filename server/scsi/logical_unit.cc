@@ -411,7 +411,9 @@ bool LogicalUnit::IsWriteProtected(const LunNexus& nexus) const {
 
 // --- Reservations ---
 
-// SPC-3 §5.6.3: RESERVE(6) and persistent reservations exclude each other.
+// SPC-2 §5.5.1: RESERVE(6) and persistent reservations exclude each other, whoever asks: while
+// anybody is registered, RESERVE and RELEASE conflict, and while the unit is reserved, PERSISTENT
+// RESERVE IN and OUT do.
 bool LogicalUnit::ReserveFor(LunNexus& nexus) {
   absl::MutexLock lock(&mutex_);
   if (reserved_by_ != nullptr && reserved_by_ != &nexus) return false;
@@ -421,11 +423,14 @@ bool LogicalUnit::ReserveFor(LunNexus& nexus) {
   return true;
 }
 
-void LogicalUnit::ReleaseFrom(LunNexus& nexus) {
+bool LogicalUnit::ReleaseFrom(LunNexus& nexus) {
   absl::MutexLock lock(&mutex_);
-  if (reserved_by_ != &nexus) return;
+  // A holder goes in any case: a RESERVE that overtakes the saving of a registration leaves both,
+  // and then neither could.
+  if (reserved_by_ != &nexus) return reservations_.registrations().empty();
   reserved_by_ = nullptr;
   UpdateAllGates();
+  return true;
 }
 
 bool LogicalUnit::IsReserved() const {

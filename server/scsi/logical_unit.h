@@ -167,7 +167,7 @@ class LogicalUnit final : public Lun,
 
   // RESERVE(6): false means conflict.
   bool ReserveFor(LunNexus& nexus);
-  void ReleaseFrom(LunNexus& nexus);
+  bool ReleaseFrom(LunNexus& nexus);
   bool IsReserved() const;
 
   // A copy, for PERSISTENT RESERVE IN.

@@ -82,12 +82,13 @@ Task<ScsiResult> Reserve(Command command) {
 
 // A release by another than the holder is good and does nothing.
 Task<ScsiResult> Release(Command command) {
-  command.unit->ReleaseFrom(*command.nexus);
+  if (!command.unit->ReleaseFrom(*command.nexus)) return Conflict();
   return ScsiResult{};
 }
 
 Task<ScsiResult> PersistentReserveIn(Command command) {
   constexpr uint8_t kReadKeys = 0, kReadReservation = 1, kReportCapabilities = 2;
+  if (command.unit->IsReserved()) return Conflict();
   const Reservations state = command.unit->reservations();
   const uint8_t action = command.Bits(1, 0x1f);
   ParameterWriter out(command.buffer);

@@ -517,6 +517,22 @@ TEST_F(ReservationCommandsTest, Reserve6KeepsAllOthersOutUntilItEnds) {
   EXPECT_CONFLICT(Run(*a_, Cdb({0x16})));
 }
 
+TEST_F(ReservationCommandsTest, Reserve6AndRegistrationsExcludeEachOtherWhoeverAsks) {
+  EXPECT_GOOD(Run(*a_, Cdb({0x16})));
+  for (int action = 0; action <= 3; ++action) EXPECT_CONFLICT(In(*a_, action));
+  EXPECT_CONFLICT(Out(*a_, 6, 0, 1));
+  EXPECT_GOOD(Run(*a_, Cdb({0x17})));
+  EXPECT_GOOD(In(*a_, 0));
+  EXPECT_GOOD(Out(*a_, 6, 0, 1));
+  for (Initiator* who : {a_, b_}) {
+    for (const int opcode : {0x16, 0x17, 0x56, 0x57}) {
+      EXPECT_CONFLICT(Run(*who, Cdb({opcode})));
+    }
+  }
+  EXPECT_GOOD(Out(*a_, 6, 0, 0));
+  EXPECT_GOOD(Run(*b_, Cdb({0x17})));
+}
+
 LunOptions WithStore(UnitStore& store, std::string record = "") {
   LunOptions options;
   options.reservation_record = std::move(record);
@@ -555,6 +571,30 @@ TEST_F(ReservationCommandsTest, WhatCannotBeSavedDoesNotHappen) {
   store.status = absl::ResourceExhaustedError("full");
   EXPECT_FAILS(Out(*a_, 6, 0, 0xa, 0, 0x01), kInternalTargetFailure);
   EXPECT_EQ(In(*a_, 0).data.size(), 8u);
+}
+
+// While a registration is saved, another nexus reserves the unit.
+class ReserveMeanwhile final : public UnitStore {
+ public:
+  Task<absl::Status> SaveReservations(std::string, std::string) override {
+    EXPECT_TRUE(who->unit->ReserveFor(*who));
+    co_return absl::OkStatus();
+  }
+  Task<absl::Status> SaveBlockBytes(std::string, uint32_t) override { co_return absl::OkStatus(); }
+  LunNexus* who = nullptr;
+};
+
+TEST_F(ReservationCommandsTest, AReserve6ThatOvertakesARegistrationCanBeReleased) {
+  ReserveMeanwhile store;
+  initiators_.clear();
+  MakeUnit(WithStore(store));
+  a_ = &Login(1);
+  b_ = &Login(2);
+  store.who = b_->nexus.get();
+  EXPECT_GOOD(Out(*a_, 6, 0, 0xa, 0, 0x01));
+  EXPECT_CONFLICT(In(*a_, 0));
+  EXPECT_GOOD(Run(*b_, Cdb({0x17})));
+  EXPECT_EQ(In(*a_, 0).data.size(), 16u);
 }
 
 TEST_F(ReservationCommandsTest, ADamagedRecordMakesNoUnit) {
