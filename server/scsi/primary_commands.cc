@@ -87,6 +87,7 @@ Task<ScsiResult> ReportLuns(Command command) {
 // SBC-3 §5.25. The medium cannot be removed, and stopping a unit that others use would only hurt
 // them: STOP makes it safe to cut the power, no more.
 Task<ScsiResult> StartStopUnit(Command command) {
+  constexpr uint8_t kPowerModifier = 0x0f;  // byte 3, the others byte 4
   constexpr uint8_t kPowerCondition = 0xf0, kNoFlush = 0x04, kLoadEject = 0x02, kStart = 0x01;
   // SBC-3 §4.17: to start the unit is in conflict with no persistent reservation, anything else is.
   const bool only_starts = command.Bits(4, kPowerCondition | kStart) == kStart;
@@ -94,9 +95,8 @@ Task<ScsiResult> StartStopUnit(Command command) {
   if ((command.nexus->gates.load(std::memory_order_relaxed) & conflicts) != 0) {
     return ScsiResult{ScsiStatus::kReservationConflict, {}, 0};
   }
-  if (command.Bits(4, kPowerCondition | kLoadEject) != 0 || command.Bits(3, 0x0f) != 0) {
-    return command.RefuseField(4);
-  }
+  if (command.Bits(3, kPowerModifier) != 0) return command.RefuseField(3);
+  if (command.Bits(4, kPowerCondition | kLoadEject) != 0) return command.RefuseField(4);
   if (command.Bits(4, kStart | kNoFlush) != 0) return ScsiResult{};
   return SynchronizeCache(command);
 }

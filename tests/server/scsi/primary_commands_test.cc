@@ -308,7 +308,23 @@ TEST_F(PrimaryCommandsTest, StopFlushesAndStartIsGood) {
   EXPECT_EQ(disk_->submitted[static_cast<int>(IoOp::kFlush)], 0);
   EXPECT_GOOD(Do(Cdb({0x1b, 0, 0, 0, 0})));
   EXPECT_EQ(disk_->submitted[static_cast<int>(IoOp::kFlush)], 1);
-  EXPECT_FAILS(Do(Cdb({0x1b, 0, 0, 0, 2})), kInvalidFieldInCdb);
+}
+
+TEST_F(PrimaryCommandsTest, WhatAStartStopUnitMayNotAskIsPointedAt) {
+  struct Case {
+    const char* what;
+    CdbBytes cdb;
+    int byte;
+  };
+  for (const Case& c : {Case{"LOEJ", Cdb({0x1b, 0, 0, 0, 2}), 4},
+                        Case{"POWER CONDITION", Cdb({0x1b, 0, 0, 0, 0x10}), 4},
+                        Case{"POWER CONDITION MODIFIER", Cdb({0x1b, 0, 0, 1, 1}), 3}}) {
+    SCOPED_TRACE(c.what);
+    const Answer answer = Do(c.cdb);
+    EXPECT_TRUE(answer.FailedWith(kInvalidFieldInCdb)) << answer;
+    EXPECT_EQ(answer.sense.bytes[15], 0xc0);
+    EXPECT_EQ(answer.sense.bytes[17], c.byte);
+  }
 }
 
 TEST_F(PrimaryCommandsTest, TheDefaultSelfTestIsTheOnlyOne) {
