@@ -29,17 +29,19 @@ inline constexpr int kOpClassCount = 7;
 
 OpClass ClassOf(std::span<const uint8_t, kCdbBytes> cdb);
 
-// Upper bounds of the latency buckets; what takes longer is in the last one.
-inline constexpr size_t kLatencyBuckets = 16;
+// Upper bounds of the latency buckets; what takes longer is in the last one. An alert that compares
+// with anything else would compare with a guess between two of them (sectormap.rules.yml).
+inline constexpr size_t kLatencyBuckets = 19;
 inline constexpr std::array<std::chrono::microseconds, kLatencyBuckets - 1> kLatencyBounds = {
     std::chrono::microseconds(25),        std::chrono::microseconds(50),
     std::chrono::microseconds(100),       std::chrono::microseconds(250),
     std::chrono::microseconds(500),       std::chrono::microseconds(1'000),
     std::chrono::microseconds(2'500),     std::chrono::microseconds(5'000),
     std::chrono::microseconds(10'000),    std::chrono::microseconds(25'000),
-    std::chrono::microseconds(100'000),   std::chrono::microseconds(250'000),
+    std::chrono::microseconds(50'000),    std::chrono::microseconds(100'000),
+    std::chrono::microseconds(250'000),   std::chrono::microseconds(500'000),
     std::chrono::microseconds(1'000'000), std::chrono::microseconds(2'500'000),
-    std::chrono::microseconds(10'000'000)};
+    std::chrono::microseconds(5'000'000), std::chrono::microseconds(10'000'000)};
 
 struct CommandTotals {
   struct PerClass {

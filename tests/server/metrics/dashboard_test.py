@@ -352,6 +352,17 @@ class LiveTest(unittest.TestCase):
                 self.assertIsNotNone(found)
                 self.assertGreaterEqual(float(found.group(1)), max(rounds - 1, 0) * moved)
 
+    def test_latencies_are_compared_with_the_bounds_of_buckets(self):
+        buckets = "sectormap_command_duration_seconds_bucket"
+        self.assertTrue(self.wait_for_values(buckets, True))
+        served = set(re.findall(rf'^{buckets}{{.*le="([^"]+)"}}', self.scrape(), re.M))
+        cases = (PROMETHEUS / "sectormap.rules.test.yml").read_text()
+        self.assertLessEqual(set(re.findall(rf'{buckets}{{.*le="([^"]+)"}}', cases)), served)
+        rules = (PROMETHEUS / "sectormap.rules.yml").read_text()
+        compared = re.findall(rf"{buckets}\[\w+\]\)\)\) > (\S+)", rules)
+        self.assertTrue(compared)
+        self.assertLessEqual(set(compared), served)
+
     def test_variables_have_values(self):
         for variable in json.loads(DASHBOARD.read_text())["templating"]["list"]:
             if variable["type"] != "query":
