@@ -264,7 +264,13 @@ Task<scsi::ScsiResult> Session::Execute(ScsiTask& task) {
     const bool in = task.plan.direction == scsi::DataDirection::kIn;
     bytes = task.buffer.bytes().first(in ? task.plan.bytes : task.wanted());
   }
-  if (task.unit == nullptr) return scsi::ExecuteWithoutLun(cdb, lun_numbers_, bytes);
+  if (task.unit == nullptr) {
+    const scsi::ScsiResult result = scsi::ExecuteWithoutLun(cdb, lun_numbers_, bytes);
+    if (scsi::IsReportLuns(cdb) && result.status == scsi::ScsiStatus::kGood) {
+      luns_changed_->told = true;
+    }
+    return result;
+  }
   // The unit has learned its block size while the data came, for which no room was planned.
   if (task.plan.bytes == 0 && task.unit->lun->Plan(cdb).bytes != 0) {
     return scsi::ScsiResult{scsi::ScsiStatus::kBusy, {}, 0};
@@ -437,6 +443,7 @@ void Session::RefreshLuns() {
   lun_map_ = context_.luns->map();
   lun_numbers_.clear();
   for (const LunEntry& entry : *lun_map_) lun_numbers_.push_back(entry.number);
+  luns_changed_ = std::make_shared<scsi::LunListChange>();
   if (first) return;
   std::vector<uint64_t> gone;
   for (auto& [number, unit] : units_) {
@@ -445,7 +452,7 @@ void Session::RefreshLuns() {
              entry.read_only == held.read_only;
     };
     if (std::any_of(lun_map_->begin(), lun_map_->end(), same)) {
-      unit->lun->TellLunsChanged(*unit->nexus);
+      unit->lun->TellLunsChanged(*unit->nexus, luns_changed_);
     } else {
       gone.push_back(number);
     }

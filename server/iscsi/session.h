@@ -178,6 +178,7 @@ class Session {
   std::shared_ptr<const LunMap> lun_map_;
   uint64_t lun_generation_ = 0;
   std::vector<uint64_t> lun_numbers_;
+  std::shared_ptr<scsi::LunListChange> luns_changed_;  // the last
   absl::flat_hash_map<uint64_t, std::unique_ptr<Unit>> units_;
   std::vector<std::unique_ptr<Unit>> leaving_units_;
   std::vector<absl::AnyInvocable<void()>> released_calls_;

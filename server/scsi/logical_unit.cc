@@ -354,15 +354,19 @@ void LogicalUnit::AddAttention(LunNexus& nexus, SenseCode code) {
 
 std::optional<SenseCode> LogicalUnit::TakeAttention(LunNexus& nexus) {
   absl::MutexLock lock(&mutex_);
-  const std::optional<SenseCode> code = nexus.attentions.Take();
+  std::optional<SenseCode> code = nexus.attentions.Take();
+  if (code == kReportedLunsChanged && std::exchange(nexus.luns_changed->told, true)) {
+    code = nexus.attentions.Take();
+  }
   if (nexus.attentions.empty()) {
     nexus.gates.fetch_and(static_cast<uint8_t>(~kAttentionPending), std::memory_order_relaxed);
   }
   return code;
 }
 
-void LogicalUnit::TellLunsChanged(LunNexus& nexus) {
+void LogicalUnit::TellLunsChanged(LunNexus& nexus, std::shared_ptr<LunListChange> change) {
   absl::MutexLock lock(&mutex_);
+  nexus.luns_changed = std::move(change);
   AddAttention(nexus, kReportedLunsChanged);
 }
 

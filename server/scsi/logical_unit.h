@@ -60,6 +60,7 @@ class LunNexus {
 
   // Guarded by the unit's mutex.
   AttentionQueue attentions;
+  std::shared_ptr<LunListChange> luns_changed;  // the last, with kReportedLunsChanged
 
   NexusName name() const {
     return {identity.initiator_port, identity.target_port, identity.relative_target_port};
@@ -124,7 +125,7 @@ class LogicalUnit final : public Lun,
                                         std::span<std::byte> data) override;
   Task<void> Reset(LunNexus& from, AbortSignal& abort) override;
   Task<void> ClearTaskSet(LunNexus& from, AbortSignal& abort) override;
-  void TellLunsChanged(LunNexus& nexus) override;
+  void TellLunsChanged(LunNexus& nexus, std::shared_ptr<LunListChange> change) override;
 
   // --- DeviceObserver ---
   void OnSizeChanged() override;

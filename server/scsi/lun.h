@@ -59,6 +59,13 @@ struct LunNexusDeleter {
 };
 using LunNexusPtr = std::unique_ptr<LunNexus, LunNexusDeleter>;
 
+// One change of the list of a target's logical units, as one session hears of it: once, on whatever
+// unit it asks first, or by asking for the list (SAM-5 §5.14, SPC-4's LUICLR). Shared by the
+// session and its units, on the session's reactor.
+struct LunListChange {
+  bool told = false;
+};
+
 struct CommandPlan {
   DataDirection direction = DataDirection::kNone;
   // Bytes the command moves if nothing goes wrong: blocks x block size, allocation length (data-in)
@@ -143,8 +150,9 @@ class Lun {
   // CLEAR TASK SET: ends other nexuses' tasks, tells them COMMANDS CLEARED BY ANOTHER INITIATOR.
   virtual Task<void> ClearTaskSet(LunNexus& from, AbortSignal& abort) = 0;
 
-  // Unit attention REPORTED LUNS DATA HAS CHANGED (3Fh/0Eh) for one nexus. Any thread.
-  virtual void TellLunsChanged(LunNexus& nexus) = 0;
+  // Unit attention REPORTED LUNS DATA HAS CHANGED (3Fh/0Eh) for one nexus, as long as the change is
+  // not told: the unit sets that when it reports it.
+  virtual void TellLunsChanged(LunNexus& nexus, std::shared_ptr<LunListChange> change) = 0;
 };
 
 // What a target answers for a LUN number that has no logical unit: INQUIRY (qualifier 011b, type

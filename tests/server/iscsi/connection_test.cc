@@ -632,6 +632,39 @@ class ConnectionTest : public IscsiTest {
     outcome = co_await initiator->Run(FakeInitiator::TestUnitReady(5));
     EXPECT_TRUE(outcome.good());
   }
+
+  static Command ReportLuns(uint8_t select_report) {
+    Command command;
+    command.cdb = {0xa0, 0, select_report, 0, 0, 0, 0, 0, 0, 64};
+    command.direction = scsi::DataDirection::kIn;
+    command.expected = 64;
+    return command;
+  }
+  static Task<void> LunsChangeIsToldOnce(ConnectionTest& test, std::shared_ptr<scsi::Lun> second,
+                                         std::shared_ptr<scsi::Lun> third) {
+    FakeInitiator* one = co_await Session(test);
+    InitiatorOptions options;
+    options.isid = 0x800000000002;
+    FakeInitiator* other = co_await Session(test, options);
+    EXPECT_TRUE(test.directory_.AddLun(kTestTarget, 5, std::move(second), false).ok());
+    Outcome outcome = co_await one->Run(ReportLuns(0));
+    EXPECT_EQ(outcome.data.size(), 24u);
+    outcome = co_await one->Run(FakeInitiator::TestUnitReady(0));
+    EXPECT_TRUE(outcome.good());
+    outcome = co_await one->Run(FakeInitiator::TestUnitReady(5));
+    EXPECT_EQ(outcome.sense_code(), 0x062900u);
+
+    EXPECT_TRUE(test.directory_.AddLun(kTestTarget, 6, std::move(third), false).ok());
+    outcome = co_await one->Run(ReportLuns(0x77));
+    EXPECT_EQ(outcome.sense_code(), 0x052400u);
+    outcome = co_await one->Run(FakeInitiator::TestUnitReady(5));
+    EXPECT_EQ(outcome.sense_code(), 0x063f0eu);
+    outcome = co_await one->Run(FakeInitiator::TestUnitReady(0));
+    EXPECT_TRUE(outcome.good());
+    outcome = co_await other->Run(FakeInitiator::TestUnitReady(0));
+    EXPECT_EQ(outcome.sense_code(), 0x063f0eu);
+  }
+
   // On LUN 5: a write whose data came to the half, reads whose answers are not taken, a command
   // whose turn does not come.
   static Task<void> Stall(ConnectionTest& test) {
@@ -783,6 +816,11 @@ TEST_F(ConnectionTest, SessionsSeeLunsComeAndGo) {
   pool_->RunOn(0, LunsComeAndGo(*this, UnitOver(*other, "other")));
   EXPECT_TRUE(directory_.RemoveLun(kTestTarget, 5).ok());
   pool_->RunOn(0, LunIsGone(*this));
+}
+TEST_F(ConnectionTest, ASessionHearsOnceThatLunsChangedOnWhateverUnit) {
+  auto other = *MemoryDevice::Create(SectorCount(64));
+  pool_->RunOn(0,
+               LunsChangeIsToldOnce(*this, UnitOver(*other, "other"), UnitOver(*other, "third")));
 }
 
 }  // namespace

@@ -127,7 +127,7 @@ TEST_F(PrimaryCommandsTest, WithoutDiscardNothingOfItIsClaimed) {
 }
 
 TEST_F(PrimaryCommandsTest, RequestSenseTellsAndClearsTheAttention) {
-  unit_->TellLunsChanged(*a_->nexus);
+  unit_->TellLunsChanged(*a_->nexus, std::make_shared<LunListChange>());
   const Answer fixed = Do(Cdb({0x03, 0, 0, 0, 252}));
   ASSERT_EQ(fixed.data.size(), 18u);
   EXPECT_EQ(fixed.data[2], 0x06);

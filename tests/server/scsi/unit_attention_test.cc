@@ -72,6 +72,23 @@ TEST_F(AttentionTest, SizeChangesReachEveryNexus) {
   EXPECT_GOOD(Ready(b));
 }
 
+// As two units of one session; told by REQUEST SENSE as by any command.
+TEST_F(AttentionTest, AChangeOfTheLunsIsToldOnOneUnitOfASession) {
+  Initiator& a = Login(1);
+  Initiator& b = Login(2);
+  for (const CdbBytes& cdb : {Cdb({0x00}), Cdb({0x03, 0, 0, 0, 18})}) {
+    const auto change = std::make_shared<LunListChange>();
+    unit_->TellLunsChanged(*a.nexus, change);
+    unit_->TellLunsChanged(*b.nexus, change);
+    unit_->OnSizeChanged();
+    const Answer told = Run(a, cdb);
+    EXPECT_EQ(told.good() ? told.data.at(12) : told.sense.bytes[12], 0x3f);
+    EXPECT_FAILS(Ready(b), kCapacityChanged);
+    EXPECT_GOOD(Ready(b));
+    EXPECT_FAILS(Ready(a), kCapacityChanged);
+  }
+}
+
 TEST_F(AttentionTest, WhatVpdPagesSayIsToldWhenItChangesAndOnlyThen) {
   Initiator& a = Login(1, 0);
   Initiator& b = Login(2, 1);
