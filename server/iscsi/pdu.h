@@ -158,7 +158,7 @@ struct ScsiCommandHeader : HeaderFunctions<ScsiCommandHeader> {
   Big32 expected_data_transfer_length;
   Big32 cmd_sn;
   Big32 exp_stat_sn;
-  std::array<uint8_t, scsi::kCdbBytes> cdb{};
+  scsi::CdbBytes cdb{};
 
   bool read() const { return (flags & kReadBit) != 0; }
   bool write() const { return (flags & kWriteBit) != 0; }

@@ -83,17 +83,16 @@ ScsiTask& Session::TakeTask() {
 void Session::PlanTask(ScsiTask& task) {
   task.arrived = context_.reactor.clock().Now();
   if (context_.luns->generation() != lun_generation_) RefreshLuns();
-  const std::span<const uint8_t, scsi::kCdbBytes> cdb(task.header.cdb);
   const std::optional<uint64_t> number = DecodeLun(task.header.lun);
   // REPORT LUNS is the target's to answer, on whatever number it comes.
-  if (number && !scsi::IsReportLuns(cdb)) task.unit = FindUnit(*number);
+  if (number && !scsi::IsReportLuns(task.header.cdb)) task.unit = FindUnit(*number);
   if (task.unit != nullptr) {
     ++task.unit->tasks;
     ++task.unit->users;
     task.uses_unit = true;
-    task.plan = task.unit->lun->Plan(cdb);
+    task.plan = task.unit->lun->Plan(task.header.cdb);
   } else {
-    task.plan = scsi::PlanWithoutLun(cdb);
+    task.plan = scsi::PlanWithoutLun(task.header.cdb);
   }
   CHECK(task.plan.bytes <= scsi::kMaxTransferBytes);
   // Without R and W the field is reserved (RFC 7143 §11.3.4).
@@ -153,9 +152,8 @@ void Session::TakeImmediate(ScsiTask& task, std::span<std::byte> data) {
 
 bool Session::WriteAtOnce(ScsiTask& task, std::span<std::byte> data) {
   if (task.unit == nullptr || !task.transfer.done()) return false;
-  const std::span<const uint8_t, scsi::kCdbBytes> cdb(task.header.cdb);
   std::optional<scsi::ScsiResult> result =
-      task.unit->lun->WriteAtOnce(*task.unit->nexus, cdb, data.first(task.wanted()));
+      task.unit->lun->WriteAtOnce(*task.unit->nexus, task.header.cdb, data.first(task.wanted()));
   if (!result) return false;
   Decide(task, *std::move(result));
   return true;
@@ -201,9 +199,8 @@ void Session::CountTask(const ScsiTask& task) {
   } else if (good && task.plan.direction == scsi::DataDirection::kOut) {
     bytes = task.wanted();
   }
-  task.unit->counters->Count(
-      scsi::ClassOf(std::span<const uint8_t, scsi::kCdbBytes>(task.header.cdb)), bytes, good,
-      context_.reactor.clock().Now() - task.arrived);
+  task.unit->counters->Count(scsi::ClassOf(task.header.cdb), bytes, good,
+                             context_.reactor.clock().Now() - task.arrived);
 }
 
 Task<void> Session::Perform(ScsiTask& task) {
@@ -225,9 +222,8 @@ Task<void> Session::Perform(ScsiTask& task) {
 // Not if a digest is made of the bytes: they may change between it and the send.
 bool Session::ReadInPlace(ScsiTask& task) {
   if (task.unit == nullptr || context_.parameters.data_digest) return false;
-  const std::span<const uint8_t, scsi::kCdbBytes> cdb(task.header.cdb);
   std::optional<scsi::ScsiResult> result =
-      task.unit->lun->ReadInPlace(*task.unit->nexus, cdb, task.loan);
+      task.unit->lun->ReadInPlace(*task.unit->nexus, task.header.cdb, task.loan);
   if (result) task.result = *std::move(result);
   return result.has_value();
 }
@@ -258,24 +254,23 @@ SessionShare& Session::ShareOf(const ScsiTask& task) {
 }
 
 Task<scsi::ScsiResult> Session::Execute(ScsiTask& task) {
-  const std::span<const uint8_t, scsi::kCdbBytes> cdb(task.header.cdb);
   std::span<std::byte> bytes;
   if (task.buffer) {
     const bool in = task.plan.direction == scsi::DataDirection::kIn;
     bytes = task.buffer.bytes().first(in ? task.plan.bytes : task.wanted());
   }
   if (task.unit == nullptr) {
-    const scsi::ScsiResult result = scsi::ExecuteWithoutLun(cdb, lun_numbers_, bytes);
-    if (scsi::IsReportLuns(cdb) && result.status == scsi::ScsiStatus::kGood) {
+    const scsi::ScsiResult result = scsi::ExecuteWithoutLun(task.header.cdb, lun_numbers_, bytes);
+    if (scsi::IsReportLuns(task.header.cdb) && result.status == scsi::ScsiStatus::kGood) {
       luns_changed_->told = true;
     }
     return result;
   }
   // The unit has learned its block size while the data came, for which no room was planned.
-  if (task.plan.bytes == 0 && task.unit->lun->Plan(cdb).bytes != 0) {
+  if (task.plan.bytes == 0 && task.unit->lun->Plan(task.header.cdb).bytes != 0) {
     return scsi::ScsiResult{scsi::ScsiStatus::kBusy, {}, 0};
   }
-  return task.unit->lun->Execute(*task.unit->nexus, cdb, bytes, task.abort);
+  return task.unit->lun->Execute(*task.unit->nexus, task.header.cdb, bytes, task.abort);
 }
 
 void Session::OnStatusMade(ScsiTask& task) { LeaveTable(task); }

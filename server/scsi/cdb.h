@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -13,8 +12,6 @@
 #include "server/scsi/scsi_command.h"
 
 namespace sectormap::scsi {
-
-using CdbBytes = std::array<uint8_t, kCdbBytes>;
 
 // A number of 1 to 8 bytes at `offset`. REQUIRES: it lies inside `bytes`; callers check lengths.
 template <typename Byte>

@@ -3,7 +3,7 @@
 
 namespace sectormap::scsi {
 
-OpClass ClassOf(std::span<const uint8_t, kCdbBytes> cdb) {
+OpClass ClassOf(const CdbBytes& cdb) {
   switch (cdb[0]) {
     case 0x08:
     case 0x28:

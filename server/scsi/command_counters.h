@@ -7,7 +7,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
 #include "core/async/clock.h"
 #include "core/async/per_reactor.h"
@@ -27,7 +26,7 @@ enum class OpClass : uint8_t {
 };
 inline constexpr int kOpClassCount = 7;
 
-OpClass ClassOf(std::span<const uint8_t, kCdbBytes> cdb);
+OpClass ClassOf(const CdbBytes& cdb);
 
 // Upper bounds of the latency buckets; what takes longer is in the last one. An alert that compares
 // with anything else would compare with a guess between two of them (sectormap.rules.yml).

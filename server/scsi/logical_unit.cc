@@ -158,12 +158,10 @@ void LogicalUnit::Detach(LunNexus& nexus) {
 
 // --- The way of a command ---
 
-CommandPlan LogicalUnit::Plan(std::span<const uint8_t, kCdbBytes> cdb) const {
-  CdbBytes copy;
-  std::copy(cdb.begin(), cdb.end(), copy.begin());
-  const CommandEntry* entry = FindCommand(copy);
+CommandPlan LogicalUnit::Plan(const CdbBytes& cdb) const {
+  const CommandEntry* entry = FindCommand(cdb);
   if (entry == nullptr || !Has(*entry)) return {};
-  uint64_t bytes = entry->bytes(*entry, copy, block_bytes());
+  uint64_t bytes = entry->bytes(*entry, cdb, block_bytes());
   const bool parameters = entry->address == Address::kNone;
   if (parameters && entry->direction == DataDirection::kIn) {
     bytes = std::min<uint64_t>(bytes, kMaxParameterDataBytes);
@@ -174,15 +172,12 @@ CommandPlan LogicalUnit::Plan(std::span<const uint8_t, kCdbBytes> cdb) const {
   return {entry->direction, static_cast<uint32_t>(bytes), entry->is_set(kExactLength), parameters};
 }
 
-Command LogicalUnit::CommandOf(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
-                               std::span<std::byte> buffer, AbortSignal* abort) {
-  Command command{this, &nexus, nullptr, {}, buffer, 0, 0, abort};
-  std::copy(cdb.begin(), cdb.end(), command.cdb.begin());
-  command.entry = FindCommand(command.cdb);
-  return command;
+Command LogicalUnit::CommandOf(LunNexus& nexus, const CdbBytes& cdb, std::span<std::byte> buffer,
+                               AbortSignal* abort) {
+  return {this, &nexus, FindCommand(cdb), cdb, buffer, 0, 0, abort};
 }
 
-Task<ScsiResult> LogicalUnit::Execute(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
+Task<ScsiResult> LogicalUnit::Execute(LunNexus& nexus, const CdbBytes& cdb,
                                       std::span<std::byte> buffer, AbortSignal& abort) {
   Command command = CommandOf(nexus, cdb, buffer, &abort);
   const uint8_t gates = nexus.gates.load(std::memory_order_relaxed);
@@ -197,8 +192,7 @@ Task<ScsiResult> LogicalUnit::Execute(LunNexus& nexus, std::span<const uint8_t, 
   return command.entry->run(command);
 }
 
-std::optional<ScsiResult> LogicalUnit::ReadInPlace(LunNexus& nexus,
-                                                   std::span<const uint8_t, kCdbBytes> cdb,
+std::optional<ScsiResult> LogicalUnit::ReadInPlace(LunNexus& nexus, const CdbBytes& cdb,
                                                    Loan& loan) {
   if (!backing_.device->limits().can_lend) return std::nullopt;
   Command command = CommandOf(nexus, cdb, {}, nullptr);
@@ -213,8 +207,7 @@ std::optional<ScsiResult> LogicalUnit::ReadInPlace(LunNexus& nexus,
   return ScsiResult{ScsiStatus::kGood, {}, static_cast<uint32_t>(loan.bytes.size())};
 }
 
-std::optional<ScsiResult> LogicalUnit::WriteAtOnce(LunNexus& nexus,
-                                                   std::span<const uint8_t, kCdbBytes> cdb,
+std::optional<ScsiResult> LogicalUnit::WriteAtOnce(LunNexus& nexus, const CdbBytes& cdb,
                                                    std::span<std::byte> data) {
   Command command = CommandOf(nexus, cdb, data, nullptr);
   if (command.entry == nullptr || command.entry->run != &Write) return std::nullopt;

@@ -116,12 +116,11 @@ class LogicalUnit final : public Lun,
   const MappedDevice& device() const override;
   LunNexusPtr Attach(NexusIdentity identity, uint64_t lun_number, bool read_only,
                      NexusTasks* tasks) override;
-  CommandPlan Plan(std::span<const uint8_t, kCdbBytes> cdb) const override;
-  Task<ScsiResult> Execute(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
-                           std::span<std::byte> buffer, AbortSignal& abort) override;
-  std::optional<ScsiResult> ReadInPlace(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
-                                        Loan& loan) override;
-  std::optional<ScsiResult> WriteAtOnce(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
+  CommandPlan Plan(const CdbBytes& cdb) const override;
+  Task<ScsiResult> Execute(LunNexus& nexus, const CdbBytes& cdb, std::span<std::byte> buffer,
+                           AbortSignal& abort) override;
+  std::optional<ScsiResult> ReadInPlace(LunNexus& nexus, const CdbBytes& cdb, Loan& loan) override;
+  std::optional<ScsiResult> WriteAtOnce(LunNexus& nexus, const CdbBytes& cdb,
                                         std::span<std::byte> data) override;
   Task<void> Reset(LunNexus& from, AbortSignal& abort) override;
   Task<void> ClearTaskSet(LunNexus& from, AbortSignal& abort) override;
@@ -187,8 +186,8 @@ class LogicalUnit final : public Lun,
 
   LogicalUnit(UnitBacking backing, ReactorPool& reactors, LunOptions options);
 
-  Command CommandOf(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
-                    std::span<std::byte> buffer, AbortSignal* abort);
+  Command CommandOf(LunNexus& nexus, const CdbBytes& cdb, std::span<std::byte> buffer,
+                    AbortSignal* abort);
   // Why a command does not get to its handler; empty if it does.
   std::optional<ScsiResult> Stop(Command& command, uint8_t gates);
   ScsiResult Refuse(SenseCode code, SenseDetail detail = {}) const {

@@ -119,26 +119,24 @@ class Lun {
   // Any thread. Never fails: a CDB that cannot be decoded plans no data and Execute refuses it. A
   // plan of no data may become one as long as the unit has had no medium: ask again just before
   // Execute, and answer BUSY then.
-  virtual CommandPlan Plan(std::span<const uint8_t, kCdbBytes> cdb) const = 0;
+  virtual CommandPlan Plan(const CdbBytes& cdb) const = 0;
 
   // On a reactor; the task is awaited at once. `buffer` has Plan().bytes for data-in, and what the
   // initiator sent, at most Plan().bytes, for data-out; it stays until the task ends, and so does
   // `abort`, by which the transport says that nobody waits for the result any more. What has not
   // begun to modify the medium then does not; what has keeps later writes behind it to its end.
-  virtual Task<ScsiResult> Execute(LunNexus& nexus, std::span<const uint8_t, kCdbBytes> cdb,
+  virtual Task<ScsiResult> Execute(LunNexus& nexus, const CdbBytes& cdb,
                                    std::span<std::byte> buffer, AbortSignal& abort) = 0;
 
   // A read of the medium whose bytes the device can lend: `loan` is set if the result's
   // data_in_bytes are not 0. Empty: take a buffer and Execute. Call as Execute; for transports that
   // send bytes as they are when they leave, not for those that make a digest of them before.
-  virtual std::optional<ScsiResult> ReadInPlace(LunNexus& nexus,
-                                                std::span<const uint8_t, kCdbBytes> cdb,
+  virtual std::optional<ScsiResult> ReadInPlace(LunNexus& nexus, const CdbBytes& cdb,
                                                 Loan& loan) = 0;
 
   // A write of the medium that ends in the call, of bytes that need not stay. Empty: Execute it
   // from a buffer. Call as Execute, with all that the initiator sent.
-  virtual std::optional<ScsiResult> WriteAtOnce(LunNexus& nexus,
-                                                std::span<const uint8_t, kCdbBytes> cdb,
+  virtual std::optional<ScsiResult> WriteAtOnce(LunNexus& nexus, const CdbBytes& cdb,
                                                 std::span<std::byte> data) = 0;
 
   // Task management, after the transport has dealt with the asking nexus's own tasks. Raising
@@ -158,12 +156,12 @@ class Lun {
 // What a target answers for a LUN number that has no logical unit: INQUIRY (qualifier 011b, type
 // 1Fh), REQUEST SENSE and REPORT LUNS as SPC-4 says, LOGICAL UNIT NOT SUPPORTED (05h/25h/00h) else.
 // `lun_numbers` are those of the target, for REPORT LUNS (which every Lun answers from it too).
-CommandPlan PlanWithoutLun(std::span<const uint8_t, kCdbBytes> cdb);
-ScsiResult ExecuteWithoutLun(std::span<const uint8_t, kCdbBytes> cdb,
-                             std::span<const uint64_t> lun_numbers, std::span<std::byte> buffer);
+CommandPlan PlanWithoutLun(const CdbBytes& cdb);
+ScsiResult ExecuteWithoutLun(const CdbBytes& cdb, std::span<const uint64_t> lun_numbers,
+                             std::span<std::byte> buffer);
 
 // True for REPORT LUNS, which a target answers by ExecuteWithoutLun on any LUN number, as it is the
 // target that knows the list.
-bool IsReportLuns(std::span<const uint8_t, kCdbBytes> cdb);
+bool IsReportLuns(const CdbBytes& cdb);
 
 }  // namespace sectormap::scsi

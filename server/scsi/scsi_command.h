@@ -23,6 +23,7 @@ enum class ScsiStatus : uint8_t {
 enum class DataDirection : uint8_t { kNone, kIn, kOut };
 
 inline constexpr size_t kCdbBytes = 16;
+using CdbBytes = std::array<uint8_t, kCdbBytes>;
 
 // Fixed-format sense is 18 bytes; descriptor format with an information descriptor 20. 32 leaves
 // room for sense-key specific bytes.

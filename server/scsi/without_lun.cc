@@ -14,7 +14,7 @@ constexpr uint8_t kRequestSense = 0x03, kInquiry = 0x12, kReportLuns = 0xa0;
 // A LUN inventory that fits into the largest answer: more LUNs than a target may have.
 constexpr uint32_t kMaxLunListBytes = 8 + 8 * 16384;
 
-uint32_t LengthOf(std::span<const uint8_t, kCdbBytes> cdb) {
+uint32_t LengthOf(const CdbBytes& cdb) {
   switch (cdb[0]) {
     case kRequestSense:
       return cdb[4];
@@ -33,7 +33,7 @@ ScsiResult Refused(SenseCode code) { return CheckCondition(code, SenseFormat::kF
 ScsiResult DataIn(const ParameterWriter& out) { return {ScsiStatus::kGood, {}, out.returned()}; }
 
 // SPC-4 §6.6.2: qualifier 011b and type 1Fh, "no device can be here".
-ScsiResult InquiryOfNothing(std::span<const uint8_t, kCdbBytes> cdb, ParameterWriter& out) {
+ScsiResult InquiryOfNothing(const CdbBytes& cdb, ParameterWriter& out) {
   constexpr size_t kShortInquiryBytes = 36;
   if ((cdb[1] & 0x01) != 0 || cdb[2] != 0) return Refused(kInvalidFieldInCdb);
   out.Put8(0x7f);
@@ -48,7 +48,7 @@ ScsiResult InquiryOfNothing(std::span<const uint8_t, kCdbBytes> cdb, ParameterWr
 
 // SPC-4 §6.33. LUNs below 256 are given with the peripheral method, others with the flat one
 // (SAM-5 §4.7.7), as initiators expect of iSCSI targets.
-ScsiResult LunList(std::span<const uint8_t, kCdbBytes> cdb, std::span<const uint64_t> lun_numbers,
+ScsiResult LunList(const CdbBytes& cdb, std::span<const uint64_t> lun_numbers,
                    ParameterWriter& out) {
   constexpr uint8_t kAllButWellKnown = 0, kOnlyWellKnown = 1, kAll = 2;
   constexpr uint16_t kFlat = 0x4000;
@@ -69,16 +69,16 @@ ScsiResult LunList(std::span<const uint8_t, kCdbBytes> cdb, std::span<const uint
 
 }  // namespace
 
-bool IsReportLuns(std::span<const uint8_t, kCdbBytes> cdb) { return cdb[0] == kReportLuns; }
+bool IsReportLuns(const CdbBytes& cdb) { return cdb[0] == kReportLuns; }
 
-CommandPlan PlanWithoutLun(std::span<const uint8_t, kCdbBytes> cdb) {
+CommandPlan PlanWithoutLun(const CdbBytes& cdb) {
   const uint32_t bytes = LengthOf(cdb);
   if (bytes == 0) return {};
   return {DataDirection::kIn, bytes, false, true};
 }
 
-ScsiResult ExecuteWithoutLun(std::span<const uint8_t, kCdbBytes> cdb,
-                             std::span<const uint64_t> lun_numbers, std::span<std::byte> buffer) {
+ScsiResult ExecuteWithoutLun(const CdbBytes& cdb, std::span<const uint64_t> lun_numbers,
+                             std::span<std::byte> buffer) {
   ParameterWriter out(buffer);
   switch (cdb[0]) {
     case kInquiry:

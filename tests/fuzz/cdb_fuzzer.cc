@@ -52,7 +52,8 @@ Task<void> RunCommands(World& world, std::span<const uint8_t> input) {
   }
   while (input.size() > kCdbBytes) {
     const uint8_t head = input[0];
-    const auto cdb = input.subspan<1, kCdbBytes>();
+    CdbBytes cdb;
+    std::memcpy(cdb.data(), &input[1], kCdbBytes);
     input = input.subspan(1 + kCdbBytes);
     const CommandPlan plan = unit->Plan(cdb);
     Require(plan.bytes <= kMaxTransferBytes, "a plan above the limit");

@@ -75,7 +75,7 @@ class FakeInitiator {
 
   struct Command {
     uint64_t lun = 0;
-    std::array<uint8_t, scsi::kCdbBytes> cdb{};
+    scsi::CdbBytes cdb{};
     scsi::DataDirection direction = scsi::DataDirection::kNone;
     uint32_t expected = 0;            // EDTL
     std::span<const std::byte> data;  // what a data-out sends, at least `expected`

@@ -59,7 +59,7 @@ class IscsiServiceTest : public ControlFixture {
 
   // By what one READ(10) moves; 0 if it is not known yet.
   uint32_t BlockBytesOf(const std::string& iqn) {
-    constexpr std::array<uint8_t, scsi::kCdbBytes> kReadOne = {0x28, 0, 0, 0, 0, 0, 0, 0, 1};
+    constexpr scsi::CdbBytes kReadOne = {0x28, 0, 0, 0, 0, 0, 0, 0, 1};
     return LunOf(iqn).Plan(kReadOne).bytes;
   }
 
@@ -67,7 +67,7 @@ class IscsiServiceTest : public ControlFixture {
     co_return lun.Attach(scsi::NexusIdentity{}, 0, false, nullptr);
   }
   static Task<scsi::ScsiStatus> TestReady(scsi::Lun& lun, scsi::LunNexus& nexus) {
-    constexpr std::array<uint8_t, scsi::kCdbBytes> kTestUnitReady = {};
+    constexpr scsi::CdbBytes kTestUnitReady = {};
     scsi::AbortSignal abort;
     const scsi::ScsiResult result = co_await lun.Execute(nexus, kTestUnitReady, {}, abort);
     co_return result.status;

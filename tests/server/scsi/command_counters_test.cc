@@ -10,10 +10,7 @@ namespace {
 
 using std::chrono::microseconds;
 
-OpClass ClassOfOpcode(uint8_t opcode) {
-  const std::array<uint8_t, kCdbBytes> cdb{opcode};
-  return ClassOf(cdb);
-}
+OpClass ClassOfOpcode(uint8_t opcode) { return ClassOf({opcode}); }
 
 TEST(CommandCountersTest, CommandsFallIntoTheirClasses) {
   EXPECT_EQ(ClassOfOpcode(0x88), OpClass::kRead);
