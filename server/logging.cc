@@ -11,7 +11,7 @@
 #include <string>
 #include <utility>
 
-#include "server/control/call_log.h"
+#include "core/base/text.h"
 
 namespace sectormap {
 namespace {
@@ -34,7 +34,7 @@ class PriorityFlag final : public spdlog::custom_flag_formatter {
 
 // gRPC's own complaints; its usual errors are told by status to whom they concern.
 void LogGrpc(gpr_log_func_args* args) {
-  spdlog::debug("event=grpc message={}", control::Quoted(args->message));
+  spdlog::debug("event=grpc message={}", Quoted(args->message));
 }
 
 }  // namespace

@@ -30,9 +30,9 @@
 #include "core/async/clock.h"
 #include "core/async/reactor_pool.h"
 #include "core/base/status_macros.h"
+#include "core/base/text.h"
 #include "core/block/backing_opener.h"
 #include "core/map/device_registry.h"
-#include "server/control/call_log.h"
 #include "server/control/change_feed.h"
 #include "server/control/control_server.h"
 #include "server/control/device_mapper_service.h"
@@ -55,8 +55,6 @@
 namespace sectormap {
 namespace {
 
-using control::Quoted;
-
 constexpr int kExitFailure = 1;
 constexpr int kExitUsage = 2;
 
@@ -71,6 +69,12 @@ constexpr std::chrono::seconds kStopLimit(40);
 constexpr std::chrono::seconds kResumeWaitMax = iscsi::kLogoutGrace + std::chrono::seconds(1);
 
 constexpr size_t kExportsNamedMax = 8;  // in a refusal; the rest are counted
+
+void LogOperation(const volumes::OperationInfo& ended) {
+  spdlog::log(ended.error.empty() ? spdlog::level::info : spdlog::level::warn,
+              "event=operation id={} kind={} device={} state={} error={}", ended.id, ended.kind,
+              Quoted(ended.device), volumes::NameOf(ended.state), Quoted(ended.error));
+}
 
 // The portals that listen, for the control plane, which may ask while one is added.
 class Portals {
@@ -223,7 +227,8 @@ absl::Status Daemon::StartDevices(const state::Contents& contents) {
       .directory = options_.device_roots.front(),
       .log_file = [](const std::string& path, const std::string& what) {
         spdlog::info("event=file path={} what={}", Quoted(path), Quoted(what));
-      }});
+      },
+      .log_operation = LogOperation});
   const absl::Status restored = volumes_->RestoreDevices(contents);
   if (!restored.ok()) {
     spdlog::error("event=restore_device error={}", Quoted(restored.message()));

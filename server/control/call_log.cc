@@ -3,14 +3,9 @@
 
 #include <spdlog/spdlog.h>
 
-#include "absl/strings/escaping.h"
-#include "absl/strings/str_cat.h"
+#include "core/base/text.h"
 
 namespace sectormap::control {
-
-std::string Quoted(absl::string_view value) {
-  return absl::StrCat("\"", absl::CEscape(value), "\"");
-}
 
 void LogChange(std::string_view verb, const std::string& device, const absl::Status& status) {
   if (status.ok()) {

@@ -7,12 +7,8 @@
 #include <string_view>
 
 #include "absl/status/status.h"
-#include "absl/strings/string_view.h"
 
 namespace sectormap::control {
-
-// A value as one word of a line: in quotes, with quotes and control characters escaped.
-std::string Quoted(absl::string_view value);
 
 // `verb` is the call's name in lower case: create, export.
 void LogChange(std::string_view verb, const std::string& device, const absl::Status& status);
