@@ -85,14 +85,37 @@ Task<void> MemoryDevice::Back(size_t offset, size_t length) {
 Task<IoStatus> MemoryDevice::BackAndWrite(IoRequest request) {
   const size_t offset = ByteOffset(request.first).value();
   co_await Back(offset, request.data.size());
-  std::memcpy(bytes_.get() + offset, request.data.data(), request.data.size());
+  Write(offset, request.data);
   co_return Finish(request, IoStatus::kOk);
+}
+
+// The parts one by one: the contract keeps each sector whole, not the request.
+void MemoryDevice::Write(size_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const size_t length = WriteTurns::InPart(offset, bytes.size());
+    const WriteTurns::OfPart turn(turns_, offset);
+    std::memcpy(bytes_.get() + offset, bytes.data(), length);
+    offset += length;
+    bytes = bytes.subspan(length);
+  }
+}
+
+// A round is whole huge pages, so that one goes back in one piece.
+void MemoryDevice::Clear(size_t offset, size_t length) {
+  static_assert(WriteTurns::kRoundBytes % kHugePageBytes == 0);
+  const size_t end = offset + length;
+  while (offset < end) {
+    const size_t piece = WriteTurns::InRound(offset, end - offset);
+    ClearInRound(offset, piece);
+    offset += piece;
+  }
 }
 
 // Whole pages go back to the system and read as zeroes again; what is left over is written. That
 // may make a huge page on the reactor, of a discard that ends inside a page where nothing was
 // written.
-void MemoryDevice::Clear(size_t offset, size_t length) {
+void MemoryDevice::ClearInRound(size_t offset, size_t length) {
+  const WriteTurns::OfRange turns(turns_, offset, length);
   const size_t end = offset + length;
   const size_t pages = RoundUp(offset, kPageBytes);
   const size_t pages_end = RoundDown(end, kPageBytes);
@@ -119,7 +142,7 @@ bool MemoryDevice::WriteAtOnce(Sector first, std::span<const std::byte> bytes) {
   CHECK(RangeFits(first, WholeSectors(ByteCount(bytes.size())), size_));
   const size_t offset = ByteOffset(first).value();
   if (!IsBacked(offset, bytes.size())) return false;
-  std::memcpy(bytes_.get() + offset, bytes.data(), bytes.size());
+  Write(offset, bytes);
   return WroteAtOnce(bytes.size());
 }
 
@@ -135,7 +158,7 @@ Task<IoStatus> MemoryDevice::Submit(IoRequest request) {
       break;
     case IoOp::kWrite:
       if (!IsBacked(offset, length)) return BackAndWrite(request);
-      std::memcpy(bytes_.get() + offset, request.data.data(), length);
+      Write(offset, request.data);
       break;
     case IoOp::kDiscard:
     case IoOp::kWriteZeroes:

@@ -18,6 +18,7 @@
 #include "core/base/huge_pages.h"
 #include "core/block/counted_device.h"
 #include "core/block/range_lock.h"
+#include "core/block/write_turns.h"
 
 namespace sectormap {
 
@@ -56,13 +57,16 @@ class MemoryDevice final : public CountedDevice {
   bool IsBacked(size_t offset, size_t length) const;
   Task<void> Back(size_t offset, size_t length);
   Task<IoStatus> BackAndWrite(IoRequest request);
+  void Write(size_t offset, std::span<const std::byte> bytes);
   void Clear(size_t offset, size_t length);
+  void ClearInRound(size_t offset, size_t length);
 
   const std::shared_ptr<std::byte> bytes_;  // loans have their part in it
   const SectorCount size_;
   // Huge pages with memory behind them. Only a hint: nothing but time depends on it.
   std::vector<std::atomic<bool>> backed_;
   RangeLock backing_;  // of huge pages: each is touched by one
+  WriteTurns turns_;
 };
 
 }  // namespace sectormap

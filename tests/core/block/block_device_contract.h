@@ -14,14 +14,17 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstring>
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "core/async/gate.h"
+#include "core/async/next_turn.h"
 #include "core/async/reactor_pool.h"
 #include "core/block/block_device.h"
 #include "tests/support/random.h"
@@ -415,6 +418,59 @@ TEST_P(BlockDeviceContractTest, OverlappingWritesLeaveTheBytesOfOneInEachSector)
     }
   };
   pool_->RunOn(0, check(*device_));
+}
+
+namespace contract {
+
+// Two coroutines, each on a reactor of its own, go on together.
+class Pair {
+ public:
+  Task<void> Meet() {
+    const int came = come_.fetch_add(1) + 1;
+    while (come_.load() < came + came % 2) co_await NextTurn();
+  }
+
+ private:
+  std::atomic<int> come_ = 0;
+};
+
+// Changes [first, end) at the same time as another does, again and again; one of the two looks.
+inline Task<void> Overwrite(BlockDevice& device, IoRequest request, Pair& pair, bool looks) {
+  constexpr int kRounds = 100;
+  std::vector<std::byte> found(Length(request.count));
+  for (int round = 0; round < kRounds; ++round) {
+    co_await pair.Meet();
+    const IoStatus status = co_await device.Submit(request);
+    EXPECT_EQ(status, IoStatus::kOk);
+    co_await pair.Meet();
+    if (!looks) continue;
+    const IoStatus read = co_await device.Submit(IoRequest::Read(request.first, found));
+    EXPECT_EQ(read, IoStatus::kOk);
+    for (size_t sector = 0; sector < found.size(); sector += kSectorBytes) {
+      const auto bytes = std::span(found).subspan(sector, kSectorBytes);
+      const bool alone = std::ranges::all_of(bytes, [&](auto b) { return b == bytes.front(); });
+      EXPECT_TRUE(alone) << "round " << round << ", byte " << sector << " of the range";
+    }
+  }
+}
+
+}  // namespace contract
+
+// Of a write and of another write, then of a write and of zeroes.
+TEST_P(BlockDeviceContractTest, WritersOnTwoReactorsLeaveTheBytesOfOneInEachSector) {
+  constexpr Sector kFirst{5};
+  constexpr SectorCount kCount{256};
+  std::vector<std::byte> ones(contract::Length(kCount), std::byte{1});
+  std::vector<std::byte> twos(contract::Length(kCount), std::byte{2});
+  const IoRequest write = IoRequest::Write(kFirst, ones);
+  for (const IoRequest& other :
+       {IoRequest::Write(kFirst, twos), IoRequest::WriteZeroes(kFirst, kCount)}) {
+    if (other.op == IoOp::kWriteZeroes && !device_->limits().can_write_zeroes) continue;
+    contract::Pair pair;
+    std::thread beside([&] { pool_->RunOn(1, contract::Overwrite(*device_, other, pair, false)); });
+    pool_->RunOn(0, contract::Overwrite(*device_, write, pair, true));
+    beside.join();
+  }
 }
 
 TEST_P(BlockDeviceContractTest, FlushSucceedsAndKeepsWhatWasWritten) {
