@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "server/scsi/cdb.h"
+#include "server/scsi/command_table.h"
 #include "server/scsi/lun.h"
 #include "server/scsi/sense.h"
 
@@ -28,14 +29,21 @@ uint32_t LengthOf(const CdbBytes& cdb) {
   }
 }
 
-ScsiResult Refused(SenseCode code) { return CheckCondition(code, SenseFormat::kFixed); }
+ScsiResult Refused(SenseCode code, SenseDetail detail = {}) {
+  return CheckCondition(code, SenseFormat::kFixed, detail);
+}
+
+ScsiResult RefusedField(uint16_t byte) {
+  return Refused(kInvalidFieldInCdb, {.information = {}, .field_pointer = byte});
+}
 
 ScsiResult DataIn(const ParameterWriter& out) { return {ScsiStatus::kGood, {}, out.returned()}; }
 
 // SPC-4 §6.6.2: qualifier 011b and type 1Fh, "no device can be here".
 ScsiResult InquiryOfNothing(const CdbBytes& cdb, ParameterWriter& out) {
   constexpr size_t kShortInquiryBytes = 36;
-  if ((cdb[1] & 0x01) != 0 || cdb[2] != 0) return Refused(kInvalidFieldInCdb);
+  if ((cdb[1] & 0x01) != 0) return RefusedField(1);
+  if (cdb[2] != 0) return RefusedField(2);
   out.Put8(0x7f);
   out.Put8(0);
   out.Put8(0x06);
@@ -52,8 +60,11 @@ ScsiResult LunList(const CdbBytes& cdb, std::span<const uint64_t> lun_numbers,
                    ParameterWriter& out) {
   constexpr uint8_t kAllButWellKnown = 0, kOnlyWellKnown = 1, kAll = 2;
   constexpr uint16_t kFlat = 0x4000;
+  if (const uint16_t byte = ReservedBitSet(*FindOpcode(kReportLuns), cdb); byte != 0) {
+    return RefusedField(byte);
+  }
   if (cdb[2] != kAllButWellKnown && cdb[2] != kOnlyWellKnown && cdb[2] != kAll) {
-    return Refused(kInvalidFieldInCdb);
+    return RefusedField(2);
   }
   out.Put32(0);
   out.Put32(0);

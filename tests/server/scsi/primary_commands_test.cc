@@ -374,8 +374,27 @@ TEST(WithoutLunTest, ReportLunsListsTheTargets) {
   EXPECT_EQ(WithoutLun(cdb, {0, 5, 300}).Number(0, 4), 24u);
   cdb[2] = 1;
   EXPECT_EQ(WithoutLun(cdb, {0, 5}).Number(0, 4), 0u);
-  cdb[2] = 3;
-  EXPECT_TRUE(WithoutLun(cdb, {0, 5}).FailedWith(kInvalidFieldInCdb));
+}
+
+TEST(WithoutLunTest, WhatIsRefusedIsPointedAt) {
+  struct Case {
+    const char* what;
+    CdbBytes cdb;
+    int byte;
+  };
+  for (const Case& c :
+       {Case{"INQUIRY: EVPD", Cdb({0x12, 1, 0x83, 0, 255}), 1},
+        Case{"INQUIRY: PAGE CODE", Cdb({0x12, 0, 0x83, 0, 255}), 2},
+        Case{"REPORT LUNS: SELECT REPORT", Cdb({0xa0, 0, 3}), 2},
+        Case{"REPORT LUNS: byte 1", Cdb({0xa0, 0x20}), 1},
+        Case{"REPORT LUNS: byte 3", Cdb({0xa0, 0, 0, 1}), 3},
+        Case{"REPORT LUNS: NACA", Cdb({0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0x04}), 11}}) {
+    SCOPED_TRACE(c.what);
+    const Answer answer = WithoutLun(c.cdb, {0, 5});
+    EXPECT_TRUE(answer.FailedWith(kInvalidFieldInCdb)) << answer;
+    EXPECT_EQ(answer.sense.bytes[15], 0xc0);
+    EXPECT_EQ(answer.sense.bytes[17], c.byte);
+  }
 }
 
 TEST(WithoutLunTest, OtherCommandsAreNotSupported) {
