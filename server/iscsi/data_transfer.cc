@@ -31,33 +31,19 @@ DataInCutter::Piece DataInCutter::Next() {
   return piece;
 }
 
-scsi::ScsiResult ResultFor(DataFault fault) {
-  CHECK(fault != DataFault::kNone);
-  constexpr uint8_t kAbortedCommand = 0x0b;
-  uint8_t asc = 0x0c;  // WRITE ERROR
-  uint8_t ascq = 0x0c;
+scsi::SenseCode SenseFor(DataFault fault) {
   switch (fault) {
     case DataFault::kNone:
+      break;
     case DataFault::kUnexpectedUnsolicited:
-      break;
+      return scsi::kUnexpectedUnsolicitedData;
     case DataFault::kIncorrectAmount:
-      ascq = 0x0d;
-      break;
+      return scsi::kNotEnoughUnsolicitedData;
     case DataFault::kServiceCrc:
-      asc = 0x47;
-      ascq = 0x05;
-      break;
+      return scsi::kProtocolServiceCrcError;
   }
-  scsi::ScsiResult result;
-  result.status = scsi::ScsiStatus::kCheckCondition;
-  // SPC-4 §4.5.3: fixed format.
-  result.sense.bytes[0] = 0x70;
-  result.sense.bytes[2] = kAbortedCommand;
-  result.sense.bytes[7] = 10;  // ADDITIONAL SENSE LENGTH: the bytes after this one
-  result.sense.bytes[12] = asc;
-  result.sense.bytes[13] = ascq;
-  result.sense.length = 18;
-  return result;
+  CHECK(fault != DataFault::kNone);
+  return scsi::kCommandAborted;
 }
 
 DataOutTransfer::DataOutTransfer(uint32_t expected, uint32_t wanted, uint32_t immediate_bytes,

@@ -11,6 +11,7 @@
 #include "server/iscsi/pdu.h"
 #include "server/iscsi/session_parameters.h"
 #include "server/scsi/scsi_command.h"
+#include "server/scsi/sense.h"
 
 namespace sectormap::iscsi {
 
@@ -61,9 +62,9 @@ enum class DataFault : uint8_t {
   kServiceCrc,             // a digest error, or a DataSN that shows that a PDU is missing
 };
 
-// CHECK CONDITION, ABORTED COMMAND, and the additional code that RFC 7143 §11.4.7.2 gives it.
+// ABORTED COMMAND, and the additional code that RFC 7143 §11.4.7.2 gives it.
 // REQUIRES: fault != kNone.
-scsi::ScsiResult ResultFor(DataFault fault);
+scsi::SenseCode SenseFor(DataFault fault);
 
 // One write's data on its way in.
 class DataOutTransfer {

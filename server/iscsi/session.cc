@@ -48,11 +48,10 @@ Session::Received Session::Receive(const ScsiCommandHeader& header, const Additi
   // is residual. A write without the bytes to write cannot be done.
   const bool other_way = direction == scsi::DataDirection::kOut && header.read();
   if (bidirectional || (other_way && task.plan.bytes != 0 && task.expected != 0)) {
-    Decide(task,
-           scsi::CheckCondition(scsi::kInvalidFieldInInformationUnit, scsi::SenseFormat::kFixed));
+    Decide(task, scsi::kInvalidFieldInInformationUnit);
   }
   if (data_bytes != 0 && !header.write()) {
-    Decide(task, ResultFor(DataFault::kUnexpectedUnsolicited));
+    Decide(task, SenseFor(DataFault::kUnexpectedUnsolicited));
   }
   if (live_.size() > kMaxSessionTasks) Decide(task, scsi::ScsiStatus::kTaskSetFull);
   if (header.write()) PrepareDataOut(task, data_bytes);
@@ -129,6 +128,12 @@ void Session::Decide(ScsiTask& task, scsi::ScsiStatus status) {
   scsi::ScsiResult result;
   result.status = status;
   Decide(task, result);
+}
+
+void Session::Decide(ScsiTask& task, scsi::SenseCode code) {
+  const scsi::SenseFormat format =
+      task.uses_unit ? task.unit->lun->sense_format() : scsi::SenseFormat::kFixed;
+  Decide(task, scsi::CheckCondition(code, format));
 }
 
 void Session::Decide(ScsiTask& task, scsi::ScsiResult result) {
@@ -241,7 +246,7 @@ Task<void> Session::CollectData(ScsiTask& task) {
     co_await task.changed.Wait();
   }
   const DataFault fault = task.transfer.fault();
-  if (fault != DataFault::kNone) Decide(task, ResultFor(fault));
+  if (fault != DataFault::kNone) Decide(task, SenseFor(fault));
 }
 
 Task<void> Session::TakeBuffer(ScsiTask& task, uint32_t bytes) {

@@ -151,6 +151,7 @@ class Session {
   void MakeRoom(ScsiTask& task);
   bool WriteAtOnce(ScsiTask& task, std::span<std::byte> data);
   static void Decide(ScsiTask& task, scsi::ScsiStatus status);
+  static void Decide(ScsiTask& task, scsi::SenseCode code);
   static void Decide(ScsiTask& task, scsi::ScsiResult result);
 
   Task<void> Run(ScsiTask& task);

@@ -117,6 +117,10 @@ class LogicalUnit final : public Lun,
   LunNexusPtr Attach(NexusIdentity identity, uint64_t lun_number, bool read_only,
                      NexusTasks* tasks) override;
   CommandPlan Plan(const CdbBytes& cdb) const override;
+  SenseFormat sense_format() const override {
+    return descriptor_sense_.load(std::memory_order_relaxed) ? SenseFormat::kDescriptor
+                                                             : SenseFormat::kFixed;
+  }
   Task<ScsiResult> Execute(LunNexus& nexus, const CdbBytes& cdb, std::span<std::byte> buffer,
                            AbortSignal& abort) override;
   std::optional<ScsiResult> ReadInPlace(LunNexus& nexus, const CdbBytes& cdb, Loan& loan) override;
@@ -148,10 +152,6 @@ class LogicalUnit final : public Lun,
   const LunOptions& options() const { return options_; }
   const UnitIdentity& identity() const { return identity_; }
   RangeLock& range_lock() { return range_lock_; }
-  SenseFormat sense_format() const {
-    return descriptor_sense_.load(std::memory_order_relaxed) ? SenseFormat::kDescriptor
-                                                             : SenseFormat::kFixed;
-  }
   Characteristics characteristics() const;
   bool Has(const CommandEntry& entry) const {
     return !entry.is_set(kNeedsDiscard) || OffersUnmap();

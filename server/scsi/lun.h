@@ -25,6 +25,7 @@
 #include "core/map/mapped_device.h"
 #include "server/scsi/abort_signal.h"
 #include "server/scsi/scsi_command.h"
+#include "server/scsi/sense.h"
 
 namespace sectormap::scsi {
 
@@ -120,6 +121,10 @@ class Lun {
   // plan of no data may become one as long as the unit has had no medium: ask again just before
   // Execute, and answer BUSY then.
   virtual CommandPlan Plan(const CdbBytes& cdb) const = 0;
+
+  // How whatever a transport itself refuses with CHECK CONDITION is to be told: D_SENSE of the
+  // Control mode page (SPC-4 §4.5.1). Any thread.
+  virtual SenseFormat sense_format() const = 0;
 
   // On a reactor; the task is awaited at once. `buffer` has Plan().bytes for data-in, and what the
   // initiator sent, at most Plan().bytes, for data-out; it stays until the task ends, and so does

@@ -60,6 +60,9 @@ inline constexpr SenseCode kReportedLunsChanged{SenseKey::kUnitAttention, 0x3f, 
 inline constexpr SenseCode kWriteProtected{SenseKey::kDataProtect, 0x27, 0x00};
 inline constexpr SenseCode kSpaceAllocationFailed{SenseKey::kDataProtect, 0x27, 0x07};
 inline constexpr SenseCode kCommandAborted{SenseKey::kAbortedCommand, 0x00, 0x00};
+inline constexpr SenseCode kUnexpectedUnsolicitedData{SenseKey::kAbortedCommand, 0x0c, 0x0c};
+inline constexpr SenseCode kNotEnoughUnsolicitedData{SenseKey::kAbortedCommand, 0x0c, 0x0d};
+inline constexpr SenseCode kProtocolServiceCrcError{SenseKey::kAbortedCommand, 0x47, 0x05};
 inline constexpr SenseCode kMiscompareDuringVerify{SenseKey::kMiscompare, 0x1d, 0x00};
 
 enum class SenseFormat : uint8_t { kFixed, kDescriptor };  // D_SENSE of the Control mode page

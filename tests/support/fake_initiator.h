@@ -92,8 +92,11 @@ class FakeInitiator {
     int requests = 0;   // R2Ts
     int data_pdus = 0;  // Data-Ins
     bool good() const { return answered && status == scsi::ScsiStatus::kGood; }
+    // D_SENSE is set.
+    bool has_descriptor_sense() const { return sense.size() >= 8 && sense[0] == 0x72; }
     // Sense key, ASC, ASCQ as 0xKKAAQQ; 0 without sense.
     uint32_t sense_code() const {
+      if (has_descriptor_sense()) return (sense[1] & 0xfu) << 16 | sense[2] << 8 | sense[3];
       return sense.size() < 14 ? 0 : (sense[2] & 0xfu) << 16 | sense[12] << 8 | sense[13];
     }
   };

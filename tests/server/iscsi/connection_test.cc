@@ -323,6 +323,45 @@ class ConnectionTest : public IscsiTest {
     EXPECT_EQ(outcome.sense_code(), 0x0b0c0cu);
   }
 
+  static Task<void> DescriptorSense(ConnectionTest& test) {
+    InitiatorOptions options;
+    options.immediate_data = false;
+    options.initial_r2t = true;
+    FakeInitiator* initiator = co_await Session(test, options);
+    std::vector<std::byte> control(16);
+    for (const auto& [at, value] :
+         {std::pair{4, 0x0a}, {5, 10}, {6, 0x04}, {7, 0x10}, {12, 0xff}, {13, 0xff}}) {
+      control[at] = static_cast<std::byte>(value);
+    }
+    Command select = FakeInitiator::Write10(0, control);
+    select.cdb = {0x15, 0x10, 0, 0, 16};
+    select.expected = 16;
+    Outcome outcome = co_await initiator->Run(select);
+    EXPECT_TRUE(outcome.good());
+
+    const std::vector<std::byte> data(512, std::byte{1});
+    ScsiCommandHeader header;
+    header.flags = kFinalBit | ScsiCommandHeader::kWriteBit;
+    header.initiator_task_tag = initiator->NextTag();
+    header.expected_data_transfer_length = 512;
+    header.cmd_sn = initiator->cmd_sn()++;
+    header.cdb = FakeInitiator::Write10(0, data).cdb;
+    initiator->Expect(header.initiator_task_tag);
+    co_await initiator->Send(header, data);
+    outcome = co_await initiator->Finish(header.initiator_task_tag);
+    EXPECT_EQ(outcome.sense_code(), 0x0b0c0cu);
+    EXPECT_TRUE(outcome.has_descriptor_sense());
+
+    header.flags |= ScsiCommandHeader::kReadBit;
+    header.initiator_task_tag = initiator->NextTag();
+    header.cmd_sn = initiator->cmd_sn()++;
+    initiator->Expect(header.initiator_task_tag);
+    co_await initiator->Send(header);
+    outcome = co_await initiator->Finish(header.initiator_task_tag);
+    EXPECT_EQ(outcome.sense_code(), 0x050e03u);
+    EXPECT_TRUE(outcome.has_descriptor_sense());
+  }
+
   // A command that is refused before its data has come: its status leaves while the reader is in
   // the middle of a Data-Out, and more would follow.
   static Task<void> AnsweredInTheMiddleOfData(ConnectionTest& test) {
@@ -769,6 +808,9 @@ TEST_F(ConnectionTest, ADigestErrorCostsACommandOrTheConnection) {
 TEST_F(ConnectionTest, WrongDataOutFailsItsCommandOnly) { pool_->RunOn(0, WrongDataOut(*this)); }
 TEST_F(ConnectionTest, ImmediateDataThatWasNotAgreedFailsTheCommand) {
   pool_->RunOn(0, UnexpectedData(*this));
+}
+TEST_F(ConnectionTest, WhatTheTargetRefusesItTellsInTheFormatOfTheUnit) {
+  pool_->RunOn(0, DescriptorSense(*this));
 }
 TEST_F(ConnectionTest, WithoutMemoryDataOnItsWayIsRefusedAndTheRestWaits) {
   pool_->RunOn(0, MemoryRunsOut(*this));
