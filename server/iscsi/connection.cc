@@ -110,6 +110,8 @@ Task<void> Connection::FlushForAWhile() {
 
 Task<void> Connection::End() {
   stream_->Shutdown();
+  if (!drop_reason_) drop_reason_ = DropReason::kPeerClosed;
+  if (in_full_feature_) context_.log.SessionEnded(DescribeSession(), *drop_reason_);
   if (keep_alive_timer_) context_.reactor.CancelTimer(*keep_alive_timer_);
   if (drop_timer_) context_.reactor.CancelTimer(*drop_timer_);
   writer_.Close();
@@ -124,7 +126,7 @@ Task<void> Connection::End() {
   session_.reset();
   if (session_id_ != 0) context_.directory.Unregister(session_id_);
   if (tsih_ != 0) context_.directory.ReleaseTsih(tsih_);
-  counters_.CountDrop(drop_reason_.value_or(DropReason::kPeerClosed));
+  counters_.CountDrop(*drop_reason_);
   for (auto& ended : ended_calls_) ended();
 }
 

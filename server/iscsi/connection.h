@@ -28,6 +28,7 @@
 #include "server/iscsi/pdu_stream.h"
 #include "server/iscsi/portal_addresses.h"
 #include "server/iscsi/session.h"
+#include "server/iscsi/session_log.h"
 #include "server/iscsi/target_directory.h"
 #include "server/iscsi/text_exchange.h"
 
@@ -93,6 +94,7 @@ class Connection {
     TargetDirectory& directory;
     CommandMemory& memory;
     const PortalAddresses& portals;
+    SessionLog& log;
     LoginNegotiator::Service service = LoginNegotiator::Service::kReady;
     // Called when the connection is no longer one of the unauthenticated: at the end of the login
     // phase, well or not, or of the discovery session that it led to.

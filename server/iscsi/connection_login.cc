@@ -91,11 +91,16 @@ Task<bool> Connection::LoginSteps(LoginNegotiator& negotiator) {
         reply.header.tsih = request.tsih;
         reply.header.set_status(status);
         reply.text.clear();
+        reply.reason = "the target went away during the login";
         reply.next = LoginNegotiator::Reply::Next::kClose;
       }
     }
     if (reply.next != LoginNegotiator::Reply::Next::kContinue) {
       counters_.CountLogin(OutcomeOf(reply.header.status()));
+    }
+    if (reply.next == LoginNegotiator::Reply::Next::kClose) {
+      context_.log.LoginRefused(negotiator.claim(), stream_->peer_address(), reply.header.status(),
+                                reply.reason);
     }
     const bool sent = co_await SendLoginReply(reply);
     if (!sent) co_return false;
@@ -153,7 +158,7 @@ SessionInfo Connection::DescribeSession() const {
   SessionInfo info;
   info.initiator_name = login_.initiator_name;
   info.initiator_alias = login_.initiator_alias;
-  info.target_name = login_.target->iqn;
+  if (login_.target != nullptr) info.target_name = login_.target->iqn;
   info.isid = absl::StrFormat("%012x", login_.isid);
   info.tsih = tsih_;
   info.local_address = stream_->local_address();
@@ -166,6 +171,7 @@ SessionInfo Connection::DescribeSession() const {
 }
 
 void Connection::EnterFullFeature() {
+  context_.log.SessionBegan(DescribeSession());
   reader_.SetDigests(parameters_.header_digest, parameters_.data_digest);
   reader_.set_max_data_bytes(kOurMaxRecvDataSegmentBytes);
   writer_.SetDigests(parameters_.header_digest, parameters_.data_digest);

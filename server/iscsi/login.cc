@@ -53,6 +53,10 @@ bool Contains(std::string_view list, std::string_view element) {
   return std::find(elements.begin(), elements.end(), element) != elements.end();
 }
 
+std::string ClaimOf(const TextKey* name) {
+  return name == nullptr ? "" : std::string(name->value.substr(0, kMaxIscsiNameBytes));
+}
+
 }  // namespace
 
 class LoginNegotiator::State {
@@ -61,6 +65,7 @@ class LoginNegotiator::State {
       : directory_(directory), service_(service), assigned_tsih_(assigned_tsih) {}
 
   Reply OnRequest(const LoginRequestHeader& request, std::string_view text);
+  const LoginClaim& claim() const { return claim_; }
   const LoginResult& result() const {
     CHECK(phase_ == Phase::kDone);
     return result_;
@@ -104,6 +109,7 @@ class LoginNegotiator::State {
   std::optional<ChapTarget> chap_;
   Negotiation negotiation_{SessionParameters()};
   bool declared_ours_ = false;
+  LoginClaim claim_;
   LoginResult result_;
 };
 
@@ -135,7 +141,8 @@ Verdict LoginNegotiator::State::CheckRequest(const LoginRequestHeader& request,
     return Refuse(LoginStatus::kInvalidDuringLogin, "a Login Request after the login's end");
   }
   if (service_ == Service::kUnavailable) {
-    return Refuse(LoginStatus::kServiceUnavailable, "the daemon is starting or stopping");
+    return Refuse(LoginStatus::kServiceUnavailable,
+                  "the daemon starts, stops or has no room for another session");
   }
   if (request.version_min > kOurVersion) {
     return Refuse(LoginStatus::kUnsupportedVersion, "no common protocol version");
@@ -217,6 +224,8 @@ Verdict LoginNegotiator::State::OnList(std::string_view list, TextKeyWriter& ans
 // The first list says who wants what (§6.3.1).
 Verdict LoginNegotiator::State::Identify(std::span<const TextKey> keys) {
   const TextKey* initiator_name = FindKey(keys, "InitiatorName");
+  const TextKey* target_name = FindKey(keys, "TargetName");
+  claim_ = {ClaimOf(initiator_name), ClaimOf(target_name)};
   if (initiator_name == nullptr) {
     return Refuse(LoginStatus::kMissingParameter, "no InitiatorName");
   }
@@ -229,7 +238,7 @@ Verdict LoginNegotiator::State::Identify(std::span<const TextKey> keys) {
   } else if (session_type != nullptr && session_type->value != "Normal") {
     return Refuse(LoginStatus::kSessionTypeNotSupported, "SessionType is not Normal or Discovery");
   }
-  if (Verdict verdict = FindTarget(FindKey(keys, "TargetName")); !verdict.ok()) return verdict;
+  if (Verdict verdict = FindTarget(target_name); !verdict.ok()) return verdict;
   return CheckSession();
 }
 
@@ -403,6 +412,8 @@ LoginNegotiator::Reply LoginNegotiator::OnRequest(const LoginRequestHeader& requ
                                                   std::string_view text) {
   return state_->OnRequest(request, text);
 }
+
+const LoginClaim& LoginNegotiator::claim() const { return state_->claim(); }
 
 const LoginResult& LoginNegotiator::result() const { return state_->result(); }
 

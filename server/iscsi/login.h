@@ -15,6 +15,13 @@
 
 namespace sectormap::iscsi {
 
+// What a login says of itself, as it came: nothing of it has been checked, but that it is no longer
+// than a name may be. For the log.
+struct LoginClaim {
+  std::string initiator;
+  std::string target;  // empty: none was named
+};
+
 // Whom the login phase let in.
 struct LoginResult {
   SessionType type = SessionType::kNormal;
@@ -56,6 +63,8 @@ class LoginNegotiator {
   // MaxRecvDataSegmentLength), as it came: nothing of it has been checked.
   Reply OnRequest(const LoginRequestHeader& request, std::string_view text);
 
+  // So far.
+  const LoginClaim& claim() const;
   // REQUIRES: the last reply was kFullFeature.
   const LoginResult& result() const;
 

@@ -75,6 +75,7 @@ void TcpPortal::HandOver(std::unique_ptr<TcpStream> stream) {
   std::string peer = LoginLimits::WithoutPort(stream->peer_address());
   if (!resources_->logins().TryEnter(peer)) {
     targets_.counters().here().CountDrop(DropReason::kTooManyLogins);
+    resources_->log().TooManyLogins(stream->peer_address());
     return;
   }
   const int reactor = resources_->TakeLeastLoaded();
@@ -88,6 +89,7 @@ Task<void> TcpPortal::Serve(int reactor, std::unique_ptr<TcpStream> stream, std:
       .directory = targets_,
       .memory = resources_->memory(reactor),
       .portals = resources_->addresses(),
+      .log = resources_->log(),
       .on_login_end = [this, peer = std::move(peer)] { resources_->logins().Leave(peer); },
   };
   std::function<void(std::shared_ptr<ConnectionHandle>)> on_start =

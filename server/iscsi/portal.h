@@ -15,13 +15,14 @@
 #include "server/iscsi/command_memory.h"
 #include "server/iscsi/login_limits.h"
 #include "server/iscsi/portal_addresses.h"
+#include "server/iscsi/session_log.h"
 #include "server/iscsi/target_directory.h"
 
 namespace sectormap::iscsi {
 
 // What the portals of a daemon share: each reactor's memory for commands and count of connections,
-// the bounds on logins, and where they all listen. Any thread, but for the memory, of which only
-// the figures are.
+// the bounds on logins, what is logged of them, and where they all listen. Any thread, but for the
+// memory, of which only the figures are.
 class PortalResources {
  public:
   explicit PortalResources(const ReactorPool& reactors,
@@ -31,6 +32,7 @@ class PortalResources {
   const CommandMemory& memory(int reactor) const { return *memories_[reactor]; }
   int reactors() const { return static_cast<int>(memories_.size()); }
   LoginLimits& logins() { return logins_; }
+  SessionLog& log() { return log_; }
   PortalAddresses& addresses() { return addresses_; }
 
   // The reactor with the fewest connections, which has one more from now on.
@@ -41,6 +43,7 @@ class PortalResources {
   std::vector<std::unique_ptr<CommandMemory>> memories_;
   std::vector<std::atomic<int>> connections_;
   LoginLimits logins_;
+  SessionLog log_;
   PortalAddresses addresses_;
 };
 

@@ -41,6 +41,7 @@ struct World {
   TargetDirectory directory;
   CommandMemory memory;
   PortalAddresses portals;
+  SessionLog log;
   std::unique_ptr<MemoryDevice> disk;
   std::unique_ptr<ReactorPool> pool;
 };
@@ -59,6 +60,7 @@ Task<void> Serve(World& world, std::unique_ptr<ByteStream> stream, Ends& ends) {
                               .directory = world.directory,
                               .memory = world.memory,
                               .portals = world.portals,
+                              .log = world.log,
                               .on_login_end = [] {}};
   std::function<void(std::shared_ptr<ConnectionHandle>)> on_start = [](auto) {};
   co_await Connection::Serve(std::move(context), std::move(stream), std::move(on_start));

@@ -94,6 +94,7 @@ class IscsiTest : public testing::Test {
                                 .directory = test.directory_,
                                 .memory = test.memory_,
                                 .portals = test.portals_,
+                                .log = test.log_,
                                 .on_login_end = [] {}};
     std::function<void(std::shared_ptr<ConnectionHandle>)> on_start =
         [&test](std::shared_ptr<ConnectionHandle> handle) {
@@ -122,6 +123,7 @@ class IscsiTest : public testing::Test {
   TargetDirectory directory_;
   CommandMemory memory_;
   PortalAddresses portals_;
+  SessionLog log_;
   std::unique_ptr<MemoryDevice> disk_;
   std::vector<std::unique_ptr<SlowDevice>> slow_devices_;
   std::unique_ptr<ReactorPool> pool_;

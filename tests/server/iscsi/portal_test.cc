@@ -10,6 +10,7 @@
 #include "core/base/check.h"
 #include "core/block/memory_device.h"
 #include "server/scsi/logical_unit.h"
+#include "tests/support/captured_log.h"
 #include "tests/support/fake_initiator.h"
 #include "tests/support/random.h"
 
@@ -223,6 +224,7 @@ TEST_F(PortalTest, ConnectionsThatDoNotLogInAreBounded) {
 
 // Nobody proves anything in a discovery session: the same bound, until one of them ends.
 TEST_F(PortalTest, DiscoverySessionsAreBounded) {
+  CapturedLog log;
   std::unique_ptr<Portal> portal = Listen("127.0.0.1:0");
   std::vector<std::unique_ptr<FakeInitiator>> initiators;
   const auto discover = [&] {
@@ -240,6 +242,7 @@ TEST_F(PortalTest, DiscoverySessionsAreBounded) {
   }
   clients_->OnEach([&](Reactor&) { initiators.clear(); });
   portal->Stop();
+  EXPECT_THAT(log.Take(), testing::HasSubstr("level=warning event=connection peer=127.0.0.1:"));
 }
 
 }  // namespace
