@@ -15,6 +15,7 @@
 #include "targets/builtin_targets.h"
 #include "targets/snapshot/origin_group.h"
 #include "targets/snapshot/snapshot_args.h"
+#include "targets/snapshot/snapshot_registry.h"
 
 namespace sectormap::targets {
 namespace {
@@ -70,7 +71,8 @@ class SnapshotTarget final : public Target {
                                .origin = row_.origin.device,
                                .length = size(),
                                .host = &host_,
-                               .overflow_allowed = row_.overflow_allowed});
+                               .overflow_allowed = row_.overflow_allowed,
+                               .invalid_note = InvalidNote(row_.cow)});
   }
   void Resume() override { snapshot_.SetSuspended(this, false); }
   void PostSuspend() override { snapshot_.SetSuspended(this, true); }

@@ -14,6 +14,7 @@
 #include "targets/snapshot/merger.h"
 #include "targets/snapshot/origin_group.h"
 #include "targets/snapshot/snapshot_args.h"
+#include "targets/snapshot/snapshot_registry.h"
 
 namespace sectormap::targets {
 namespace {
@@ -42,6 +43,7 @@ class SnapshotMergeTarget final : public Target {
     limits.discard_granularity_bytes =
         row_.discard_zeroes_cow ? static_cast<uint32_t>(snapshot_.chunk_sectors() * kSectorBytes)
                                 : origin.discard_granularity_bytes;
+    limits.discard_alignment_bytes = row_.discard_zeroes_cow ? 0 : origin.discard_alignment_bytes;
     return limits;
   }
 
@@ -71,7 +73,8 @@ class SnapshotMergeTarget final : public Target {
                                .length = size(),
                                .host = &host_,
                                .overflow_allowed = row_.overflow_allowed,
-                               .merging = true});
+                               .merging = true,
+                               .invalid_note = InvalidNote(row_.cow)});
   }
   void Resume() override {
     snapshot_.SetSuspended(this, false);

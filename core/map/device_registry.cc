@@ -198,8 +198,8 @@ absl::Status DeviceRegistry::ChangeDevice(std::string_view name, std::string_vie
 }
 
 absl::Status DeviceRegistry::Create(std::string_view name, const CreateOptions& options) {
-  auto device =
-      std::make_shared<MappedDevice>(std::string(name), options.uuid, Identity(options), reactors_);
+  auto device = std::make_shared<MappedDevice>(std::string(name), options.uuid, Identity(options),
+                                               reactors_, notes_.get());
   ASSIGN_OR_RETURN(NodePtr node, graph_->Add(std::string(name), options.uuid, std::move(device)));
   const TurnHolder turn(node);
   (*turn).device->SetEventListener([this, weak = std::weak_ptr(node)] {

@@ -45,6 +45,10 @@ class DeviceRegistry {
   // REQUIRES: no hold is left and no I/O is under way.
   ~DeviceRegistry();
 
+  // TargetHost::notes() from now on; what they need outlives the registry. Once, before the first
+  // device.
+  void SetNotes(std::shared_ptr<TargetNotes> notes) { notes_ = std::move(notes); }
+
   // All of a device that outlives the daemon; the tables as text.
   struct Saved {
     std::string name, uuid, identity;
@@ -176,6 +180,7 @@ class DeviceRegistry {
   BackingSource& backings_;
   const std::shared_ptr<DeviceGraph> graph_;
 
+  std::shared_ptr<TargetNotes> notes_;
   mutable absl::Mutex watchers_mutex_;
   std::vector<std::pair<uint64_t, Watcher>> watchers_ ABSL_GUARDED_BY(watchers_mutex_);
   uint64_t next_watcher_ ABSL_GUARDED_BY(watchers_mutex_) = 1;

@@ -156,9 +156,10 @@ class MappedDevice::Pass {
 };
 
 MappedDevice::MappedDevice(std::string name, std::string uuid, std::string identity,
-                           ReactorPool& reactors)
+                           ReactorPool& reactors, TargetNotes* notes)
     : identity_(std::move(identity)),
       reactors_(reactors),
+      notes_(notes),
       name_(std::move(name)),
       uuid_(std::move(uuid)) {
   for (int i = 0; i < kMaxReactors; ++i) shards_[i].reactor = i;

@@ -63,7 +63,9 @@ class DeviceObserver {
 
 class MappedDevice final : public BlockDevice, public TargetHost {
  public:
-  MappedDevice(std::string name, std::string uuid, std::string identity, ReactorPool& reactors);
+  // `notes` outlive it.
+  MappedDevice(std::string name, std::string uuid, std::string identity, ReactorPool& reactors,
+               TargetNotes* notes = nullptr);
   // REQUIRES: no request is inside or waiting; Retire() came before, if a target of the live table
   // has work of its own.
   ~MappedDevice() override;
@@ -136,6 +138,7 @@ class MappedDevice final : public BlockDevice, public TargetHost {
 
   // --- TargetHost ---
   ReactorPool& reactors() override { return reactors_; }
+  TargetNotes* notes() override { return notes_; }
   // Counted events (dm's event_nr): target events, rename, removal. Any thread.
   void RaiseEvent() override;
   // The same, for who tells of it himself: the listener hears nothing.
@@ -210,6 +213,7 @@ class MappedDevice final : public BlockDevice, public TargetHost {
 
   const std::string identity_;
   ReactorPool& reactors_;
+  TargetNotes* const notes_;
   std::array<Shard, kMaxReactors> shards_;
   IoCounters counters_;
 

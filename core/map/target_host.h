@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/async/reactor_pool.h"
+#include "core/map/target_notes.h"
 
 namespace sectormap {
 
@@ -17,6 +18,9 @@ class TargetHost {
   // Something that `status` shows has changed and somebody may be waiting for it (dm's event_nr):
   // a leg failed, a snapshot filled up. Any thread; never blocks on I/O.
   virtual void RaiseEvent() = 0;
+
+  // Null: none are kept. They outlive the host.
+  virtual TargetNotes* notes() { return nullptr; }
 };
 
 }  // namespace sectormap

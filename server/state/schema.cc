@@ -96,6 +96,11 @@ CREATE TABLE unit (
     R"sql(
 ALTER TABLE made_file ADD COLUMN in_table INTEGER NOT NULL DEFAULT 1;
 )sql",
+    R"sql(
+CREATE TABLE target_note (
+  note               TEXT    NOT NULL PRIMARY KEY
+) STRICT;
+)sql",
 };
 constexpr int64_t kVersion = kMigrations.size();
 

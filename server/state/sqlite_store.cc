@@ -48,6 +48,7 @@ class SqliteStore final : public StateStore {
   absl::StatusOr<std::vector<MadeFileRecord>> LoadMadeFiles() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<std::vector<OperationRecord>> LoadOperations()
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<std::vector<std::string>> LoadNotes() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status PutDeviceRow(const DeviceRecord& device) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status PutSnapshotRow(const SnapshotRecord& snapshot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status PutOperationRow(const OperationRecord& operation)
@@ -173,6 +174,16 @@ absl::StatusOr<std::vector<OperationRecord>> SqliteStore::LoadOperations() {
   }
 }
 
+absl::StatusOr<std::vector<std::string>> SqliteStore::LoadNotes() {
+  std::vector<std::string> notes;
+  SqliteStatement rows(*database_, "SELECT note FROM target_note ORDER BY note");
+  while (true) {
+    ASSIGN_OR_RETURN(const bool found, rows.Step());
+    if (!found) return notes;
+    notes.push_back(rows.Text(0));
+  }
+}
+
 absl::StatusOr<Contents> SqliteStore::LoadAll() {
   absl::MutexLock hold(&mutex_);
   Contents contents;
@@ -182,6 +193,7 @@ absl::StatusOr<Contents> SqliteStore::LoadAll() {
   ASSIGN_OR_RETURN(contents.snapshots, LoadSnapshots());
   ASSIGN_OR_RETURN(contents.made_files, LoadMadeFiles());
   ASSIGN_OR_RETURN(contents.operations, LoadOperations());
+  ASSIGN_OR_RETURN(contents.notes, LoadNotes());
   return contents;
 }
 
@@ -303,6 +315,13 @@ absl::Status SqliteStore::Apply(const Changes& changes) {
   for (const OperationRecord& row : changes.put_operations) RETURN_IF_ERROR(PutOperationRow(row));
   for (const int64_t id : changes.delete_operations) {
     RETURN_IF_ERROR(run("DELETE FROM operation WHERE id = ?", id));
+  }
+  for (const std::string& note : changes.put_notes) {
+    RETURN_IF_ERROR(
+        run("INSERT INTO target_note (note) VALUES (?) ON CONFLICT (note) DO NOTHING", note));
+  }
+  for (const std::string& note : changes.delete_notes) {
+    RETURN_IF_ERROR(run("DELETE FROM target_note WHERE note = ?", note));
   }
   if (!changes.delete_devices.empty()) RETURN_IF_ERROR(DeleteTargetsWithoutExports());
   return transaction.Commit();

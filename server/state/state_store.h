@@ -93,6 +93,7 @@ struct Contents {
   std::vector<SnapshotRecord> snapshots;    // by device
   std::vector<MadeFileRecord> made_files;   // by path
   std::vector<OperationRecord> operations;  // by id
+  std::vector<std::string> notes;           // TargetNotes, in order
 };
 
 // Several records at once; deletions of devices happen first.
@@ -106,6 +107,7 @@ struct Changes {
   std::vector<std::string> delete_made_files;                  // the records
   std::vector<OperationRecord> put_operations;
   std::vector<int64_t> delete_operations;
+  std::vector<std::string> put_notes{}, delete_notes{};
 };
 
 // Codes: ResourceExhausted (disk full), Unavailable (locked by another daemon), PermissionDenied,

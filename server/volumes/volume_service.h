@@ -3,6 +3,7 @@
 // start brings them back.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -11,6 +12,7 @@
 #include "core/async/reactor_pool.h"
 #include "core/block/backing_source.h"
 #include "core/map/device_registry.h"
+#include "server/state/kept_notes.h"
 #include "server/state/state_store.h"
 #include "server/volumes/made_files.h"
 #include "server/volumes/mirrors.h"
@@ -25,7 +27,8 @@ namespace sectormap::volumes {
 // Any control thread.
 class VolumeService {
  public:
-  // What recipes stand on. All outlive the service; `registry` has no device yet.
+  // What recipes stand on. All outlive the service; `registry` has no device yet, and `store` and
+  // `reactors` outlive it.
   struct Parts {
     DeviceRegistry& registry;
     state::StateStore& store;
@@ -58,6 +61,7 @@ class VolumeService {
 
  private:
   VolumeCatalog catalog_;
+  const std::shared_ptr<state::KeptNotes> notes_;  // the registry's, too, whose devices end later
   Operations operations_;
   MadeFiles files_;
   Recipes recipes_;

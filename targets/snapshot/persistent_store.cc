@@ -181,19 +181,25 @@ class PersistentStore::Reader {
 
 Task<absl::StatusOr<PersistentStore::Opened>> PersistentStore::Open(
     std::shared_ptr<BlockDevice> cow, BlockLimits origin, SectorCount origin_size,
-    uint64_t chunk_sectors, bool restored) {
+    uint64_t chunk_sectors, Known known) {
   if (cow->size() < SectorCount(chunk_sectors)) {
     co_return absl::UnavailableError(absl::StrCat(
         "the store has ", cow->size().value(), " sectors, less than one chunk of ", chunk_sectors));
   }
   const AlignedBytes header(kSectorBytes);
   const IoStatus status = co_await cow->Submit(IoRequest::Read(Sector(0), header.get()));
+  Opened opened;
+  if (status != IoStatus::kOk && known.invalid && status != IoStatus::kAborted) {
+    opened.store.reset(new PersistentStore(std::move(cow), chunk_sectors));
+    opened.valid = false;
+    opened.header_is_wrong = true;
+    co_return opened;
+  }
   if (status != IoStatus::kOk) co_return CannotRead("the store's header", status);
 
-  Opened opened;
   if (Load<uint32_t>(header.get(), kMagicPlace) == 0) {
     opened.store.reset(new PersistentStore(std::move(cow), chunk_sectors));
-    opened.valid = !restored;
+    opened.valid = !known.restored;
     absl::Status formatted = co_await opened.store->Format(opened.valid);
     if (!formatted.ok()) co_return formatted;
     co_return opened;
@@ -202,7 +208,9 @@ Task<absl::StatusOr<PersistentStore::Opened>> PersistentStore::Open(
   if (!usable.ok()) co_return usable;
   opened.store.reset(
       new PersistentStore(std::move(cow), Load<uint32_t>(header.get(), kChunkSizePlace)));
-  opened.valid = Load<uint32_t>(header.get(), kValidPlace) != 0;
+  const bool header_valid = Load<uint32_t>(header.get(), kValidPlace) != 0;
+  opened.valid = header_valid && !known.invalid;
+  opened.header_is_wrong = header_valid && known.invalid;
   if (!opened.valid) co_return opened;
   Reader reader(*opened.store, origin_size);
   absl::Status read = co_await opened.store->ReadEntries(reader);

@@ -37,12 +37,18 @@ class PersistentStore final : public ExceptionStore {
   struct Opened {
     std::unique_ptr<PersistentStore> store;
     ExceptionTable exceptions;
-    bool valid = true;  // false: the header says that it is of no use any more
+    bool valid = true;             // false: it is of no use any more
+    bool header_is_wrong = false;  // it is invalid, and its header does not say so
+  };
+  // What is known of a store that is opened.
+  struct Known {
+    bool restored = false;  // the snapshot was there before: a new store is not the one it had
+    bool invalid = false;   // whatever the header of an old one says, and if it can be read at all
   };
 
   // Reads the whole store, or makes a new one where the first four bytes are zero.
-  // `chunk_sectors` is the table's, checked, for a new one; what is on disk wins. `restored`: the
-  // snapshot was there before, so that a new store is not the one it had, and is made invalid.
+  // `chunk_sectors` is the table's, checked, for a new one; what is on disk wins. A new store of a
+  // snapshot that is restored is made invalid.
   // Every entry is checked: its origin's chunk exists, its store's chunk exists, holds no metadata
   // and no other entry's data. DataLoss: it is damaged, and why; Unavailable: it cannot be read or
   // written; InvalidArgument: a version or chunk size that cannot be used. Takes time and reads in
@@ -50,7 +56,7 @@ class PersistentStore final : public ExceptionStore {
   // a reactor.
   static Task<absl::StatusOr<Opened>> Open(std::shared_ptr<BlockDevice> cow, BlockLimits origin,
                                            SectorCount origin_size, uint64_t chunk_sectors,
-                                           bool restored);
+                                           Known known);
 
   uint64_t chunk_sectors() const override { return chunk_; }
   // Refuses the exception that would make an area full if the next area has no room: the kernel

@@ -13,14 +13,15 @@
 namespace sectormap::targets {
 
 Snapshot::Snapshot(std::shared_ptr<BlockDevice> cow, std::unique_ptr<ExceptionStore> store,
-                   ExceptionTable exceptions, SectorCount origin_size, bool valid)
+                   ExceptionTable exceptions, SectorCount origin_size, Found found)
     : cow_(std::move(cow)),
       store_(std::move(store)),
       chunk_shift_(std::countr_zero(store_->chunk_sectors())),
-      state_(valid ? State::kValid : State::kInvalid),
+      state_(found.valid ? State::kValid : State::kInvalid),
       touched_((origin_size.value() + chunk_sectors() - 1) >> chunk_shift_),
       settled_(touched_.capacity()),
-      exceptions_(std::move(exceptions)) {
+      exceptions_(std::move(exceptions)),
+      header_is_wrong_(found.header_is_wrong) {
   absl::MutexLock lock(&mutex_);
   uint64_t next = 0;
   while (const std::optional<ExceptionRun> run = exceptions_.NextFrom(next)) {
@@ -81,7 +82,12 @@ absl::Status Snapshot::TakeOver(const Owner& owner) {
 
 void Snapshot::SetSuspended(const void* target, bool suspended) {
   absl::MutexLock lock(&mutex_);
-  if (owner_.target == target) owner_suspended_ = suspended;
+  if (owner_.target != target) return;
+  owner_suspended_ = suspended;
+  // The store may take it again. Not waited for: it may be suspended, too.
+  if (suspended || !std::exchange(header_is_wrong_, false)) return;
+  ++background_;
+  owner_.host->reactors()[0].Spawn(TellInvalidAgain());
 }
 
 void Snapshot::LetGo(const void* target) {
@@ -94,8 +100,14 @@ void Snapshot::LetGo(const void* target) {
   }
   old.group->Remove(this, old.host->reactors());
   if (old.merging) old.group->StopMerging(this);
+  bool tell = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(this, &Snapshot::IsQuiet));
+    tell = std::exchange(header_is_wrong_, false);
+  }
+  if (tell) old.host->reactors().RunOn(0, [this] { return TellInvalid(); });
   absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(this, &Snapshot::IsQuiet));
   owner_ = {};
 }
 

@@ -81,11 +81,17 @@ class Snapshot {
     TargetHost* host = nullptr;
     bool overflow_allowed = false;  // "PO"
     bool merging = false;
+    std::string invalid_note;  // TargetNotes: for when the store's header cannot be written
+  };
+  // The store, when it was opened.
+  struct Found {
+    bool valid = true;
+    bool header_is_wrong = false;  // it is invalid, and its header does not say so
   };
 
   // `origin_size` is as it is now.
   Snapshot(std::shared_ptr<BlockDevice> cow, std::unique_ptr<ExceptionStore> store,
-           ExceptionTable exceptions, SectorCount origin_size, bool valid);
+           ExceptionTable exceptions, SectorCount origin_size, Found found);
   // REQUIRES: nobody owns it.
   ~Snapshot();
 
@@ -99,7 +105,7 @@ class Snapshot {
   // The owner's device is suspended, or goes on. REQUIRES: it owns it.
   void SetSuspended(const void* target, bool suspended);
   // Nothing if `target` does not own it. Else it ends to hold back writes, and waits until all that
-  // is under way has ended.
+  // is under way has ended, and what the header still lacks has been tried.
   void LetGo(const void* target);
 
   // --- I/O of the owner's device: on a reactor. ---
@@ -263,6 +269,9 @@ class Snapshot {
   }
   void EndBatch(std::span<Pending* const> members, IoStatus status);
   Task<void> RunInvalidate();
+  // Writes the header, or else the note, that the snapshot is invalid.
+  Task<IoStatus> TellInvalid();
+  Task<void> TellInvalidAgain();
 
   // Chunks that a reactor reads from the origin in this turn, as they have not been touched.
   struct alignas(64) Reading {
@@ -294,6 +303,7 @@ class Snapshot {
   ExceptionTable exceptions_ ABSL_GUARDED_BY(mutex_);
   bool overflowed_ ABSL_GUARDED_BY(mutex_) = false;
   bool merge_failed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool header_is_wrong_ ABSL_GUARDED_BY(mutex_);  // and nobody is writing it now
   bool owner_suspended_ ABSL_GUARDED_BY(mutex_) = false;
   Owner owner_ ABSL_GUARDED_BY(mutex_);
 

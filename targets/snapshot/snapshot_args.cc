@@ -92,9 +92,9 @@ absl::StatusOr<SnapshotArgs> SnapshotArgs::Read(TargetArgs& args, bool merging) 
     return TableError(0, "", "Snapshot exception store does not support snapshot-merge.");
   }
   RETURN_IF_ERROR(CheckFits(row.origin, Sector(0), args.length()));
-  ASSIGN_OR_RETURN(row.snapshot,
-                   OpenSnapshot({row.origin, row.cow, row.kind, chunk_sectors, args.restored()},
-                                args.host().reactors()));
+  ASSIGN_OR_RETURN(row.snapshot, OpenSnapshot({row.origin, row.cow, row.kind, chunk_sectors,
+                                               args.restored(), args.host().notes()},
+                                              args.host().reactors()));
   if ((args.length().value() - 1) / row.snapshot->chunk_sectors() >= kChunksMax) {
     return TableError(0, "", "Couldn't create exception store",
                       absl::StrCat("the row has more than ", kChunksMax, " chunks"));

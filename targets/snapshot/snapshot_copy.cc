@@ -408,11 +408,12 @@ void Snapshot::EndBatch(std::span<Pending* const> members, IoStatus status) {
   Run(after);
 }
 
-// Writes to the origin wait until the header says so for good: else a loss of power could bring
-// back a snapshot that looks valid and lacks what they overwrote. If it cannot be written they go
-// on all the same: a snapshot never makes a write to its origin fail, unless the store has gone.
+// Writes to the origin wait until the header, or a note, says so for good: else a loss of power
+// could bring back a snapshot that looks valid and lacks what they overwrote. If neither can be
+// written they go on all the same: a snapshot never makes a write to its origin fail, unless the
+// store has gone.
 Task<void> Snapshot::RunInvalidate() {
-  const IoStatus status = co_await store_->Invalidate();
+  const IoStatus status = co_await TellInvalid();
   After after;
   {
     absl::MutexLock lock(&mutex_);
@@ -421,6 +422,31 @@ Task<void> Snapshot::RunInvalidate() {
     after.event = true;
   }
   Run(after);
+  absl::MutexLock lock(&mutex_);
+  --background_;
+}
+
+Task<IoStatus> Snapshot::TellInvalid() {
+  const IoStatus status = co_await store_->Invalidate();
+  TargetNotes* notes = nullptr;
+  std::string note;
+  {
+    absl::MutexLock lock(&mutex_);
+    header_is_wrong_ = status != IoStatus::kOk && status != IoStatus::kAborted;
+    notes = owner_.host->notes();
+    note = owner_.invalid_note;
+  }
+  if (notes == nullptr || status == IoStatus::kAborted) co_return status;
+  if (status == IoStatus::kOk) {
+    co_await notes->Remove(std::move(note));
+  } else {
+    co_await notes->Put(std::move(note));
+  }
+  co_return status;
+}
+
+Task<void> Snapshot::TellInvalidAgain() {
+  static_cast<void>(co_await TellInvalid());
   absl::MutexLock lock(&mutex_);
   --background_;
 }

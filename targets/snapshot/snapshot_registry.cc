@@ -3,8 +3,10 @@
 
 #include <map>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "core/base/status_macros.h"
+#include "core/map/device_graph.h"
 #include "core/map/table_error.h"
 #include "targets/snapshot/persistent_store.h"
 #include "targets/snapshot/transient_store.h"
@@ -39,24 +41,35 @@ std::shared_ptr<Slot> SlotOf(const BlockDevice* cow) {
 absl::StatusOr<std::shared_ptr<Snapshot>> Read(const StoreArgs& args, ReactorPool& reactors) {
   const std::shared_ptr<BlockDevice>& cow = args.cow.device;
   if (args.kind == StoreKind::kTransient) {
-    return std::make_shared<Snapshot>(cow,
-                                      std::make_unique<TransientStore>(cow, args.chunk_sectors),
-                                      ExceptionTable(), args.origin.device->size(),
-                                      /*valid=*/!args.restored);
+    return std::make_shared<Snapshot>(
+        cow, std::make_unique<TransientStore>(cow, args.chunk_sectors), ExceptionTable(),
+        args.origin.device->size(), Snapshot::Found{.valid = !args.restored});
   }
-  absl::StatusOr<PersistentStore::Opened> opened = reactors.RunOn(0, [&args, &cow] {
+  const std::string note = InvalidNote(args.cow);
+  const bool noted = args.notes != nullptr && args.notes->Has(note);
+  absl::StatusOr<PersistentStore::Opened> opened = reactors.RunOn(0, [&args, &cow, noted] {
     return PersistentStore::Open(cow, args.origin.device->limits(), args.origin.device->size(),
-                                 args.chunk_sectors, args.restored);
+                                 args.chunk_sectors, {.restored = args.restored, .invalid = noted});
   });
   if (!opened.ok()) {
     return TableError(0, "", "Failed to read snapshot metadata",
                       std::string(opened.status().message()));
   }
-  return std::make_shared<Snapshot>(cow, std::move(opened->store), std::move(opened->exceptions),
-                                    args.origin.device->size(), opened->valid);
+  // Of a store that was there before this one, or whose header has been written since.
+  if (noted && !opened->header_is_wrong) {
+    reactors.RunOn(0, [&args, &note] { return args.notes->Remove(note); });
+  }
+  return std::make_shared<Snapshot>(
+      cow, std::move(opened->store), std::move(opened->exceptions), args.origin.device->size(),
+      Snapshot::Found{.valid = opened->valid, .header_is_wrong = opened->header_is_wrong});
 }
 
 }  // namespace
+
+std::string InvalidNote(const DeviceRef& cow) {
+  const std::string_view mapped = MappedDeviceName(cow.name());
+  return absl::StrCat("invalid-snapshot ", mapped.empty() ? cow.name() : std::string(mapped));
+}
 
 absl::StatusOr<std::shared_ptr<Snapshot>> OpenSnapshot(const StoreArgs& args,
                                                        ReactorPool& reactors) {

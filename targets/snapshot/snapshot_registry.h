@@ -5,10 +5,12 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "core/async/reactor_pool.h"
 #include "core/map/device_resolver.h"
+#include "core/map/target_notes.h"
 #include "targets/snapshot/snapshot.h"
 
 namespace sectormap::targets {
@@ -24,7 +26,11 @@ struct StoreArgs {
   StoreKind kind = StoreKind::kPersistent;
   uint64_t chunk_sectors = 0;  // checked; of a store that is new
   bool restored = false;       // TargetArgs::restored(): an empty store has lost all it had
+  TargetNotes* notes = nullptr;
 };
+
+// The note that a snapshot with this store is invalid, though the store's header does not say so.
+std::string InvalidNote(const DeviceRef& cow);
 
 // The snapshot of `args.cow`: the one that is in use already, else read from the store, or made.
 // The refusal is the kernel's text, with the reason as its advice. Control threads only; blocks.

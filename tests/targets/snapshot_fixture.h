@@ -5,13 +5,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "core/async/reactor_pool.h"
 #include "core/base/text.h"
@@ -34,6 +37,33 @@ class PathDisks final : public BackingSource {
 
  private:
   std::map<std::string, std::shared_ptr<BlockDevice>> disks_;
+};
+
+// In memory; tells of each Put before it ends.
+class MemoryNotes final : public TargetNotes {
+ public:
+  explicit MemoryNotes(std::function<void()> on_put = nullptr) : on_put_(std::move(on_put)) {}
+  bool Has(const std::string& note) const override { return all().contains(note); }
+  Task<void> Put(std::string note) override {
+    if (on_put_) on_put_();
+    absl::MutexLock lock(&mutex_);
+    notes_.insert(std::move(note));
+    co_return;
+  }
+  Task<void> Remove(std::string note) override {
+    absl::MutexLock lock(&mutex_);
+    notes_.erase(note);
+    co_return;
+  }
+  std::set<std::string> all() const {
+    absl::MutexLock lock(&mutex_);
+    return notes_;
+  }
+
+ private:
+  const std::function<void()> on_put_;
+  mutable absl::Mutex mutex_;
+  std::set<std::string> notes_ ABSL_GUARDED_BY(mutex_);
 };
 
 // One machine: reactors, disks, mapped devices.

@@ -330,6 +330,82 @@ TEST_F(SnapshotTest, AnOriginThatCannotBeReadInvalidatesAndTheWriteGoesOn) {
   EXPECT_EQ(host_.Status("s"), "snapshot Invalid");
 }
 
+// A pair whose store takes nothing any more, not even that the snapshot is invalid.
+class DeadStoreTest : public SnapshotTest {
+ protected:
+  void Begin(std::function<void()> on_put = nullptr) {
+    notes_ = std::make_shared<MemoryNotes>(std::move(on_put));
+    host_.registry().SetNotes(notes_);
+    faulty_ = std::make_shared<FaultyDevice>(store_);
+    host_.Add("/c", faulty_);
+    MakePair();
+    faulty_->FailAll(IoStatus::kIoError);
+  }
+  void Invalidate() {
+    ASSERT_EQ(host_.WritePattern("o", "NEW", 8, 8), IoStatus::kOk);
+    ASSERT_EQ(host_.Status("s"), "snapshot Invalid");
+  }
+  bool HeaderIsValid() { return store_->bytes()[4] == std::byte{1}; }
+
+  std::shared_ptr<MemoryNotes> notes_;
+  std::shared_ptr<FaultyDevice> faulty_;
+};
+
+TEST_F(DeadStoreTest, ThatTheSnapshotIsInvalidIsNotedBeforeTheOriginsWriteGoesOn) {
+  bool original = false;
+  Begin([&] { original = std::ranges::equal(origin_->bytes(), Original(0, kOrigin)); });
+  Invalidate();
+  EXPECT_THAT(notes_->all(), testing::ElementsAre("invalid-snapshot /c"));
+  EXPECT_TRUE(original);
+}
+
+TEST_F(DeadStoreTest, AResumeWritesTheHeaderOnceTheStoreTakesIt) {
+  Begin();
+  Invalidate();
+  EXPECT_TRUE(HeaderIsValid());
+  faulty_->Heal();
+  host_.Suspend("s");
+  host_.Resume("s");
+  host_.Settle();
+  EXPECT_FALSE(HeaderIsValid());
+  EXPECT_THAT(notes_->all(), testing::IsEmpty());
+}
+
+TEST_F(DeadStoreTest, SoDoesTheEndOfTheTable) {
+  Begin();
+  Invalidate();
+  faulty_->Heal();
+  host_.Remove("s");
+  EXPECT_FALSE(HeaderIsValid());
+  EXPECT_THAT(notes_->all(), testing::IsEmpty());
+}
+
+TEST_F(DeadStoreTest, WhatIsMadeAnewOnTheStoreIsInvalidThoughTheHeaderIsNot) {
+  Begin();
+  Invalidate();
+  host_.Remove("s");
+  host_.Make("s", "0 16384 snapshot /o /c P 8");  // the header cannot even be read
+  EXPECT_EQ(host_.Status("s"), "snapshot Invalid");
+  host_.Remove("s");
+  ASSERT_TRUE(HeaderIsValid());
+  faulty_->Heal();
+  host_.Make("s", "0 16384 snapshot /o /c P 8");
+  EXPECT_EQ(host_.Status("s"), "snapshot Invalid");
+  host_.Settle();
+  EXPECT_FALSE(HeaderIsValid());
+  EXPECT_THAT(notes_->all(), testing::IsEmpty());
+}
+
+TEST_F(DeadStoreTest, AStoreOfTheSameNameThatIsNewIsANewSnapshots) {
+  Begin();
+  Invalidate();
+  host_.Remove("s");
+  host_.AddMemory("/c", kStore);
+  host_.Make("s", "0 16384 snapshot /o /c P 8");
+  EXPECT_EQ(host_.Status("s"), "snapshot 16/8192 16");
+  EXPECT_THAT(notes_->all(), testing::IsEmpty());
+}
+
 // --- Order ---
 
 // Requests with these bytes are slow, all others pass.

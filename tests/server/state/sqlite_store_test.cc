@@ -214,6 +214,7 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheFirstVersionIsReadAndBroughtUp) {
       "DROP TABLE snapshot; DROP TABLE made_file; DROP TABLE operation; DROP TABLE unit;"
       "UPDATE schema_version SET version = 1");
   Open();
+      "DROP TABLE target_note;"
   EXPECT_THAT(Load().devices, SizeIs(1));
   EXPECT_TRUE(store_
                   ->Apply({.delete_devices = {},
@@ -235,7 +236,7 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheSecondVersionKeepsItsOperations) {
   ASSERT_TRUE(store_->Apply(changes).ok());
   store_.reset();
   RunSql(
-      "ALTER TABLE operation DROP COLUMN cancelled; DROP TABLE unit;"
+      "ALTER TABLE operation DROP COLUMN cancelled; DROP TABLE unit; DROP TABLE target_note;"
       "ALTER TABLE made_file DROP COLUMN in_table;"
       "UPDATE schema_version SET version = 2");
   Open();
@@ -247,7 +248,7 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheThirdVersionKeepsItsExportsAndKnowsNoBlock
   ASSERT_TRUE(store_->PutExport(Target("t"), ExportOf("t", 0, "d")).ok());
   store_.reset();
   RunSql(
-      "DROP TABLE unit; ALTER TABLE made_file DROP COLUMN in_table;"
+      "DROP TABLE unit; DROP TABLE target_note; ALTER TABLE made_file DROP COLUMN in_table;"
       "UPDATE schema_version SET version = 3");
   Open();
   EXPECT_THAT(Load().exports, SizeIs(1));
@@ -262,11 +263,21 @@ TEST_F(SqliteStoreTest, AFileOfTheFourthVersionCountsAsInATable) {
       "ALTER TABLE made_file DROP COLUMN in_table; INSERT INTO made_file VALUES ('/s');"
       "UPDATE schema_version SET version = 4");
   Open();
+      "DROP TABLE target_note;"
   EXPECT_THAT(Load().made_files, ::testing::ElementsAre(MadeFileRecord{"/s", true}));
 }
 
 TEST_F(SqliteStoreTest, AMadeFileIsUnusedUntilATableHasItAndWhenNoneHasItAnyMore) {
   Changes made;
+TEST_F(SqliteStoreTest, ADatabaseOfTheFifthVersionHasNoNotes) {
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  store_.reset();
+  RunSql("DROP TABLE target_note; UPDATE schema_version SET version = 5");
+  Open();
+  EXPECT_THAT(Load().devices, SizeIs(1));
+  EXPECT_THAT(Load().notes, IsEmpty());
+}
+
   made.put_made_files = {"/a", "/b"};
   ASSERT_TRUE(store_->Apply(made).ok());
   EXPECT_THAT(store_->UnusedFiles().value(), ::testing::ElementsAre("/a", "/b"));
