@@ -43,7 +43,7 @@ struct ChapOptions {
 
 }  // namespace
 
-void AddExportVerb(Verbs& verbs) {
+void AddExportVerb(Verbs& verbs, const std::string& example) {
   struct Options {
     std::string name, iqn;
     uint64_t lun = 0;
@@ -54,10 +54,9 @@ void AddExportVerb(Verbs& verbs) {
   auto options = std::make_shared<Options>();
   CLI::App* verb = verbs.Add(
       "export", "Make a device a LUN of an iSCSI target",
-      "sectormap export vol\n"
-      "  sectormap export vol --chap-user backup --chap-secret-file /etc/sectormap/backup.secret "
-      "\\\n"
-      "      --allow iqn.1993-08.org.debian:01:abcdef",
+      example + "\n  " + example +
+          " --chap-user backup --chap-secret-file /etc/sectormap/backup.secret \\\n"
+          "      --allow iqn.1993-08.org.debian:01:abcdef",
       [options](Session& session) {
         v1::ExportRequest request;
         request.set_device(options->name);
@@ -206,7 +205,7 @@ ExitCode ShowSessions(Session& session) {
 
 void AddExportVerbs(Verbs& verbs) {
   verbs.Group("iSCSI");
-  AddExportVerb(verbs);
+  AddExportVerb(verbs, "sectormap export vol");
   AddUnexport(verbs);
   verbs.Add("exports", "List what initiators can see", "sectormap -o json exports", ShowExports);
   verbs.Add("sessions", "List who is logged in", "sectormap sessions", ShowSessions);

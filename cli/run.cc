@@ -76,11 +76,13 @@ ExitCode ShowParseResult(const CLI::App& app, const CLI::ParseError& error, bool
   }
   PrintError(terminal.err, json, "INVALID_ARGUMENT", ExitCode::kUsage, message);
   if (!json) {
-    std::string help = "sectormap --help";
-    for (const CLI::App* verb : app.get_subcommands()) {
-      help = "sectormap " + verb->get_name() + " --help";
+    std::string typed = "sectormap";
+    // Those that were given: one, and one below it.
+    for (const CLI::App* verb = &app; !verb->get_subcommands().empty();) {
+      verb = verb->get_subcommands().front();
+      typed += " " + verb->get_name();
     }
-    terminal.err << "Run `" << help << "` to see what it takes.\n";
+    terminal.err << "Run `" << typed << " --help` to see what it takes.\n";
   }
   return ExitCode::kUsage;
 }

@@ -9,6 +9,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
+#include "cli/completion.h"
 #include "cli/dm_forms.h"
 #include "cli/progress.h"
 #include "cli/size.h"
@@ -131,6 +132,7 @@ void AddCreate(Verbs& verbs) {
       ->required();
   verb->add_option("--of", options->of,
                    "The device; repeat it for several at one instant (NAME-DEVICE each)")
+      ->type_name(kDeviceType)
       ->required()
       ->allow_extra_args(false);
   verb->add_option("--store", options->stores,
@@ -240,7 +242,7 @@ void AddSnapshotVerbs(Verbs& verbs) {
   AddLs(below);
   AddRm(below);
   AddRollBack(below);
-  AddExportVerb(below);
+  AddExportVerb(below, "sectormap snapshot export monday");
 }
 
 }  // namespace sectormap::cli

@@ -62,8 +62,10 @@ inline CLI::Validator Unsigned() {
 void AddDeviceVerbs(Verbs& verbs);     // what changes a device
 void AddQueryVerbs(Verbs& verbs);      // what shows devices
 void AddExportVerbs(Verbs& verbs);     // what initiators see
-void AddExportVerb(Verbs& verbs);      // of these, `export` alone
 void AddOperationVerbs(Verbs& verbs);  // long work on devices in use
 void AddSnapshotVerbs(Verbs& verbs);   // of these, `snapshot`
+
+// Of AddExportVerbs, `export` alone. The shortest example, as it is typed there.
+void AddExportVerb(Verbs& verbs, const std::string& example);
 
 }  // namespace sectormap::cli

@@ -10,6 +10,7 @@
 #include <google/protobuf/util/json_util.h>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "google/rpc/status.pb.h"
 #include "sectormap/v1/errors.pb.h"
 #include "tests/cli/fake_daemon.h"
@@ -373,29 +374,53 @@ TEST_F(CliTest, WrongUsageEndsWithTwoAndPointsToHelp) {
   EXPECT_TRUE(Contains(RunCli({"frobnicate"}).err, "there is no verb `frobnicate`"));
 }
 
+TEST_F(CliTest, WrongUsageOfAVerbBelowAVerbPointsToItsOwnHelp) {
+  const Outcome outcome = RunCli({"snapshot", "create", "monday", "--of", "vol", "--grow-at", "0"});
+  EXPECT_EQ(outcome.code, ExitCode::kUsage);
+  EXPECT_TRUE(Contains(outcome.err, "Run `sectormap snapshot create --help`")) << outcome.err;
+  EXPECT_TRUE(Contains(RunCli({"snapshot"}).err, "Run `sectormap snapshot --help`"));
+}
+
 TEST_F(CliTest, WrongUsageIsJsonWhenAsked) {
   const Outcome outcome = RunCli({"-o", "json", "info", "--nosuch"});
   EXPECT_EQ(outcome.code, ExitCode::kUsage);
   EXPECT_EQ(ParseJson(outcome.err).kind_case(), google::protobuf::Value::kStructValue);
 }
 
-TEST_F(CliTest, EveryVerbsHelpShowsAnExample) {
-  for (const char* verb :
-       {"create",  "load",  "suspend", "resume",   "clear",   "remove",  "rename",
-        "message", "wait",  "info",    "ls",       "table",   "status",  "deps",
-        "targets", "stats", "export",  "unexport", "exports", "sessions"}) {
-    const Outcome outcome = RunCli({verb, "--help"});
+TEST_F(CliTest, EveryVerbsHelpShowsAnExampleOfIt) {
+  const std::vector<std::string> verbs = absl::StrSplit(
+      "create,load,suspend,resume,clear,remove,rename,message,wait,info,ls,table,status,deps,"
+      "targets,stats,export,unexport,exports,sessions,snapshot create,snapshot ls,snapshot rm,"
+      "snapshot rollback,snapshot export,move,mirror add,mirror remove,operations ls,"
+      "operations wait,operations cancel",
+      ',');
+  for (const std::string& verb : verbs) {
+    std::vector<std::string> words = absl::StrSplit(verb, ' ');
+    words.push_back("--help");
+    const Outcome outcome = RunCli(words);
     EXPECT_EQ(outcome.code, ExitCode::kOk) << verb;
-    EXPECT_TRUE(Contains(outcome.out, "Example:\n  sectormap ")) << verb << outcome.out;
+    const std::vector<std::string> parts = absl::StrSplit(outcome.out, "Example:\n  sectormap");
+    ASSERT_EQ(parts.size(), 2u) << verb << outcome.out;
+    EXPECT_TRUE(Contains(parts[1], " " + verb)) << outcome.out;
   }
 }
 
-TEST_F(CliTest, BashCompletesVerbsOptionsAndDevices) {
-  devices.Add("volume-one");
-  WriteFile(scratch / "completion", RunAsIs({"completion", "bash"}).out);
-  // A stand-in for the command that bash asks for the names.
-  WriteFile(scratch / "sectormap", "#!/bin/sh\necho volume-one\n", 0700);
-  const auto complete = [this](const std::string& line) {
+// Asks bash what it would complete, with the script that the command prints.
+class CompletionTest : public CliTest {
+ protected:
+  CompletionTest() {
+    WriteFile(scratch / "completion", RunAsIs({"completion", "bash"}).out);
+    NameIs("volume-one");
+  }
+
+  // A stand-in for the command, which bash asks for the names.
+  void NameIs(const std::string& name) {
+    WriteFile(scratch / "sectormap",
+              "#!/bin/sh\necho \"$*\" > " + (scratch / "asked") + "\necho '" + name + "'\n", 0700);
+  }
+
+  // `line` is parted into words as bash does it before it asks.
+  std::string Complete(const std::string& line) {
     const std::string script =
         "PATH=" + scratch.path().string() + ":$PATH; . " + (scratch / "completion") +
         "; COMP_WORDS=(" + line +
@@ -406,15 +431,57 @@ TEST_F(CliTest, BashCompletesVerbsOptionsAndDevices) {
     const size_t length = fread(text, 1, sizeof(text) - 1, bash);
     pclose(bash);
     return std::string(text, length);
+  }
+};
+
+TEST_F(CompletionTest, VerbsOptionsAndDevices) {
+  EXPECT_EQ(Complete("sectormap sus"), "suspend\n");
+  EXPECT_EQ(Complete("sectormap -o json suspend vol"), "volume-one\n");
+  EXPECT_EQ(Complete("sectormap suspend --nof"), "--noflush\n");
+  EXPECT_EQ(Complete("sectormap create vol"), "\n");
+  EXPECT_EQ(Complete("sectormap reload v"), "volume-one\n");  // an alias
+}
+
+TEST_F(CompletionTest, VerbsBelowAVerb) {
+  EXPECT_EQ(Complete("sectormap snapshot r"), "rm rollback\n");
+  EXPECT_EQ(Complete("sectormap operations -o json c"), "cancel\n");
+  EXPECT_EQ(Complete("sectormap snapshot create --grow"), "--grow-at --grow-by\n");
+  EXPECT_EQ(Complete("sectormap snapshot create vol"), "\n");
+  EXPECT_EQ(Complete("sectormap snapshot rm v"), "volume-one\n");
+  EXPECT_EQ(Complete("sectormap mirror add v"), "volume-one\n");
+}
+
+TEST_F(CompletionTest, ValuesOfOptions) {
+  EXPECT_EQ(Complete("sectormap -o ''"), "table json\n");
+  EXPECT_EQ(Complete("sectormap ls --output j"), "json\n");
+  EXPECT_EQ(Complete("sectormap ls --output = j"), "json\n");
+  EXPECT_EQ(Complete("sectormap ls --output ="), "table json\n");
+  EXPECT_EQ(Complete("sectormap snapshot create monday --of v"), "volume-one\n");
+  // Nothing of ours: then bash offers files.
+  EXPECT_EQ(Complete("sectormap load vol --table-file ''"), "\n");
+  EXPECT_EQ(Complete("sectormap reload vol --table-file ''"), "\n");
+  EXPECT_EQ(Complete("sectormap export --chap-secret-file v"), "\n");
+  EXPECT_EQ(Complete("sectormap snapshot create monday --store v"), "\n");
+  // After a flag comes what comes without it.
+  EXPECT_EQ(Complete("sectormap suspend --noflush v"), "volume-one\n");
+}
+
+TEST_F(CompletionTest, TheServerThatIsNamedIsAskedForTheNames) {
+  const auto asked = [this] {
+    std::string line;
+    std::getline(std::ifstream(scratch / "asked"), line);
+    return line.substr(0, line.find(" info"));
   };
-  EXPECT_EQ(complete("sectormap sus"), "suspend\n");
-  EXPECT_EQ(complete("sectormap -o json suspend vol"), "volume-one\n");
-  EXPECT_EQ(complete("sectormap suspend --nof"), "--noflush\n");
-  EXPECT_EQ(complete("sectormap create vol"), "\n");
-  // A name is the administrator's to complete, never bash's to carry out.
+  EXPECT_EQ(Complete("sectormap --server unix : /a/b suspend v"), "volume-one\n");
+  EXPECT_EQ(asked(), "--server unix:/a/b");
+  EXPECT_EQ(Complete("sectormap --server = tcp : h : 7 suspend v"), "volume-one\n");
+  EXPECT_EQ(asked(), "--server=tcp:h:7");
+}
+
+TEST_F(CompletionTest, ANameIsTheAdministratorsToCompleteAndNeverBashsToCarryOut) {
   const std::string trace = scratch / "trace";
-  WriteFile(scratch / "sectormap", "#!/bin/sh\necho 'vol$(touch " + trace + ")'\n", 0700);
-  EXPECT_EQ(complete("sectormap suspend v"), "vol\\$\\(touch\\ " + trace + "\\)\n");
+  NameIs("vol$(touch " + trace + ")");
+  EXPECT_EQ(Complete("sectormap suspend v"), "vol\\$\\(touch\\ " + trace + "\\)\n");
   EXPECT_FALSE(std::filesystem::exists(trace));
 }
 
