@@ -149,8 +149,12 @@ void AddCreate(Verbs& verbs) {
       ->check(CLI::Range(1, 99));
   verb->add_option("--grow-by", options->grow_by, "By this percentage; 20 unless given")
       ->check(CLI::Range(1, 1000));
-  verb->add_option("--limit", options->limit, "Grow no further than this, as 100G");
-  verb->add_flag("--no-grow", options->no_grow, "Let the store stay as large as it is");
+  verb->add_option("--limit", options->limit,
+                   "Grow no further than this, as 100G; a store that is full loses its snapshot "
+                   "and the older ones");
+  verb->add_flag(
+      "--no-grow", options->no_grow,
+      "Let the store stay as large as it is; full, it loses its snapshot and the older ones");
   verb->add_flag("--existing-ok", options->existing_ok,
                  "Succeed if the same snapshots are there, valid, of whatever time");
   verb->add_flag("--overflow", options->overflow,

@@ -30,6 +30,17 @@ constexpr uint64_t kGrowSectorsMin = 2048;
 
 std::string LayerOf(const std::string& name) { return absl::StrCat(name, Absl(kLayerSuffix)); }
 
+bool IsBuilt(const DeviceRegistry& registry, const std::string& device) {
+  const absl::StatusOr<DeviceInfo> info = registry.Info(device);
+  return info.ok() && info->error.empty();
+}
+
+// By its own store: what it looks up in others is theirs to say.
+bool IsInvalid(const DeviceRegistry& registry, const Volume& volume) {
+  return volume.snapshot.has_value() &&
+         ReadSnapshotStatus(registry, volume.body).state == SnapshotStatus::State::kInvalid;
+}
+
 // What is left to the daemon in `wanted` agrees with whatever is there.
 bool IsAsWanted(const CreateSnapshots& wanted, const CreateSnapshots::Entry& entry,
                 const SnapshotRow& row, const state::SnapshotRecord& record) {
@@ -347,19 +358,21 @@ SnapshotInfo Snapshots::InfoOf(const VolumeTree& tree, const Volume& volume) con
                     .status = ReadSnapshotStatus(registry, merging ? volume.name : volume.body),
                     .chunk_sectors = row.chunk_sectors,
                     .created_unix_seconds = 0};
-  const absl::StatusOr<DeviceInfo> device = registry.Info(merging ? volume.name : volume.body);
-  info.available = device.ok() && device->error.empty();
+  info.available = IsBuilt(registry, merging ? volume.name : volume.body);
   if (merging) return info;
-  const Volume* above = tree.WithBody(row.base);
+  const std::vector<const Volume*> above = tree.Above(volume);
   if (const auto record = RecordOf(tree, volume)) {
     info.origin = NameOfIdentity(record->origin_identity);
     info.created_unix_seconds = record->created_unix_seconds;
   } else {
-    const Volume* top = above;
-    while (top != nullptr && top->snapshot.has_value()) top = tree.WithBody(top->snapshot->base);
-    info.origin = top != nullptr ? top->name : row.base;
+    const bool known = !above.empty() && !above.back()->snapshot.has_value();
+    info.origin = known ? above.back()->name : row.base;
   }
-  if (above != nullptr && above->name != info.origin) info.newer = above->name;
+  if (!above.empty() && above.front()->name != info.origin) info.newer = above.front()->name;
+  for (const Volume* one : above) {
+    info.available = info.available && IsBuilt(registry, one->body);
+    if (IsInvalid(registry, *one)) info.status = {.state = SnapshotStatus::State::kInvalid};
+  }
   return info;
 }
 

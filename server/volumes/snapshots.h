@@ -55,9 +55,10 @@ struct SnapshotInfo {
   std::string origin;  // empty if it has gone
   std::string newer;   // the snapshot it lies on; empty if that is the origin itself
   std::string store;
-  bool available = true;  // false: its table could not be built
+  // False: its table, or one of those that it looks up in what it lacks, could not be built.
+  bool available = true;
   bool merging = false;
-  SnapshotStatus status;
+  SnapshotStatus status;  // invalid also when a newer one is, as it looks chunks up there
   uint64_t chunk_sectors = 0;
   int64_t created_unix_seconds = 0;  // 0: not known
 };

@@ -130,14 +130,22 @@ std::vector<Volume> VolumeTree::SnapshotsOf(const std::string& body) const {
   return found;
 }
 
+std::vector<const Volume*> VolumeTree::Above(const Volume& snapshot) const {
+  std::vector<const Volume*> above;
+  const Volume* at = &snapshot;
+  while (at->snapshot.has_value() && above.size() <= volumes_.size()) {
+    at = WithBody(at->snapshot->base);
+    if (at == nullptr) break;
+    above.push_back(at);
+  }
+  return above;
+}
+
 std::vector<Volume> VolumeTree::WayUp(const Volume& snapshot, const std::string& origin) const {
   std::vector<Volume> way;
-  const Volume* at = &snapshot;
-  while (at->snapshot.has_value() && way.size() <= volumes_.size()) {
-    at = WithBody(at->snapshot->base);
-    if (at == nullptr) return {};
-    way.push_back(*at);
-    if (at->name == origin) return way;
+  for (const Volume* volume : Above(snapshot)) {
+    way.push_back(*volume);
+    if (volume->name == origin) return way;
   }
   return {};
 }

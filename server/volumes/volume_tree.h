@@ -58,10 +58,14 @@ class VolumeTree {
   absl::StatusOr<Volume> Find(const std::string& name) const;
   // The volume with this body; null if there is none.
   const Volume* WithBody(const std::string& body) const;
+  // As its users know a device: the volume's name for its body, `device` for what is none.
+  std::string NameOver(const std::string& device) const;
   // Those that are snapshots of this body, by name.
   std::vector<Volume> SnapshotsOf(const std::string& body) const;
-  // The volumes from `snapshot` (not counted) up to `origin` (counted), each the base of the one
-  // before. Empty if `origin` is not above it.
+  // The volumes above `snapshot`, each the base of the one before: where it looks up what it lacks.
+  // They live as long as this.
+  std::vector<const Volume*> Above(const Volume& snapshot) const;
+  // The same up to `origin` (counted). Empty if `origin` is not above it.
   std::vector<Volume> WayUp(const Volume& snapshot, const std::string& origin) const;
 
  private:

@@ -132,6 +132,17 @@ class SnapshotsTest : public RecipeTest {
     sleep_max_ = absl::Milliseconds(1);
     Restart();
   }
+  // By origin, the oldest first.
+  std::vector<SnapshotStatus::State> States() {
+    std::vector<SnapshotStatus::State> states;
+    for (const SnapshotInfo& info : snapshots_->List()) states.push_back(info.status.state);
+    return states;
+  }
+  std::vector<bool> Available() {
+    std::vector<bool> available;
+    for (const SnapshotInfo& info : snapshots_->List()) available.push_back(info.available);
+    return available;
+  }
   uint64_t UsedSectors(const std::string& snapshot) {
     for (const SnapshotInfo& info : snapshots_->List()) {
       if (info.name == snapshot) return info.status.allocated;
@@ -374,6 +385,27 @@ TEST_F(SnapshotsTest, AStoreThatMayNotGrowTellsOnceThatItIsNearlyFull) {
   EXPECT_THAT(snapshots_->GrowStores(), IsEmpty());
 }
 
+TEST_F(SnapshotsTest, AStoreThatIsLostTakesTheOlderSnapshotsWithIt) {
+  using State = SnapshotStatus::State;
+  MakeVolume();
+  TakeSnapshot("s1");
+  ASSERT_TRUE(snapshots_
+                  ->Create({.entries = {{.name = "s2", .device = "vol"}},
+                            .store_sectors = 512,
+                            .chunk_sectors = kChunk,
+                            .never_grow = true})
+                  .ok());
+  Fill("vol", 0, kChunk, 2);
+  EXPECT_THAT(States(), ElementsAre(State::kValid, State::kValid));
+  Fill("vol", 0, kVolumeSectors, 3);
+  EXPECT_THAT(States(), ElementsAre(State::kInvalid, State::kInvalid));
+  TakeSnapshot("s3");
+  EXPECT_THAT(States(), ElementsAre(State::kInvalid, State::kInvalid, State::kValid));
+  const auto again = snapshots_->Create(
+      {.entries = {{.name = "s1", .device = "vol"}}, .chunk_sectors = kChunk, .existing_ok = true});
+  EXPECT_TRUE(absl::IsAlreadyExists(again.status())) << again.status();
+}
+
 TEST_F(SnapshotsTest, AnExportedSnapshotIsNotRemoved) {
   MakeChain(1);
   const auto lun = catalog_->Open("s1");
@@ -496,9 +528,12 @@ TEST_F(SnapshotsTest, ADeviceWaitsForTheStoreOfItsNewestSnapshot) {
   EXPECT_NE(registry_->Info("s2-real")->error, "");
   EXPECT_FALSE(catalog_->Resume("vol").ok());
   EXPECT_FALSE(snapshots_->Create({.entries = {{.name = "s3", .device = "vol"}}}).ok());
+  // s1 looks up in s2 what it lacks.
+  EXPECT_THAT(Available(), ElementsAre(false, false));
   std::filesystem::rename(Path("away"), Path("s2.cow"));
   ASSERT_TRUE(catalog_->Resume("s2-real").ok());
   ASSERT_TRUE(catalog_->Resume("vol").ok());
+  EXPECT_THAT(Available(), ElementsAre(true, true));
   ExpectViews(views);
   Restart();
   ExpectViews(views);
@@ -512,6 +547,7 @@ TEST_F(SnapshotsTest, AnOlderSnapshotWhoseStoreIsAwayLeavesTheDeviceAtWork) {
   std::filesystem::rename(Path("s1.cow"), Path("away"));
   Start();
   EXPECT_THAT(registry_->Info("s2")->error, HasSubstr("'s1' could not be restored"));
+  EXPECT_THAT(Available(), ElementsAre(false, true));
   WriteSome("vol", 30);
   views["vol"] = View("vol");
   std::filesystem::rename(Path("away"), Path("s1.cow"));
