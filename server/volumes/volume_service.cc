@@ -6,7 +6,7 @@ namespace sectormap::volumes {
 VolumeService::VolumeService(const Parts& parts)
     : notes_(std::make_shared<state::KeptNotes>(parts.store)),
       catalog_(parts.registry, parts.store),
-      operations_(parts.store, parts.operations_sleep_max, parts.log_operation),
+      operations_(parts.store, parts.operations_sleep_max),
       files_(catalog_, parts.backings, parts.directory, parts.log_file),
       recipes_(catalog_, parts.backings, parts.reactors, operations_, files_),
       snapshots_(recipes_),
@@ -19,10 +19,10 @@ VolumeService::VolumeService(const Parts& parts)
 }
 
 absl::Status VolumeService::RestoreDevices(const state::Contents& contents) {
+  notes_->Restore(contents.notes);
   absl::Status restored = catalog_.Restore(contents.devices);
   snapshots_.Restore(contents.snapshots);
   return restored;
-  notes_->Restore(contents.notes);
 }
 
 void VolumeService::ResumeOperations(const state::Contents& contents) {
