@@ -178,9 +178,9 @@ class DeviceRegistry {
   ReactorPool& reactors_;
   const TargetRegistry& types_;
   BackingSource& backings_;
+  std::shared_ptr<TargetNotes> notes_;
   const std::shared_ptr<DeviceGraph> graph_;
 
-  std::shared_ptr<TargetNotes> notes_;
   mutable absl::Mutex watchers_mutex_;
   std::vector<std::pair<uint64_t, Watcher>> watchers_ ABSL_GUARDED_BY(watchers_mutex_);
   uint64_t next_watcher_ ABSL_GUARDED_BY(watchers_mutex_) = 1;

@@ -60,8 +60,8 @@ class VolumeService {
   Mirrors& mirrors() { return mirrors_; }
 
  private:
-  VolumeCatalog catalog_;
   const std::shared_ptr<state::KeptNotes> notes_;  // the registry's, too, whose devices end later
+  VolumeCatalog catalog_;
   Operations operations_;
   MadeFiles files_;
   Recipes recipes_;

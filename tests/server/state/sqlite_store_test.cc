@@ -212,9 +212,9 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheFirstVersionIsReadAndBroughtUp) {
   store_.reset();
   RunSql(
       "DROP TABLE snapshot; DROP TABLE made_file; DROP TABLE operation; DROP TABLE unit;"
+      "DROP TABLE target_note;"
       "UPDATE schema_version SET version = 1");
   Open();
-      "DROP TABLE target_note;"
   EXPECT_THAT(Load().devices, SizeIs(1));
   EXPECT_TRUE(store_
                   ->Apply({.delete_devices = {},
@@ -261,14 +261,12 @@ TEST_F(SqliteStoreTest, AFileOfTheFourthVersionCountsAsInATable) {
   store_.reset();
   RunSql(
       "ALTER TABLE made_file DROP COLUMN in_table; INSERT INTO made_file VALUES ('/s');"
+      "DROP TABLE target_note;"
       "UPDATE schema_version SET version = 4");
   Open();
-      "DROP TABLE target_note;"
   EXPECT_THAT(Load().made_files, ::testing::ElementsAre(MadeFileRecord{"/s", true}));
 }
 
-TEST_F(SqliteStoreTest, AMadeFileIsUnusedUntilATableHasItAndWhenNoneHasItAnyMore) {
-  Changes made;
 TEST_F(SqliteStoreTest, ADatabaseOfTheFifthVersionHasNoNotes) {
   ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
   store_.reset();
@@ -278,6 +276,8 @@ TEST_F(SqliteStoreTest, ADatabaseOfTheFifthVersionHasNoNotes) {
   EXPECT_THAT(Load().notes, IsEmpty());
 }
 
+TEST_F(SqliteStoreTest, AMadeFileIsUnusedUntilATableHasItAndWhenNoneHasItAnyMore) {
+  Changes made;
   made.put_made_files = {"/a", "/b"};
   ASSERT_TRUE(store_->Apply(made).ok());
   EXPECT_THAT(store_->UnusedFiles().value(), ::testing::ElementsAre("/a", "/b"));
