@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
+#include "core/base/status_macros.h"
 
 namespace sectormap::state {
 namespace {
@@ -20,6 +21,22 @@ constexpr mode_t kFileMode = 0600;
 constexpr int kBusyTimeoutMs = 5000;
 
 bool IsNoSpace(int error) { return error == ENOSPC || error == EDQUOT || error == EFBIG; }
+
+// 0 if there is none.
+off_t SizeOf(const std::string& path) {
+  struct stat info {};
+  return lstat(path.c_str(), &info) == 0 ? info.st_size : 0;
+}
+
+// SQLite makes a new database of one that is empty or missing, and deletes its log. A log that
+// holds something is that of a database that somebody took away or cut off: all may be in it.
+absl::Status CheckNotLost(const std::string& path) {
+  if (SizeOf(path) != 0 || SizeOf(path + "-wal") == 0) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(
+      "state database ", path, " is missing or empty, but its log, ", path,
+      "-wal, is not; put back the database that this log belongs to, or else, with what is there: ",
+      kDamagedAdvice));
+}
 
 }  // namespace
 
@@ -105,6 +122,7 @@ int64_t SqliteStatement::Number(int column) const {
 }
 
 absl::StatusOr<std::unique_ptr<SqliteDatabase>> SqliteDatabase::Open(const std::string& path) {
+  RETURN_IF_ERROR(CheckNotLost(path));
   // SQLite gives a new file mode 0644 less umask, and -wal and -shm the mode of the database.
   const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, kFileMode);
   if (fd < 0) {

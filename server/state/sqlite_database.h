@@ -62,7 +62,8 @@ class SqliteStatement {
 
 class SqliteDatabase {
  public:
-  // Opens or makes the file; either way its mode is 0600 then.
+  // Opens or makes the file; either way its mode is 0600 then. DataLoss: it is missing or empty,
+  // and its log is not.
   static absl::StatusOr<std::unique_ptr<SqliteDatabase>> Open(const std::string& path);
 
   // Closes it. A file that nobody else has open is whole without its log then.

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <filesystem>
 #include <fstream>
 
 #include "server/state/state_lock.h"
@@ -477,6 +478,27 @@ TEST_F(SqliteStoreTest, RefusesADamagedDatabase) {
   EXPECT_EQ(opened.status().code(), absl::StatusCode::kDataLoss) << opened.status();
   EXPECT_THAT(std::string(opened.status().message()),
               AllOf(HasSubstr("backup"), HasSubstr("-wal")));
+}
+
+// All that was put is in the log until SQLite's first checkpoint.
+TEST_F(SqliteStoreTest, ALogWithoutItsDatabaseIsRefusedAndStays) {
+  ASSERT_TRUE(store_->PutDevice(Device("d")).ok());
+  const std::string copy = scratch_.path().string() + "/copy";
+  std::filesystem::copy(directory(), copy);
+  for (const bool missing : {false, true}) {
+    std::filesystem::resize_file(copy + "/sectormap.db", 0);
+    if (missing) std::filesystem::remove(copy + "/sectormap.db");
+    auto opened = OpenSqliteStore(copy);
+    EXPECT_EQ(opened.status().code(), absl::StatusCode::kDataLoss) << opened.status();
+    EXPECT_THAT(std::string(opened.status().message()),
+                AllOf(HasSubstr("sectormap.db-wal, is not"), HasSubstr("backup")));
+    EXPECT_EQ(std::filesystem::exists(copy + "/sectormap.db"), !missing);
+    std::filesystem::copy_file(database(), copy + "/sectormap.db",
+                               std::filesystem::copy_options::overwrite_existing);
+  }
+  auto opened = OpenSqliteStore(copy);
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_THAT((*opened)->LoadAll()->devices, SizeIs(1));
 }
 
 // Its pages are readable, what they hold is not what they say.
