@@ -57,13 +57,27 @@ absl::Status MakeDirectory(const std::string& directory) {
   return absl::OkStatus();
 }
 
-std::string ReadHolder(int fd) {
+// Empty if the file does not say.
+std::string ReadHolder(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0) return "";
   char text[kPidTextMax];
-  const ssize_t length = pread(fd, text, sizeof text, 0);
+  const ssize_t length = read(fd, text, sizeof text);
+  close(fd);
   if (length <= 0) return "";
   std::string holder(text, length);
   absl::StripAsciiWhitespace(&holder);
   return holder;
+}
+
+absl::Status Lock(int fd, const std::string& directory, const std::string& pid_path) {
+  if (flock(fd, LOCK_EX | LOCK_NB) == 0) return absl::OkStatus();
+  if (errno != EWOULDBLOCK) return DirectoryError(directory, errno);
+  const std::string holder = ReadHolder(pid_path);
+  return absl::UnavailableError(absl::StrCat(
+      "state directory ", directory, " is in use by another sectormapd",
+      holder.empty() ? "" : absl::StrCat(", process ", holder), " (it holds ", pid_path,
+      "); stop that one first, or choose another directory with --state-dir DIR"));
 }
 
 }  // namespace
@@ -74,29 +88,28 @@ absl::StatusOr<StateLock> StateLock::Acquire(const std::string& directory) {
   }
   RETURN_IF_ERROR(MakeDirectory(directory));
   const std::string path = absl::StrCat(directory, "/", kLockFileName);
-  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, kFileMode);
-  if (fd < 0) return DirectoryError(directory, errno);
-  StateLock lock(fd);
-  if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return DirectoryError(directory, errno);
-    const std::string holder = ReadHolder(fd);
-    return absl::UnavailableError(
-        absl::StrCat("state directory ", directory, " is in use by another sectormapd",
-                     holder.empty() ? "" : absl::StrCat(", process ", holder), " (it holds ", path,
-                     "); stop that one first, or choose another directory with --state-dir DIR"));
-  }
+  StateLock lock(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (lock.directory_ < 0) return DirectoryError(directory, errno);
+  RETURN_IF_ERROR(Lock(lock.directory_, directory, path));
+  lock.file_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, kFileMode);
+  if (lock.file_ < 0) return DirectoryError(directory, errno);
+  // A daemon of an earlier version holds the file alone.
+  RETURN_IF_ERROR(Lock(lock.file_, directory, path));
   // Who holds it is information only; the lock does not depend on it.
   const std::string pid = absl::StrCat(getpid(), "\n");
-  if (ftruncate(fd, 0) != 0 || pwrite(fd, pid.data(), pid.size(), 0) < 0) {
+  if (ftruncate(lock.file_, 0) != 0 || pwrite(lock.file_, pid.data(), pid.size(), 0) < 0) {
     return DirectoryError(directory, errno);
   }
   return lock;
 }
 
-StateLock::StateLock(StateLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+StateLock::StateLock(StateLock&& other) noexcept
+    : directory_(std::exchange(other.directory_, -1)), file_(std::exchange(other.file_, -1)) {}
 
 StateLock::~StateLock() {
-  if (fd_ >= 0) close(fd_);
+  for (const int fd : {file_, directory_}) {
+    if (fd >= 0) close(fd);
+  }
 }
 
 }  // namespace sectormap::state

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// StateLock: one daemon per state directory. A lock on an open file, which the kernel drops when
-// the process dies, however it dies; the file names the holder for whoever comes second.
+// StateLock: one daemon per state directory. Locks on the open directory and on a file in it, which
+// the kernel drops when the process dies, however it dies. The file, whose name anybody may take
+// away, names the holder for whoever comes second.
 #pragma once
 
 #include <string>
@@ -22,9 +23,10 @@ class StateLock {
   ~StateLock();
 
  private:
-  explicit StateLock(int fd) : fd_(fd) {}
+  explicit StateLock(int directory) : directory_(directory) {}
 
-  int fd_;
+  int directory_;
+  int file_ = -1;
 };
 
 }  // namespace sectormap::state

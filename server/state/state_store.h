@@ -151,8 +151,8 @@ struct StoreOptions {
 };
 
 // Opens or makes `directory`/sectormap.db (mode 0600, WAL, synchronous=FULL) and holds it against
-// other daemons by a lock on `directory`/sectormapd.pid. The directory (mode 0700) is made if
-// missing, and its parents.
+// other daemons by locks on `directory` and on sectormapd.pid in it. The directory (mode 0700) is
+// made if missing, and its parents.
 absl::StatusOr<std::unique_ptr<StateStore>> OpenSqliteStore(const std::string& directory,
                                                             const StoreOptions& options = {});
 

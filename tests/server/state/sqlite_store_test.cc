@@ -400,6 +400,13 @@ TEST_F(SqliteStoreTest, SecondOpenerIsToldWhoHoldsTheDirectory) {
                     HasSubstr("--state-dir")));
 }
 
+TEST_F(SqliteStoreTest, ADirectoryWhosePidFileWasDeletedIsStillHeld) {
+  ASSERT_TRUE(std::filesystem::remove(directory() + "/" + kLockFileName));
+  EXPECT_EQ(OpenSqliteStore(directory()).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_FALSE(std::filesystem::exists(directory() + "/" + kLockFileName));
+  Open();
+}
+
 // Those that were made by earlier versions.
 TEST_F(SqliteStoreTest, DatabaseOfAnotherPageSizeIsUsedAsItIs) {
   const auto page_bytes = [this] {
