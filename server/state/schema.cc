@@ -110,6 +110,44 @@ absl::StatusOr<int64_t> ReadNumber(SqliteDatabase& database, std::string_view sq
   return found ? statement.Number(0) : 0;
 }
 
+absl::Status NotOurs(std::string_view why) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("the state database is not Sectormap's, or damaged: ", std::string(why), "; ",
+                   kDamagedAdvice));
+}
+
+// What the file says: one row with one number, which no version of ours left below 1.
+absl::StatusOr<int64_t> ReadVersion(SqliteDatabase& database) {
+  ASSIGN_OR_RETURN(const int64_t columns,
+                   ReadNumber(database,
+                              "SELECT count(*) FROM pragma_table_info('schema_version') "
+                              "WHERE name = 'version'"));
+  if (columns != 1) return NotOurs("it does not say its version");
+  ASSIGN_OR_RETURN(const int64_t version,
+                   ReadNumber(database,
+                              "SELECT CASE WHEN count(*) = 1 AND typeof(max(version)) = 'integer' "
+                              "THEN max(version) ELSE 0 END FROM schema_version"));
+  if (version < 1) return NotOurs("it does not say its version");
+  return version;
+}
+
+// Every table that the versions up to this one have made.
+absl::Status CheckTables(SqliteDatabase& database, int64_t version) {
+  constexpr std::string_view kCreate = "CREATE TABLE ";
+  for (int64_t i = 0; i < version; ++i) {
+    const std::string_view sql = kMigrations[i];
+    for (size_t at = sql.find(kCreate); at != sql.npos; at = sql.find(kCreate, at + 1)) {
+      const size_t start = at + kCreate.size();
+      const std::string_view name = sql.substr(start, sql.find(' ', start) - start);
+      SqliteStatement table(database,
+                            "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?");
+      ASSIGN_OR_RETURN(const bool found, table.Bind(name).Step());
+      if (!found) return NotOurs(absl::StrCat("it has no table '", std::string(name), "'"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status MigrateSchema(SqliteDatabase& database) {
@@ -123,20 +161,14 @@ absl::Status MigrateSchema(SqliteDatabase& database) {
         database.Execute("CREATE TABLE schema_version (version INTEGER NOT NULL) STRICT;"
                          "INSERT INTO schema_version VALUES (0)"));
   } else {
-    ASSIGN_OR_RETURN(
-        const int64_t ours,
-        ReadNumber(database, "SELECT count(*) FROM sqlite_schema WHERE name = 'schema_version'"));
-    if (ours == 0) {
-      return absl::FailedPreconditionError(
-          "the state database is not Sectormap's; choose another --state-dir");
-    }
-    ASSIGN_OR_RETURN(version, ReadNumber(database, "SELECT version FROM schema_version"));
+    ASSIGN_OR_RETURN(version, ReadVersion(database));
   }
   if (version > kVersion) {
     return absl::FailedPreconditionError(absl::StrCat(
         "the state database was made by a newer Sectormap (version ", version, "; this one knows ",
         kVersion, "); start that one, or choose another --state-dir"));
   }
+  RETURN_IF_ERROR(CheckTables(database, version));
   if (version == kVersion) return absl::OkStatus();
   for (; version < kVersion; ++version) RETURN_IF_ERROR(database.Execute(kMigrations[version]));
   RETURN_IF_ERROR(

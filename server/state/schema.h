@@ -8,7 +8,8 @@
 namespace sectormap::state {
 
 // Brings the database to the newest version, in one transaction. FailedPrecondition: it was made by
-// a newer Sectormap, or is not Sectormap's at all.
+// a newer Sectormap, or is not Sectormap's at all: it does not say its version, or lacks a table of
+// it.
 absl::Status MigrateSchema(SqliteDatabase& database);
 
 }  // namespace sectormap::state

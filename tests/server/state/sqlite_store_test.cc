@@ -473,9 +473,29 @@ TEST_F(SqliteStoreTest, RefusesADatabaseOfANewerVersion) {
 
 TEST_F(SqliteStoreTest, RefusesADatabaseOfSomebodyElse) {
   store_.reset();
-  RunSql("DROP TABLE schema_version");
-  auto opened = OpenSqliteStore(directory());
-  EXPECT_EQ(opened.status().code(), absl::StatusCode::kFailedPrecondition);
+  const std::string whole = scratch_.path().string() + "/whole.db";
+  std::filesystem::copy_file(database(), whole);
+  for (const char* sql : {
+           "DROP TABLE schema_version",
+           "DELETE FROM schema_version",
+           "INSERT INTO schema_version VALUES (1)",
+           "UPDATE schema_version SET version = -3",
+           "UPDATE schema_version SET version = 0",
+           "ALTER TABLE schema_version RENAME COLUMN version TO number",
+           "DROP TABLE schema_version; CREATE TABLE schema_version (version);"
+           "INSERT INTO schema_version VALUES ('one')",
+           "DROP TABLE operation",
+           "DROP TABLE operation; UPDATE schema_version SET version = 2",
+       }) {
+    std::filesystem::copy_file(whole, database(),
+                               std::filesystem::copy_options::overwrite_existing);
+    RunSql(sql);
+    auto opened = OpenSqliteStore(directory());
+    EXPECT_EQ(opened.status().code(), absl::StatusCode::kFailedPrecondition) << sql;
+    EXPECT_THAT(std::string(opened.status().message()),
+                AllOf(HasSubstr("not Sectormap's, or damaged"), HasSubstr("backup")))
+        << sql;
+  }
 }
 
 TEST_F(SqliteStoreTest, RefusesADamagedDatabase) {
