@@ -153,12 +153,14 @@ absl::StatusOr<std::vector<SnapshotInfo>> Snapshots::Create(const CreateSnapshot
       records.push_back(record);
     }
     changes.put_snapshots = records;
+    // While the devices have no other verb: what follows finds them. If nothing comes of it, they
+    // are cleaned up.
+    Restore(std::move(records));
     return absl::OkStatus();
   };
   if (status.ok()) status = recipes_.volumes.ReplaceTogether(request);
-  // Also after a failure: one that came when all was kept has left the snapshots there.
-  Restore(std::move(records));
   if (!status.ok()) {
+    // A failure that came when all was kept has left the snapshots there.
     CleanUp();
     return status;
   }
@@ -345,6 +347,18 @@ absl::Status Snapshots::CheckStoreIsNew(const std::string& store, const Plan& pl
 
 // --- Listing ---
 
+// False: its origin has got another table, and what is written to it is not copied any more.
+bool Snapshots::IsCopiedFor(const std::string& origin,
+                            const std::vector<const Volume*>& above) const {
+  const auto found = std::ranges::find(above, origin, &Volume::name);
+  if (found != above.end()) return (*found)->layered();
+  // The way ends at a snapshot that has got another leg.
+  if (!above.empty() && RecordOfDevice(above.back()->name).has_value()) return true;
+  // As after `remove --force` of a device in use: nothing is written either.
+  const auto below = recipes_.volumes.registry().Dependencies(origin, TableSlot::kLive);
+  return below.ok() && below->empty();
+}
+
 SnapshotInfo Snapshots::InfoOf(const VolumeTree& tree, const Volume& volume) const {
   const DeviceRegistry& registry = recipes_.volumes.registry();
   const bool merging = volume.merge.has_value();
@@ -364,6 +378,9 @@ SnapshotInfo Snapshots::InfoOf(const VolumeTree& tree, const Volume& volume) con
   if (const auto record = RecordOf(tree, volume)) {
     info.origin = NameOfIdentity(record->origin_identity);
     info.created_unix_seconds = record->created_unix_seconds;
+    if (!info.origin.empty() && !IsCopiedFor(info.origin, above)) {
+      info.status = {.state = SnapshotStatus::State::kInvalid};
+    }
   } else {
     const bool known = !above.empty() && !above.back()->snapshot.has_value();
     info.origin = known ? above.back()->name : row.base;
@@ -419,6 +436,27 @@ absl::Status Snapshots::CheckHasNone(std::string_view device) const {
         absl::StrCat("Device or resource busy: '", info.name, "' has a snapshot, '", name,
                      "': remove that first (sectormap ", is_snapshot ? "snapshot rm " : "remove ",
                      name, "), or use --force"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Snapshots::CheckKeepsLayer(std::string_view device, const TableSpec& table) const {
+  {
+    absl::MutexLock hold(&mutex_);
+    if (records_.empty()) return absl::OkStatus();
+  }
+  const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
+  const absl::StatusOr<Volume> volume = tree.Find(std::string(device));
+  if (!volume.ok() || !volume->layered() || LayerBelow(table) == volume->body) {
+    return absl::OkStatus();
+  }
+  for (const Volume& snapshot : tree.SnapshotsOf(volume->body)) {
+    if (!RecordOf(tree, snapshot).has_value()) continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat("with this table, writes to '", volume->name, "' would spoil its snapshot '",
+                     snapshot.name, "': load the table into the layer below, '", volume->body,
+                     "', and resume that, then load '0 SIZE snapshot-origin ", volume->body,
+                     "' into '", volume->name, "'; or remove its snapshots first"));
   }
   return absl::OkStatus();
 }

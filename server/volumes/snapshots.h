@@ -88,6 +88,9 @@ class Snapshots {
   // FailedPrecondition, with one of them, for VolumeCatalog::SetRemovalGuard: their data would stay
   // with a layer that has no device any more, and what is made anew under the name is another one.
   absl::Status CheckHasNone(std::string_view device) const;
+  // FailedPrecondition, with what to do instead, for VolumeCatalog::SetTableGuard: with this table
+  // the device would be written past the layer that its snapshots lie on.
+  absl::Status CheckKeepsLayer(std::string_view device, const TableSpec& table) const;
   // Refused at once: what could not be done at the end either.
   absl::StatusOr<OperationInfo> StartRemove(const std::string& name);
   absl::StatusOr<OperationInfo> StartRollBack(const std::string& name);
@@ -141,6 +144,7 @@ class Snapshots {
 
   std::string NameOfIdentity(const std::string& identity) const;
   SnapshotInfo InfoOf(const VolumeTree& tree, const Volume& volume) const;
+  bool IsCopiedFor(const std::string& origin, const std::vector<const Volume*>& above) const;
   // Nothing if no record is there: the snapshot was made by hand.
   std::optional<state::SnapshotRecord> RecordOf(const VolumeTree& tree, const Volume& volume) const;
   std::optional<state::SnapshotRecord> RecordOfDevice(const std::string& device) const;

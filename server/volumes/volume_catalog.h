@@ -102,6 +102,11 @@ class VolumeCatalog {
   using Patience = std::function<absl::Status()>;
   void SetPatience(Patience patience) { patience_ = std::move(patience); }
 
+  // From now on asked, too, before a table is loaded into a device that is there. Once, before the
+  // first verb.
+  using TableGuard = std::function<absl::Status(std::string_view name, const TableSpec& table)>;
+  void SetTableGuard(TableGuard guard) { table_guard_ = std::move(guard); }
+
   // With a table, also loads and resumes it, and leaves nothing behind if that fails. Creating what
   // is there with the same uuid, table and mode succeeds; AlreadyExists says what differs.
   absl::StatusOr<DeviceInfo> Create(const CreateRequest& request);
@@ -195,3 +200,4 @@ class VolumeCatalog {
 };
 
 }  // namespace sectormap::volumes
+  TableGuard table_guard_;

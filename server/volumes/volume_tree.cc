@@ -7,7 +7,6 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/text.h"
-#include "core/map/table_spec.h"
 
 namespace sectormap::volumes {
 namespace {
@@ -47,17 +46,13 @@ std::optional<DeviceTable> ReadDevice(const DeviceRegistry& registry, const Devi
                      .text = *text,
                      .length = spec->size(),
                      .read_only = info.read_only,
-                     .layer_below = "",
+                     .layer_below = LayerBelow(*spec),
                      .snapshot = std::nullopt,
                      .merge = std::nullopt};
   if (spec->lines().size() != 1) return device;
   const TableRow row = spec->Rows().front();
   if (row.type == "snapshot") device.snapshot = ReadSnapshotRow(row);
   if (row.type == "snapshot-merge") device.merge = ReadSnapshotRow(row);
-  if (row.type == "snapshot-origin" && !row.args.empty()) {
-    device.layer_below = std::string(MappedDeviceName(row.args[0]));
-  }
-  if (device.merge.has_value()) device.layer_below = device.merge->base;
   return device;
 }
 
@@ -69,6 +64,16 @@ std::string DeviceWord(std::string_view name) {
 
 std::string OriginTable(std::string_view body, SectorCount length) {
   return FormatRow(Sector(0), length, "snapshot-origin", DeviceWord(body)) + "\n";
+}
+
+std::string LayerBelow(const TableSpec& table) {
+  if (table.lines().size() != 1) return "";
+  const TableRow row = table.Rows().front();
+  if (row.type == "snapshot-origin" && !row.args.empty()) {
+    return std::string(MappedDeviceName(row.args[0]));
+  }
+  const auto merge = row.type == "snapshot-merge" ? ReadSnapshotRow(row) : std::nullopt;
+  return merge.has_value() ? merge->base : "";
 }
 
 std::string SnapshotRow::Table(std::string_view type, SectorCount length) const {

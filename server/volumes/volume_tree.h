@@ -21,6 +21,7 @@
 
 #include "absl/status/statusor.h"
 #include "core/map/device_registry.h"
+#include "core/map/table_spec.h"
 
 namespace sectormap::volumes {
 
@@ -76,5 +77,8 @@ class VolumeTree {
 // "/dev/mapper/NAME", as a word of a table.
 std::string DeviceWord(std::string_view name);
 std::string OriginTable(std::string_view body, SectorCount length);
+// The mapped device that a table of one row, `snapshot-origin` or `snapshot-merge`, lies on. Empty
+// if it is another table.
+std::string LayerBelow(const TableSpec& table);
 
 }  // namespace sectormap::volumes

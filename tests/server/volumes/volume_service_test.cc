@@ -7,6 +7,7 @@
 namespace sectormap::volumes {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 using VolumeServiceTest = RecipeTest;
@@ -98,6 +99,83 @@ TEST_F(VolumeServiceTest, SnapshotsOfADeviceThatIsRemovedByForceStay) {
   ASSERT_EQ(snapshots_->List().size(), 1u);
   EXPECT_EQ(snapshots_->List()[0].origin, "");
   EXPECT_TRUE(View("s1") == bytes);
+}
+
+TEST_F(VolumeServiceTest, ADeviceKeepsTheLayerThatItsSnapshotsLieOn) {
+  MakeVolume();
+  TakeSnapshot("s1");
+  TakeSnapshot("s2");
+  Restart();
+  const std::string past = absl::StrCat("0 2048 linear ", Path("vol.img"), " 0\n");
+  for (const char* const device : {"vol", "s2"}) {
+    const std::string before = TableOf(device);
+    const auto loaded = catalog_->Load(device, past, false).status();
+    EXPECT_EQ(loaded.code(), absl::StatusCode::kFailedPrecondition) << device;
+    EXPECT_THAT(std::string(loaded.message()), HasSubstr(absl::StrCat("layer below, '", device)));
+    EXPECT_FALSE(catalog_->Replace(device, past, false, SuspendMode::kFlush).ok()) << device;
+    EXPECT_EQ(TableOf(device), before);
+    EXPECT_FALSE(registry_->Info(device)->has_inactive_table);
+  }
+  // The same in other words, the layer itself, and the oldest snapshot.
+  EXPECT_TRUE(
+      catalog_->Replace("vol", "0 2048 snapshot-origin vol-real", false, SuspendMode::kFlush).ok());
+  EXPECT_TRUE(catalog_->Replace("vol-real", past, false, SuspendMode::kFlush).ok());
+  EXPECT_TRUE(catalog_->Replace("s1", "0 8 zero", false, SuspendMode::kFlush).ok());
+  ExpectDone(snapshots_->StartRemove("s2"));
+  EXPECT_TRUE(catalog_->Replace("vol", past, false, SuspendMode::kFlush).ok());
+}
+
+// As the manual has it.
+TEST_F(VolumeServiceTest, ADeviceGrowsWithItsSnapshots) {
+  MakeVolume();
+  TakeSnapshot("monday");
+  const auto bytes = View("monday");
+  const std::string longer =
+      absl::StrCat("0 2048 linear ", Path("vol.img"), " 0\n2048 2048 linear ",
+                   MakeFile("more.img", kVolumeSectors), " 0\n");
+  ASSERT_TRUE(catalog_->Load("vol-real", longer, false).ok());
+  ASSERT_TRUE(catalog_->Resume("vol-real").ok());
+  ASSERT_TRUE(catalog_->Load("vol", "0 4096 snapshot-origin vol-real", false).ok());
+  ASSERT_TRUE(catalog_->Resume("vol").ok());
+  Fill("vol", 0, 2 * kVolumeSectors, 2);
+  EXPECT_TRUE(View("vol") == Pattern(0, 2 * kVolumeSectors, 2));
+  EXPECT_TRUE(View("monday") == bytes);
+  TakeSnapshot("tuesday");
+  const auto later = View("tuesday");
+  Fill("vol", 100, 2 * kVolumeSectors - 100, 3);
+  Restart();
+  EXPECT_TRUE(View("monday") == bytes);
+  EXPECT_TRUE(View("tuesday") == later);
+  for (const SnapshotInfo& info : snapshots_->List()) {
+    EXPECT_EQ(info.status.state, SnapshotStatus::State::kValid) << info.name;
+  }
+}
+
+// By its uuid, a device that is made anew is the same one.
+TEST_F(VolumeServiceTest, ASnapshotIsNotValidOfADeviceThatIsWrittenPastItsLayer) {
+  using State = SnapshotStatus::State;
+  const std::string table =
+      absl::StrCat("0 2048 linear ", MakeFile("vol.img", kVolumeSectors), " 0\n");
+  const CreateRequest vol{.name = "vol", .uuid = "one", .table = table};
+  ASSERT_TRUE(catalog_->Create(vol).ok());
+  TakeSnapshot("s1");
+  TakeSnapshot("s2");
+  const auto states = [this] {
+    std::vector<State> all;
+    for (const SnapshotInfo& info : snapshots_->List()) all.push_back(info.status.state);
+    return all;
+  };
+  {
+    // In use: it gets the error table only.
+    const auto lun = catalog_->Open("vol");
+    EXPECT_FALSE(catalog_->Remove("vol", {.force = true}).ok());
+    EXPECT_THAT(TableOf("vol"), HasSubstr("error"));
+    EXPECT_THAT(states(), ElementsAre(State::kValid, State::kValid));
+  }
+  ASSERT_TRUE(catalog_->Remove("vol", {.force = true}).ok());
+  EXPECT_THAT(states(), ElementsAre(State::kValid, State::kValid));
+  ASSERT_TRUE(catalog_->Create(vol).ok());
+  EXPECT_THAT(states(), ElementsAre(State::kInvalid, State::kInvalid));
 }
 
 TEST_F(VolumeServiceTest, WhoRollsBackAgainIsAnsweredTheOperationThatRuns) {
