@@ -41,6 +41,16 @@ bool IsInvalid(const DeviceRegistry& registry, const Volume& volume) {
          ReadSnapshotStatus(registry, volume.body).state == SnapshotStatus::State::kInvalid;
 }
 
+// What is to be said of a snapshot whose store has no more room or does not work; empty if nothing.
+std::string_view TroubleOf(SnapshotStatus::State state) {
+  using State = SnapshotStatus::State;
+  if (state == State::kInvalid) {
+    return "its store is full or has failed: the snapshot is lost, and with it every older one";
+  }
+  if (state == State::kOverflow) return "its store is full: the snapshot can only be read";
+  return "";
+}
+
 // What is left to the daemon in `wanted` agrees with whatever is there.
 bool IsAsWanted(const CreateSnapshots& wanted, const CreateSnapshots::Entry& entry,
                 const SnapshotRow& row, const state::SnapshotRecord& record) {
@@ -483,9 +493,16 @@ std::vector<std::pair<std::string, std::string>> Snapshots::GrowStores() {
     if (records_.empty()) return happened;
   }
   const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
+  std::set<std::string> in_trouble;
   for (const auto& [name, volume] : tree.volumes()) {
     if (!volume.snapshot.has_value()) continue;
     const SnapshotStatus status = ReadSnapshotStatus(recipes_.volumes.registry(), volume.body);
+    const std::string_view trouble = TroubleOf(status.state);
+    if (!trouble.empty()) {
+      in_trouble.insert(name);
+      absl::MutexLock hold(&mutex_);
+      if (!in_trouble_.contains(name)) happened.emplace_back(name, trouble);
+    }
     if (status.state != SnapshotStatus::State::kValid) continue;
     const auto record = RecordOf(tree, volume);
     if (record.has_value() && record->grow_at_percent != 0 &&
@@ -502,6 +519,8 @@ std::vector<std::pair<std::string, std::string>> Snapshots::GrowStores() {
       happened.emplace_back(name, "its store is nearly full");
     }
   }
+  absl::MutexLock hold(&mutex_);
+  in_trouble_ = std::move(in_trouble);
   return happened;
 }
 

@@ -95,7 +95,8 @@ class Snapshots {
   absl::StatusOr<OperationInfo> StartRemove(const std::string& name);
   absl::StatusOr<OperationInfo> StartRollBack(const std::string& name);
 
-  // Grows stores that need it, and raises an event when one is nearly full. Called now and then, on
+  // Grows stores that need it, and raises an event when one is nearly full (when it is full, its
+  // target does). Called now and then, on
   // one thread. Gives what is to be logged: device and what happened.
   std::vector<std::pair<std::string, std::string>> GrowStores();
 
@@ -154,7 +155,7 @@ class Snapshots {
   Recipes& recipes_;
   mutable absl::Mutex mutex_;
   std::map<std::string, state::SnapshotRecord> records_ ABSL_GUARDED_BY(mutex_);  // by identity
-  std::set<std::string> nearly_full_ ABSL_GUARDED_BY(mutex_);                     // devices told of
+  std::set<std::string> nearly_full_, in_trouble_ ABSL_GUARDED_BY(mutex_);        // devices told of
 };
 
 }  // namespace sectormap::volumes

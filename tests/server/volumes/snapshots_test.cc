@@ -17,6 +17,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::IsSupersetOf;
+using ::testing::Pair;
 using Views = std::map<std::string, std::vector<std::byte>>;
 
 // stubborn <device>: all of it, but it does not go live while it is told not to.
@@ -383,6 +384,31 @@ TEST_F(SnapshotsTest, AStoreThatMayNotGrowTellsOnceThatItIsNearlyFull) {
               ElementsAre(std::pair<std::string, std::string>("s1", "its store is nearly full")));
   EXPECT_EQ(registry_->Info("s1")->event_number, events + 1);
   EXPECT_THAT(snapshots_->GrowStores(), IsEmpty());
+}
+
+TEST_F(SnapshotsTest, AStoreThatIsFullTellsOnceWhatBecomesOfItsSnapshot) {
+  for (const bool overflow_stays_valid : {false, true}) {
+    SCOPED_TRACE(overflow_stays_valid);
+    const std::string vol = overflow_stays_valid ? "vol2" : "vol1";
+    MakeVolume(vol);
+    ASSERT_TRUE(snapshots_
+                    ->Create({.entries = {{.name = "s", .device = vol}},
+                              .store_sectors = 512,
+                              .chunk_sectors = kChunk,
+                              .overflow_stays_valid = overflow_stays_valid,
+                              .never_grow = true})
+                    .ok());
+    EXPECT_THAT(snapshots_->GrowStores(), IsEmpty());
+    std::vector<std::byte> bytes = Pattern(0, kVolumeSectors, 2);
+    const auto device = registry_->Find("s");
+    EXPECT_EQ(
+        reactors_->RunOn(0, [&] { return device->Submit(IoRequest::Write(Sector(0), bytes)); }),
+        IoStatus::kIoError);
+    const char* const told = overflow_stays_valid ? "can only be read" : "is lost";
+    EXPECT_THAT(snapshots_->GrowStores(), ElementsAre(Pair("s", HasSubstr(told))));
+    EXPECT_THAT(snapshots_->GrowStores(), IsEmpty());
+    ASSERT_TRUE(catalog_->Remove("s", {}).ok());
+  }
 }
 
 TEST_F(SnapshotsTest, AStoreThatIsLostTakesTheOlderSnapshotsWithIt) {
