@@ -139,8 +139,8 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Load(std::string_view name, std::strin
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(table));
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
-  RETURN_IF_ERROR(registry_.Load(name, spec, read_only));
   if (table_guard_) RETURN_IF_ERROR(table_guard_(name, spec));
+  RETURN_IF_ERROR(registry_.Load(name, spec, read_only));
   absl::Status status = KeepCurrent(name);
   if (!status.ok()) return Undone(std::move(status), PutInactiveBack(before));
   return registry_.Info(name);
@@ -196,8 +196,8 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Replace(std::string_view name, std::st
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(table));
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
-  RETURN_IF_ERROR(registry_.Load(name, spec, read_only));
   if (table_guard_) RETURN_IF_ERROR(table_guard_(name, spec));
+  RETURN_IF_ERROR(registry_.Load(name, spec, read_only));
   std::optional<DeviceRecord> written;
   const auto intent = [&](const Saved& next) -> absl::Status {
     if (next.suspended) return absl::OkStatus();  // refused: what the store has comes back

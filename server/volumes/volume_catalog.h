@@ -191,6 +191,7 @@ class VolumeCatalog {
   const std::shared_ptr<RemovalLink> removals_;
   NameLocks names_;
   Guard guard_, removal_guard_;
+  TableGuard table_guard_;
   Patience patience_;
 
   // Held while a device is looked at and its record written, so that a deferred removal, which may
@@ -200,4 +201,3 @@ class VolumeCatalog {
 };
 
 }  // namespace sectormap::volumes
-  TableGuard table_guard_;
