@@ -242,4 +242,17 @@ absl::StatusOr<CommandLine> ReadCommandLine(int argc, const char* const* argv) {
   return line;
 }
 
+std::vector<std::string> MissingDeviceRoots(const DaemonOptions& options) {
+  std::vector<std::string> sentences;
+  if (options.default_device_root) return sentences;
+  for (const std::string& root : options.device_roots) {
+    std::error_code error;
+    if (std::filesystem::is_directory(root, error)) continue;
+    sentences.push_back(absl::StrCat("--device-root ", root, ": ",
+                                     error ? error.message() : "Not a directory",
+                                     "; no table can name anything below it until it is there"));
+  }
+  return sentences;
+}
+
 }  // namespace sectormap

@@ -46,4 +46,8 @@ struct CommandLine {
 // wrong, where, and what would be right.
 absl::StatusOr<CommandLine> ReadCommandLine(int argc, const char* const* argv);
 
+// A sentence for each device root that is no directory at this moment: mistyped, or not mounted
+// yet, which is no error. Not for the default one, which the daemon makes.
+std::vector<std::string> MissingDeviceRoots(const DaemonOptions& options);
+
 }  // namespace sectormap

@@ -203,6 +203,12 @@ absl::Status Daemon::Start() {
   return absl::OkStatus();
 }
 
+void WarnOfMissingRoots(const DaemonOptions& options) {
+  for (const std::string& sentence : MissingDeviceRoots(options)) {
+    spdlog::warn("event=device_root result={}", Quoted(sentence));
+  }
+}
+
 absl::Status Daemon::MakeDeviceRoot(const DaemonOptions& options) {
   if (!options.default_device_root) return absl::OkStatus();
   const std::string& root = options.device_roots.front();
@@ -214,6 +220,7 @@ absl::Status Daemon::MakeDeviceRoot(const DaemonOptions& options) {
 
 absl::Status Daemon::StartDevices(const state::Contents& contents) {
   RETURN_IF_ERROR(MakeDeviceRoot(options_));
+  WarnOfMissingRoots(options_);
   targets::AddBuiltinTargets(types_);
   ASSIGN_OR_RETURN(backings_, BackingOpener::Create({.device_roots = options_.device_roots,
                                                      .file_mode = options_.file_mode,
@@ -340,6 +347,7 @@ void Daemon::Reload(const DaemonOptions& wanted) {
     if (status.ok()) {
       volumes_->SetDirectory(wanted.device_roots.front());
       options_.device_roots = wanted.device_roots;
+      WarnOfMissingRoots(wanted);
     }
   }
   const auto needs_restart = [](const char* key, bool changed) {
@@ -413,6 +421,9 @@ int Run(int argc, char** argv) {
     return 0;
   }
   if (line->check_config) {
+    for (const std::string& sentence : MissingDeviceRoots(line->options)) {
+      Say("warning: " + sentence);
+    }
     Say("the configuration is good");
     return 0;
   }

@@ -16,6 +16,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 class DaemonOptionsTest : public ::testing::Test {
  protected:
@@ -147,6 +148,19 @@ TEST_F(DaemonOptionsTest, AnEmptyValueIsNotTheWordBehindIt) {
               HasSubstr("ADDR:PORT"));
   EXPECT_THAT(Refusal({"--state-dir", "/s", "--reactors="}), HasSubstr("give a number"));
   EXPECT_THAT(Refusal({"--state-dir", "/s", "--poll="}), HasSubstr("give a number"));
+}
+
+TEST_F(DaemonOptionsTest, DeviceRootsThatAreNoDirectoriesAreNamed) {
+  const std::string here = scratch_.path().string();
+  const std::string file = File("");
+  const auto given = Read({"--state-dir", "/s", "--device-root", here, "--device-root", file,
+                           "--device-root", here + "/nowhere"});
+  ASSERT_TRUE(given.ok()) << given.status();
+  EXPECT_THAT(MissingDeviceRoots(given->options),
+              ElementsAre(AllOf(HasSubstr(file), HasSubstr("Not a directory")),
+                          AllOf(HasSubstr(here + "/nowhere"), HasSubstr("No such file"))));
+  // The default one is made.
+  EXPECT_THAT(MissingDeviceRoots(Read({"--state-dir", here + "/nowhere"})->options), IsEmpty());
 }
 
 TEST_F(DaemonOptionsTest, HelpTellsWhatToDoNext) {

@@ -170,6 +170,12 @@ TEST_F(DaemonTest, CheckConfigStartsNothing) {
   EXPECT_FALSE(std::filesystem::exists(daemon_.state_dir()));
 }
 
+TEST_F(DaemonTest, CheckConfigTellsOfADeviceRootThatIsNotThere) {
+  EXPECT_FALSE(daemon_.Start({"--device-root", "/nowhere", "--check-config"}));
+  EXPECT_EQ(daemon_.Wait().code, 0);
+  EXPECT_THAT(daemon_.Said("warning: "), HasSubstr("--device-root /nowhere: No such file"));
+}
+
 TEST_F(DaemonTest, SighupAddsAPortalAndABadFileChangesNothing) {
   const std::string config = scratch_.path().string() + "/sectormapd.toml";
   std::ofstream(config) << "listen = \"127.0.0.1:0\"\n";
@@ -218,6 +224,7 @@ TEST_F(DaemonTest, SighupChangesTheDeviceRoots) {
   const std::string config = scratch_.path().string() + "/sectormapd.toml";
   std::ofstream(config) << "device-root = \"/nowhere\"\n";
   ASSERT_NO_FATAL_FAILURE(MustStart({"--config", config}));
+  EXPECT_THAT(daemon_.Errors(), HasSubstr("--device-root /nowhere: No such file"));
   const std::string disk = scratch_.MakeFile("disk", 8192);
   const std::string table = "0 8 linear " + disk + " 0";
   EXPECT_EQ(Create("a", table).error_code(), grpc::StatusCode::PERMISSION_DENIED);
@@ -234,6 +241,13 @@ TEST_F(DaemonTest, SighupChangesTheDeviceRoots) {
   const grpc::Status status =
       v1::Operations::NewStub(daemon_.Connect())->CreateSnapshots(&context, request, &response);
   EXPECT_TRUE(status.ok()) << status.error_message();
+  std::ofstream(config) << "device-root = \"/elsewhere\"\n";
+  const size_t so_far = daemon_.Errors().size();
+  daemon_.Signal(SIGHUP);
+  while (daemon_.Errors().find("event=reloaded", so_far) == std::string::npos) {
+    std::this_thread::yield();
+  }
+  EXPECT_THAT(daemon_.Errors(), HasSubstr("--device-root /elsewhere: No such file"));
 }
 
 TEST_F(DaemonTest, LogsChangesAndNeverASecret) {
