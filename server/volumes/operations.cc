@@ -128,8 +128,8 @@ absl::Status OperationRun::KeepPlan(std::string plan) {
 
 // --- Operations ---
 
-Operations::Operations(state::StateStore& store, absl::Duration sleep_max)
-    : store_(store), sleep_max_(sleep_max) {}
+Operations::Operations(state::StateStore& store, absl::Duration sleep_max, Log log)
+    : store_(store), sleep_max_(sleep_max), log_(std::move(log)) {}
 
 Operations::~Operations() { Stop(); }
 
@@ -183,7 +183,8 @@ void Operations::StartThread(Entry& entry, std::set<std::string> devices, std::s
                    ? absl::UnimplementedError(absl::StrCat("this version knows no '", kind, "'"))
                    : work->second(run);
     }
-    End(id, status);
+    const std::optional<OperationInfo> ended = End(id, status);
+    if (ended.has_value() && log_) log_(*ended);
     absl::MutexLock hold(&mutex_);
     const auto self = entries_.find(id);
     if (self != entries_.end() && self->second.thread.joinable()) {
@@ -192,11 +193,11 @@ void Operations::StartThread(Entry& entry, std::set<std::string> devices, std::s
   });
 }
 
-void Operations::End(int64_t id, const absl::Status& status) {
+std::optional<OperationInfo> Operations::End(int64_t id, const absl::Status& status) {
   absl::MutexLock hold(&mutex_);
   Entry& entry = entries_.at(id);
   // What the stop ended stays as it is in the store, and is taken up at the next start.
-  if (!status.ok() && stopping_ && !entry.record.cancelled) return;
+  if (!status.ok() && stopping_ && !entry.record.cancelled) return std::nullopt;
   if (status.ok()) {
     entry.state = OperationState::kDone;
     entry.record.done_bytes = entry.record.total_bytes;
@@ -211,9 +212,14 @@ void Operations::End(int64_t id, const absl::Status& status) {
   entry.samples.clear();
   state::Changes changes;
   changes.put_operations.push_back(entry.record);
+  OperationInfo ended = InfoOf(entry);
   // If it cannot be kept, the next start does the work once more, which finds it done.
-  store_.Apply(changes).IgnoreError();
+  if (const absl::Status kept = store_.Apply(changes); !kept.ok()) {
+    absl::StrAppend(&ended.error, ended.error.empty() ? "" : "; ",
+                    "its end could not be kept: ", kept.message());
+  }
   ForgetOld();
+  return ended;
 }
 
 void Operations::ForgetOld() {

@@ -98,10 +98,14 @@ class Operations {
   // OK: done. Cancelled after ShouldEnd(): cancelled, or taken up at the next start. Else failed.
   using Work = std::function<absl::Status(OperationRun& run)>;
 
+  // Told of each that ends, on its thread, but not of what a stop ends, as that goes on at the next
+  // start. `error` also says if the end could not be kept.
+  using Log = std::function<void(const OperationInfo& ended)>;
+
   // `store` outlives it. No work sleeps longer than `sleep_max` at a time, so that tests need not
   // wait for it.
-  explicit Operations(state::StateStore& store,
-                      absl::Duration sleep_max = absl::InfiniteDuration());
+  explicit Operations(state::StateStore& store, absl::Duration sleep_max = absl::InfiniteDuration(),
+                      Log log = nullptr);
   // Stops.
   ~Operations();
   Operations(const Operations&) = delete;
@@ -178,7 +182,8 @@ class Operations {
   void StartThread(Entry& entry, std::set<std::string> devices, std::string plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static bool IsWanted(const Entry& entry);  // running, and not cancelled
-  void End(int64_t id, const absl::Status& status);
+  // Nothing: a stop has ended it.
+  std::optional<OperationInfo> End(int64_t id, const absl::Status& status);
   void JoinEnded();
   struct Holder {
     std::string what;  // as refusals name it
@@ -192,6 +197,7 @@ class Operations {
 
   state::StateStore& store_;
   const absl::Duration sleep_max_;
+  const Log log_;
   std::map<std::string, Work> kinds_;
 
   mutable absl::Mutex mutex_;

@@ -6,7 +6,7 @@ namespace sectormap::volumes {
 VolumeService::VolumeService(const Parts& parts)
     : notes_(std::make_shared<state::KeptNotes>(parts.store)),
       catalog_(parts.registry, parts.store),
-      operations_(parts.store, parts.operations_sleep_max),
+      operations_(parts.store, parts.operations_sleep_max, parts.log_operation),
       files_(catalog_, parts.backings, parts.directory, parts.log_file),
       recipes_(catalog_, parts.backings, parts.reactors, operations_, files_),
       snapshots_(recipes_),

@@ -36,6 +36,7 @@ class VolumeService {
     ReactorPool& reactors;
     std::string directory;  // of the files that the daemon makes; below a device root
     MadeFiles::Log log_file = nullptr;
+    Operations::Log log_operation = nullptr;
     absl::Duration operations_sleep_max = absl::InfiniteDuration();  // see Operations
   };
   explicit VolumeService(const Parts& parts);

@@ -327,7 +327,9 @@ class LiveTest(unittest.TestCase):
         self.cli("resume", "leg")
         self.writer.wait_for_rounds(3)
         self.assertIn("linear", self.cli("table", "vol").stdout)
-        self.assertIn("degraded", self.daemon.log.read_text())
+        log = self.daemon.log.read_text()
+        self.assertIn("degraded", log)
+        self.assertRegex(log, r'event=operation id=\d+ kind=mirror-add device="vol" state=done error=""')
         self.end_writer()
 
     def test_both_legs_have_the_same_after_a_kill_in_the_middle(self):

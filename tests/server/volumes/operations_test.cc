@@ -8,12 +8,14 @@
 
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "core/base/text.h"
 #include "tests/support/refusing_store.h"
 #include "tests/support/test_directory.h"
 
 namespace sectormap::volumes {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
@@ -29,7 +31,12 @@ class OperationsTest : public ::testing::Test {
     auto store = state::OpenSqliteStore(scratch_.path().string());
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = std::make_unique<testing::RefusingStore>(*std::move(store));
-    operations_ = std::make_unique<Operations>(*store_);
+    operations_ = std::make_unique<Operations>(
+        *store_, absl::InfiniteDuration(), [this](const OperationInfo& ended) {
+          absl::MutexLock hold(&log_mutex_);
+          log_.push_back(absl::StrCat(ended.id, " ", ended.kind, " ", ended.device, " ",
+                                      Absl(NameOf(ended.state)), " ", ended.error));
+        });
     operations_->AddKind("quick", [](OperationRun&) { return absl::OkStatus(); });
     operations_->AddKind("broken", [](OperationRun&) { return absl::DataLossError("the reason"); });
     // Runs until somebody ends it; its plan is the number of times it was started.
@@ -60,8 +67,17 @@ class OperationsTest : public ::testing::Test {
     while (operations_->Get(id)->done_bytes == 0) absl::SleepFor(absl::Milliseconds(1));
   }
 
+  // What has been told of those that have ended, once there is as much.
+  std::vector<std::string> AwaitLog(size_t lines) {
+    const auto told = [&] { return log_.size() >= lines; };
+    absl::MutexLock hold(&log_mutex_, absl::Condition(&told));
+    return log_;
+  }
+
   TestDirectory scratch_{"/tmp"};
   std::string seen_plan_;
+  absl::Mutex log_mutex_;
+  std::vector<std::string> log_;
   std::unique_ptr<testing::RefusingStore> store_;
   std::unique_ptr<Operations> operations_;
 };
@@ -76,6 +92,33 @@ TEST_F(OperationsTest, WhatEndsIsSaidWithItsOutcomeAndKept) {
   EXPECT_EQ(operations_->Get(bad)->state, OperationState::kFailed);
   EXPECT_EQ(operations_->Get(bad)->error, "the reason");
   EXPECT_GE(operations_->Get(bad)->ended_unix_seconds, operations_->Get(bad)->started_unix_seconds);
+}
+
+TEST_F(OperationsTest, EachEndIsToldOnceAndAStopIsNone) {
+  const int64_t good = Begin("quick").id;
+  EXPECT_THAT(AwaitLog(1), ElementsAre(absl::StrCat(good, " quick vol done ")));
+  const int64_t bad = Begin("broken").id;
+  EXPECT_EQ(AwaitLog(2)[1], absl::StrCat(bad, " broken vol failed the reason"));
+  const int64_t ended = Begin("long").id;
+  WaitForProgress(ended);
+  Start();
+  WaitForProgress(ended);
+  EXPECT_THAT(AwaitLog(2), SizeIs(2));
+  ASSERT_TRUE(operations_->Cancel(ended).ok());
+  EXPECT_EQ(AwaitLog(3)[2], absl::StrCat(ended, " long vol cancelled "));
+}
+
+TEST_F(OperationsTest, AnEndThatCannotBeKeptIsToldSo) {
+  absl::Notification full;
+  operations_->AddKind("quick", [&](OperationRun&) {
+    full.WaitForNotification();
+    return absl::OkStatus();
+  });
+  const int64_t id = Begin("quick").id;
+  store_->Refuse(absl::ResourceExhaustedError("disk full"));
+  full.Notify();
+  EXPECT_THAT(AwaitLog(1), ElementsAre(absl::StrCat(
+                               id, " quick vol done its end could not be kept: disk full")));
 }
 
 TEST_F(OperationsTest, AStopLeavesItRunningAndTheNextStartGoesOnWithItsPlan) {
