@@ -108,9 +108,7 @@ class DelayTarget final : public Target {
         reactors_(host.reactors()),
         rooms_(std::make_unique<Room[]>(reactors_.size())) {}
 
-  BlockLimits limits() const override {
-    return StackedLimits(DeviceOf(kReads).limits(), DeviceOf(kWrites).limits());
-  }
+  BlockLimits limits() const override { return StackedLimits(LimitsOf(kReads), LimitsOf(kWrites)); }
 
   Task<IoStatus> Submit(IoRequest request) override {
     const Class kind = ClassOf(request.op);
@@ -156,6 +154,9 @@ class DelayTarget final : public Target {
   size_t IndexOf(Class kind) const { return std::min<size_t>(kind, devices_.size() - 1); }
   BlockDevice& DeviceOf(Class kind) const { return *devices_[IndexOf(kind)].device; }
   const Triple& TripleOf(Class kind) const { return triples_[IndexOf(kind)]; }
+  BlockLimits LimitsOf(Class kind) const {
+    return MovedLimits(DeviceOf(kind).limits(), TripleOf(kind).start);
+  }
 
   Task<IoStatus> Pass(Class kind, IoRequest request) {
     if (kind == kFlushes) return Flush();

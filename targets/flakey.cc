@@ -101,7 +101,7 @@ class FlakeyTarget final : public Target {
         loaded_(clock.Now()),
         random_(std::random_device{}()) {}
 
-  BlockLimits limits() const override { return device_.device->limits(); }
+  BlockLimits limits() const override { return MovedLimits(device_.device->limits(), start_); }
 
   Task<IoStatus> Submit(IoRequest request) override {
     if (request.op != IoOp::kFlush) request.first += start_.offset();

@@ -14,7 +14,7 @@ class LinearTarget final : public Target {
   LinearTarget(SectorCount length, DeviceRef device, Sector start)
       : Target(length), start_(start), device_(std::move(device)) {}
 
-  BlockLimits limits() const override { return device_.device->limits(); }
+  BlockLimits limits() const override { return MovedLimits(device_.device->limits(), start_); }
 
   // It does nothing else, so I/O goes this way and never meets Submit in a table.
   Way way() override { return {device_.device.get(), start_}; }

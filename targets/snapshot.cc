@@ -38,6 +38,7 @@ class SnapshotTarget final : public Target {
     limits.discard_zeroes = false;
     limits.can_discard = row_.discard_zeroes_cow;
     limits.discard_granularity_bytes = row_.discard_zeroes_cow ? ChunkBytes() : 0;
+    limits.discard_alignment_bytes = 0;
     return limits;
   }
 

@@ -29,10 +29,13 @@ class StripedTarget final : public Target {
         failed_(devices_.size()) {}
 
   BlockLimits limits() const override {
-    BlockLimits limits = devices_.front().device->limits();
-    for (const DeviceRef& device : devices_) {
-      limits = StackedLimits(limits, device.device->limits());
-    }
+    BlockLimits limits = LimitsOf(0);
+    for (size_t i = 1; i < devices_.size(); ++i) limits = StackedLimits(limits, LimitsOf(i));
+    // Where the next chunk begins in the midst of one, a block is not found again.
+    const uint64_t chunk = Bytes(SectorCount(chunk_)).value();
+    if (chunk % limits.physical_block_bytes != 0) limits.physical_alignment_bytes = kNotAligned;
+    const uint32_t granule = limits.discard_granularity_bytes;
+    if (granule != 0 && chunk % granule != 0) limits.discard_alignment_bytes = kNotAligned;
     limits.io_min_bytes = ClampedBytes(chunk_);
     limits.io_opt_bytes = ClampedBytes(chunk_ * devices_.size());
     return limits;
@@ -95,6 +98,10 @@ class StripedTarget final : public Target {
   static uint32_t ClampedBytes(uint64_t sectors) {
     return static_cast<uint32_t>(
         std::min<uint64_t>(Bytes(SectorCount(sectors)).value(), UINT32_MAX & ~(kSectorBytes - 1)));
+  }
+
+  BlockLimits LimitsOf(size_t stripe) const {
+    return MovedLimits(devices_[stripe].device->limits(), starts_[stripe]);
   }
 
   size_t StripeOf(Sector sector) const { return (sector.value() / chunk_) % devices_.size(); }

@@ -15,6 +15,9 @@
 
 namespace sectormap {
 
+// Where a device's physical blocks, or what it can discard, do not all begin at the same distance.
+inline constexpr uint32_t kNotAligned = UINT32_MAX;
+
 // What a layer above should know of a device to use it well. Requests of any 512-byte alignment
 // work on every device; these are hints and abilities, not duties.
 struct BlockLimits {
@@ -27,6 +30,9 @@ struct BlockLimits {
   bool discard_zeroes = false;             // discarded sectors read as zeroes
   bool can_write_zeroes = false;           // without moving the bytes
   bool can_lend = false;                   // Lend() is worth a try
+  // From the device's begin to the first physical block's, or the first granule's of discards.
+  uint32_t physical_alignment_bytes = 0;  // or kNotAligned
+  uint32_t discard_alignment_bytes = 0;   // or kNotAligned
 
   bool operator==(const BlockLimits&) const = default;
 };
@@ -34,6 +40,10 @@ struct BlockLimits {
 // What two devices side by side can do: the strictest of each (block/blk-settings.c,
 // blk_stack_limits).
 BlockLimits StackedLimits(const BlockLimits& a, const BlockLimits& b);
+
+// Of a device that is shown from its sector `from` on, and there at sector `to`: what is aligned
+// to something moves with it.
+BlockLimits MovedLimits(BlockLimits limits, Sector from, Sector to = Sector(0));
 
 // A run of sectors of one kind, for GET LBA STATUS.
 struct Extent {

@@ -122,7 +122,7 @@ absl::StatusOr<std::shared_ptr<const MappingTable>> MappingTable::Build(
 // All that is asked of a row when it is new, as long as it is in the cache.
 void MappingTable::Add(Row row, Seen& seen) {
   const Target& target = *row.target;
-  const BlockLimits limits = target.limits();
+  const BlockLimits limits = MovedLimits(target.limits(), Sector(0), row.start);
   limits_ = rows_.empty() ? limits : StackedLimits(limits_, limits);
   if (target.io_boundary() != SectorCount(0)) has_boundaries_ = true;
   const bool flush_backings = target.flush_is_for_backings();

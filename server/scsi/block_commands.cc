@@ -113,7 +113,7 @@ Task<ScsiResult> ReadCapacity10(Command command) {
 }
 
 Task<ScsiResult> ReadCapacity16(Command command) {
-  constexpr uint8_t kManaged = 0x80, kReadsZeros = 0x40;
+  constexpr uint16_t kManaged = 0x8000, kReadsZeros = 0x4000;
   constexpr size_t kBytes = 32;
   const Characteristics about = command.unit->characteristics();
   ParameterWriter out(command.buffer);
@@ -121,7 +121,8 @@ Task<ScsiResult> ReadCapacity16(Command command) {
   out.Put32(command.unit->block_bytes());
   out.Put8(0);
   out.Put8(PhysicalBlockExponent(*command.unit));
-  out.Put8((about.unmaps ? kManaged : 0) | (about.reads_zeros ? kReadsZeros : 0));
+  out.Put16((about.unmaps ? kManaged : 0) | (about.reads_zeros ? kReadsZeros : 0) |
+            LowestAlignedLba(*command.unit));
   out.PadTo(kBytes);
   return ScsiResult{ScsiStatus::kGood, {}, out.returned()};
 }

@@ -46,12 +46,14 @@ bool IsBlockSize(uint32_t bytes) {
 Characteristics Characteristics::After(const BlockLimits& limits) const {
   Characteristics next = *this;
   next.physical_block_bytes = limits.physical_block_bytes;
+  next.physical_alignment_bytes = limits.physical_alignment_bytes;
   next.io_min_bytes = limits.io_min_bytes;
   next.io_opt_bytes = limits.io_opt_bytes;
   next.reads_zeros = limits.can_discard && limits.discard_zeroes;
   if (limits.can_discard) {
     next.unmaps = true;
     next.unmap_granularity_bytes = limits.discard_granularity_bytes;
+    next.unmap_alignment_bytes = limits.discard_alignment_bytes;
     next.write_same_unmaps |= next.reads_zeros;
   }
   return next;

@@ -78,12 +78,14 @@ struct ModeParameters {
 // to be unmapped may stay mapped).
 struct Characteristics {
   uint32_t physical_block_bytes = 0;
+  uint32_t physical_alignment_bytes = 0;  // or kNotAligned
   uint32_t io_min_bytes = 0;
   uint32_t io_opt_bytes = 0;
   bool unmaps = false;  // for good
   uint32_t unmap_granularity_bytes = 0;
-  bool write_same_unmaps = false;  // for good
-  bool reads_zeros = false;        // where nothing is mapped
+  uint32_t unmap_alignment_bytes = 0;  // or kNotAligned
+  bool write_same_unmaps = false;      // for good
+  bool reads_zeros = false;            // where nothing is mapped
 
   // With another table.
   Characteristics After(const BlockLimits& limits) const;

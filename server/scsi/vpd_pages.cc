@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <optional>
 #include <string>
 
 #include "server/scsi/parameter_limits.h"
@@ -72,6 +73,20 @@ uint32_t InBlocks(uint64_t bytes, const LogicalUnit& unit) {
   return block == 0 ? 0 : static_cast<uint32_t>(bytes / block);
 }
 
+// None: what is aligned begins inside logical blocks, or at no regular places.
+std::optional<uint32_t> FirstAlignedLba(uint32_t alignment_bytes, const LogicalUnit& unit) {
+  const uint32_t block = unit.block_bytes();
+  if (alignment_bytes == kNotAligned || block == 0 || alignment_bytes % block != 0) return {};
+  return alignment_bytes / block;
+}
+
+// UGAVALID and UNMAP GRANULARITY ALIGNMENT.
+uint32_t UnmapAlignment(const LogicalUnit& unit, const Characteristics& about) {
+  constexpr uint32_t kValid = 0x80000000;
+  const std::optional<uint32_t> lba = FirstAlignedLba(about.unmap_alignment_bytes, unit);
+  return lba ? kValid | *lba : 0;
+}
+
 void PutBlockLimits(const LogicalUnit& unit, ParameterWriter& out) {
   const Characteristics about = unit.characteristics();
   const size_t head = out.size() - 4;
@@ -86,7 +101,7 @@ void PutBlockLimits(const LogicalUnit& unit, ParameterWriter& out) {
   out.Put32(about.unmaps ? kMaxUnmapDescriptors : 0);
   const uint32_t unmap = InBlocks(about.unmap_granularity_bytes, unit);
   out.Put32(about.unmaps ? std::max<uint32_t>(unmap, 1) : 0);
-  out.Put32(about.unmaps ? 0x80000000u : 0);  // UGAVALID, alignment 0
+  out.Put32(about.unmaps ? UnmapAlignment(unit, about) : 0);
   out.Put64(kMaxWriteSameBlocks);
   out.PadTo(head + kLongPageBytes);
 }
@@ -121,6 +136,13 @@ void PutSupportedPages(ParameterWriter& out) { out.PutBytes(kPages); }
 uint8_t PhysicalBlockExponent(const LogicalUnit& unit) {
   const uint32_t ratio = InBlocks(unit.characteristics().physical_block_bytes, unit);
   return ratio < 2 ? 0 : static_cast<uint8_t>(std::bit_width(ratio) - 1);
+}
+
+uint16_t LowestAlignedLba(const LogicalUnit& unit) {
+  constexpr uint32_t kMax = 0x3fff;
+  const uint32_t alignment = unit.characteristics().physical_alignment_bytes;
+  const uint32_t lba = FirstAlignedLba(alignment, unit).value_or(0);
+  return lba <= kMax ? static_cast<uint16_t>(lba) : 0;
 }
 
 void PutStandardInquiry(const LogicalUnit& unit, ParameterWriter& out) {

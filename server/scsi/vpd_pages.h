@@ -19,5 +19,7 @@ inline constexpr uint16_t kTargetPortGroup = 1;
 
 // LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT (READ CAPACITY(16)).
 uint8_t PhysicalBlockExponent(const LogicalUnit& unit);
+// LOWEST ALIGNED LOGICAL BLOCK ADDRESS, 14 bits (READ CAPACITY(16)); also 0 if there is none.
+uint16_t LowestAlignedLba(const LogicalUnit& unit);
 
 }  // namespace sectormap::scsi

@@ -16,8 +16,11 @@ char Letter(uint8_t errors) {
 }  // namespace
 
 BlockLimits Legs::limits() const {
-  BlockLimits limits = legs_.front().device.device->limits();
-  for (const Leg& leg : legs_) limits = StackedLimits(limits, leg.device.device->limits());
+  const auto of = [](const Leg& leg) {
+    return MovedLimits(leg.device.device->limits(), leg.start);
+  };
+  BlockLimits limits = of(legs_.front());
+  for (const Leg& leg : legs_) limits = StackedLimits(limits, of(leg));
   return limits;
 }
 

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "absl/strings/str_cat.h"
+#include "tests/support/faulty_device.h"
 #include "tests/targets/target_fixture.h"
 
 namespace sectormap::targets {
@@ -31,6 +33,22 @@ TEST_F(LinearTest, PassesDiscardOn) {
   disk("/dev/vde").bytes()[108 * 512] = std::byte{1};
   ASSERT_EQ(Run(target, IoRequest::Discard(Sector(8), SectorCount(8))), IoStatus::kOk);
   EXPECT_EQ(disk("/dev/vde").bytes()[108 * 512], std::byte{0});
+}
+
+// As of every target that only shifts.
+TEST_F(LinearTest, ItsBlocksBeginWhereTheDevicesDo) {
+  auto four_k = std::make_shared<FaultyDevice>(*MemoryDevice::Create(kDeviceSize));
+  BlockLimits limits = four_k->limits();
+  limits.physical_block_bytes = limits.discard_granularity_bytes = 4096;
+  four_k->SetLimits(limits);
+  devices_.Add("/dev/4k", four_k);
+  for (const char* words :
+       {"linear /dev/4k 3", "flakey /dev/4k 3 1 0", "delay /dev/4k 3 0",
+        "delay /dev/vdd 0 0 /dev/4k 3 0", "mirror core 1 64 2 /dev/4k 3 /dev/vdd 0"}) {
+    const BlockLimits found = TargetOf(absl::StrCat("0 4096 ", words)).limits();
+    EXPECT_EQ(found.physical_alignment_bytes, 5 * 512u) << words;
+    EXPECT_EQ(found.discard_alignment_bytes, 5 * 512u) << words;
+  }
 }
 
 TEST_F(LinearTest, RefusesBadArgumentsInTheKernelsWords) {

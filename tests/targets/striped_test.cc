@@ -21,6 +21,23 @@ TEST_F(StripedTest, PrintsTableAndStatusAsTheKernel) {
   EXPECT_EQ(target.limits().io_opt_bytes, 48u * 512);
 }
 
+TEST_F(StripedTest, IsAlignedAsItsStripesAreWhereChunksAreWholeBlocks) {
+  auto four_k = std::make_shared<FaultyDevice>(*MemoryDevice::Create(kDeviceSize));
+  BlockLimits limits = four_k->limits();
+  limits.physical_block_bytes = limits.discard_granularity_bytes = 4096;
+  four_k->SetLimits(limits);
+  devices_.Add("/dev/4k", four_k);
+  const auto of = [&](const std::string& stripes) {
+    const BlockLimits found = TargetOf("0 96 striped 2 " + stripes).limits();
+    return std::pair(found.physical_alignment_bytes, found.discard_alignment_bytes);
+  };
+  EXPECT_EQ(of("16 /dev/4k 0 /dev/4k 8"), std::pair(0u, 0u));
+  EXPECT_EQ(of("16 /dev/4k 1 /dev/4k 9"), std::pair(7 * 512u, 7 * 512u));
+  EXPECT_EQ(of("16 /dev/4k 1 /dev/vdd 0"), std::pair(7 * 512u, 7 * 512u));
+  EXPECT_EQ(of("16 /dev/4k 0 /dev/4k 1"), std::pair(kNotAligned, kNotAligned));
+  EXPECT_EQ(of("12 /dev/4k 0 /dev/4k 0"), std::pair(kNotAligned, kNotAligned));
+}
+
 TEST_F(StripedTest, LaysChunksRoundRobin) {
   Target& target = TargetOf("0 12288 striped 3 8 /dev/vdd 0 /dev/vde 16 /dev/vdf 0");
   std::vector<std::byte> data(512);

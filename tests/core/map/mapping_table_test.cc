@@ -181,6 +181,35 @@ TEST_F(MappingTableTest, PreferredSizesStackToACommonMultiple) {
   EXPECT_EQ(limits.io_opt_bytes, 288 * 512u);
 }
 
+// Blocks of 8 sectors lie where the device has them, wherever its rows begin.
+TEST_F(MappingTableTest, AlignmentIsThatOfWhatLiesBelow) {
+  a_->mutable_limits().physical_block_bytes = 4096;
+  a_->mutable_limits().discard_granularity_bytes = 8192;
+  const auto of = [&](std::string_view text) {
+    const BlockLimits limits = Good(text)->limits();
+    return std::pair(limits.physical_alignment_bytes, limits.discard_alignment_bytes);
+  };
+  EXPECT_EQ(of("0 64 linear /dev/a 0"), std::pair(0u, 0u));
+  EXPECT_EQ(of("0 64 linear /dev/a 1"), std::pair(7 * 512u, 15 * 512u));
+  EXPECT_EQ(of("0 64 linear /dev/a 9"), std::pair(7 * 512u, 7 * 512u));
+  EXPECT_EQ(of("0 9 zero\n9 64 linear /dev/a 8"), std::pair(512u, 512u));
+  EXPECT_EQ(of("0 9 linear /dev/a 0\n9 64 linear /dev/a 25"), std::pair(0u, 0u));
+}
+
+TEST_F(MappingTableTest, RowsThatAreAlignedToDifferentPlacesAreToNone) {
+  a_->mutable_limits().physical_block_bytes = 4096;
+  a_->mutable_limits().discard_granularity_bytes = 8192;
+  b_->mutable_limits().physical_block_bytes = 8192;
+  b_->mutable_limits().discard_granularity_bytes = 3 * 4096;
+  const BlockLimits fit = Good("0 8 linear /dev/a 1\n8 64 linear /dev/b 1")->limits();
+  EXPECT_EQ(fit.physical_alignment_bytes, 7 * 512u);
+  EXPECT_EQ(fit.discard_alignment_bytes, kNotAligned);
+  const BlockLimits not_fit =
+      Good("0 8 linear /dev/a 0\n8 64 linear /dev/a 1\n72 8 zero")->limits();
+  EXPECT_EQ(not_fit.physical_alignment_bytes, kNotAligned);
+  EXPECT_EQ(not_fit.discard_alignment_bytes, kNotAligned);
+}
+
 TEST_F(MappingTableTest, FlushSetHasEachBackingOnceThenTargetsThatFlushThemselves) {
   const auto table = Good(
       "0 8 linear /dev/b 0\n8 8 self\n16 8 linear /dev/a 8\n24 8 linear /dev/b 64\n32 8 zero\n40 8 "

@@ -216,6 +216,33 @@ TEST_F(BlockCommandsTest, PhysicalBlocksAreTold) {
   EXPECT_EQ(Do(Cdb16(0x9e, 0x10, 0, 32)).data[13], 3);
 }
 
+// SBC-3 §5.16.2, §6.6.3: of a table that begins in the midst of a block, and of none.
+TEST_F(BlockCommandsTest, WhereBlocksOfTheMediumBeginIsTold) {
+  BlockLimits limits = disk_->limits();
+  limits.physical_block_bytes = limits.discard_granularity_bytes = 4096;
+  const auto with = [&](uint32_t physical, uint32_t discard) {
+    limits.physical_alignment_bytes = physical;
+    limits.discard_alignment_bytes = discard;
+    disk_->set_limits(limits);
+    unit_->OnLimitsChanged();
+    EXPECT_FAILS(Do(Cdb({0x00})), kInquiryDataChanged);
+  };
+  const auto lowest = [&] { return Do(Cdb16(0x9e, 0x10, 0, 32)).Number(14, 2); };
+  const auto granule = [&] { return Do(Cdb({0x12, 1, 0xb0, 0, 255})).Number(32, 4); };
+  with(0, 0);
+  EXPECT_EQ(lowest(), 0xc000u);
+  EXPECT_EQ(granule(), 0x80000000u);
+  with(512, 3584);
+  EXPECT_EQ(lowest(), 0xc001u);
+  EXPECT_EQ(granule(), 0x80000007u);
+  with(kNotAligned, kNotAligned);
+  EXPECT_EQ(lowest(), 0xc000u);
+  EXPECT_EQ(granule(), 0u);
+  with(0x4000 * kTestBlockBytes, 256);  // more than fits; no whole block
+  EXPECT_EQ(lowest(), 0xc000u);
+  EXPECT_EQ(granule(), 0u);
+}
+
 // What is written by one block size holds addresses of that size.
 TEST_F(BlockCommandsTest, BlocksStayWhenTheMediumHasOthers) {
   EXPECT_GOOD(Do(Cdb10(0x2a, 0, 8, 1), Fill(1, 0x77)));
