@@ -64,9 +64,11 @@ void AddMirrorFamilies(const DeviceRegistry& devices, const volumes::Mirrors& mi
   Family degraded = Counter("sectormap_mirror_degraded_total",
                             "How often failed legs were taken out of the device's table.");
   std::map<std::string, uint64_t> counts = mirrors.DegradedCounts();
+  const volumes::VolumeTree tree = volumes::VolumeTree::Read(devices);
   for (const DeviceInfo& device : devices.List()) {
     if (!HasMirrorRows(devices, device.name)) continue;
-    counts.try_emplace(device.name, 0);
+    const std::string volume = tree.NameOver(device.name);
+    counts.try_emplace(volume, 0);
     uint64_t part = 0;
     uint64_t whole = 0;
     std::map<std::string, bool> healthy;  // a leg may stand in several rows
@@ -79,11 +81,10 @@ void AddMirrorFamilies(const DeviceRegistry& devices, const volumes::Mirrors& mi
       }
     }
     if (whole != 0) {
-      in_sync.Add({{"device", device.name}},
-                  static_cast<double>(part) / static_cast<double>(whole));
+      in_sync.Add({{"device", volume}}, static_cast<double>(part) / static_cast<double>(whole));
     }
     for (const auto& [leg, works] : healthy) {
-      legs.Add({{"device", device.name}, {"leg", leg}}, works ? 1.0 : 0.0);
+      legs.Add({{"device", volume}, {"leg", leg}}, works ? 1.0 : 0.0);
     }
   }
   for (const auto& [device, count] : counts) degraded.Add({{"device", device}}, count);

@@ -147,15 +147,17 @@ absl::Status Mirrors::Degrade(const std::string& device, const LessRow& found) {
   recipes_.files.Sweep();
   recipes_.volumes.RaiseEvent(device);
   const VolumeTree tree = VolumeTree::Read(recipes_.volumes.registry());
-  const Volume* volume = tree.WithBody(device);
-  const auto info = recipes_.volumes.registry().Info(volume == nullptr ? device : volume->name);
+  const std::string volume = tree.NameOver(device);
+  if (volume != device) recipes_.volumes.RaiseEvent(volume);
+  const auto info = recipes_.volumes.registry().Info(volume);
   if (!info.ok()) return absl::OkStatus();
   absl::MutexLock hold(&mutex_);
   ++degraded_[info->identity];
   return absl::OkStatus();
 }
 
-// Layers come and go with snapshots, names change: the volume stays.
+// Layers come and go with snapshots, names change: the volume stays, and commands are given its
+// name.
 std::map<std::string, uint64_t> Mirrors::DegradedCounts() const {
   absl::MutexLock hold(&mutex_);
   std::map<std::string, uint64_t> counts;
@@ -165,7 +167,7 @@ std::map<std::string, uint64_t> Mirrors::DegradedCounts() const {
   for (const auto& [name, volume] : tree.volumes()) {
     const auto info = registry.Info(name);
     const auto found = info.ok() ? degraded_.find(info->identity) : degraded_.end();
-    if (found != degraded_.end()) counts[volume.body] = found->second;
+    if (found != degraded_.end()) counts[name] = found->second;
   }
   return counts;
 }

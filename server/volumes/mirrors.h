@@ -55,8 +55,7 @@ class Mirrors {
   // be done. One thread.
   std::string TakeFailedLegsOut(const std::string& device);
 
-  // How often that has happened since the start to volumes that are there, each by the device that
-  // has its table now.
+  // How often that has happened since the start to volumes that are there.
   std::map<std::string, uint64_t> DegradedCounts() const;
 
  private:

@@ -127,6 +127,11 @@ const Volume* VolumeTree::WithBody(const std::string& body) const {
   return name == name_of_body_.end() ? nullptr : &volumes_.at(name->second);
 }
 
+std::string VolumeTree::NameOver(const std::string& device) const {
+  const Volume* volume = WithBody(device);
+  return volume == nullptr ? device : volume->name;
+}
+
 std::vector<Volume> VolumeTree::SnapshotsOf(const std::string& body) const {
   std::vector<Volume> found;
   for (const auto& [name, volume] : volumes_) {

@@ -510,15 +510,30 @@ TEST_F(MirrorsTest, TheCountOfFailuresGoesWithTheDevice) {
   keeper_.reset();
   ASSERT_TRUE(catalog_->Rename("vol", "data").ok());
   EXPECT_THAT(mirrors_->DegradedCounts(), ElementsAre(Pair("data", 1)));
-  // The layer has the table now, and would be the mirror again.
   TakeSnapshot("s1", "data");
-  EXPECT_THAT(mirrors_->DegradedCounts(), ElementsAre(Pair("data-real", 1)));
+  EXPECT_THAT(mirrors_->DegradedCounts(), ElementsAre(Pair("data", 1)));
   ExpectDone(snapshots_->StartRemove("s1"));
   EXPECT_THAT(mirrors_->DegradedCounts(), ElementsAre(Pair("data", 1)));
   ASSERT_TRUE(catalog_->Remove("data", {}).ok());
   EXPECT_THAT(mirrors_->DegradedCounts(), IsEmpty());
   Make("data", "0 8 zero\n");
   EXPECT_THAT(mirrors_->DegradedCounts(), IsEmpty());
+}
+
+TEST_F(MirrorsTest, ALegThatGoesOutBelowSnapshotsIsTheVolumesEvent) {
+  MakeBrittleMirror(1, " 1 handle_errors");
+  TakeSnapshot("s1");
+  AwaitSync("vol-real");
+  StartKeeper();
+  const uint32_t volume = registry_->Info("vol")->event_number;
+  const uint32_t layer = registry_->Info("vol-real")->event_number;
+  BrittleTarget::faults.writes = true;
+  Fill("vol", 0, 8, 2);
+  AwaitTable("vol-real", "linear");
+  keeper_.reset();
+  EXPECT_GT(registry_->Info("vol-real")->event_number, layer);
+  EXPECT_GT(registry_->Info("vol")->event_number, volume);
+  EXPECT_THAT(mirrors_->DegradedCounts(), ElementsAre(Pair("vol", 1)));
 }
 
 // A new table takes with it what a core log knows of every row.
