@@ -257,16 +257,26 @@ absl::Status DeviceGraph::Rename(DeviceNode& node, const std::string& new_name) 
   return absl::OkStatus();
 }
 
-absl::Status DeviceGraph::SetUuid(DeviceNode& node, const std::string& uuid) {
+absl::Status DeviceGraph::CheckSetUuid(const DeviceNode& node, const std::string& uuid) const {
+  absl::MutexLock lock(&mutex_);
+  return CheckSetUuidLocked(node, uuid);
+}
+
+absl::Status DeviceGraph::CheckSetUuidLocked(const DeviceNode& node,
+                                             const std::string& uuid) const {
   RETURN_IF_ERROR(CheckDeviceUuid(uuid));
   if (uuid.empty()) return absl::InvalidArgumentError("the uuid is empty");
-  absl::MutexLock lock(&mutex_);
   if (!node.uuid.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("Unable to change uuid of mapped device ",
                                                    node.name, " because uuid is already set to ",
                                                    node.uuid));
   }
-  RETURN_IF_ERROR(CheckUuidIsFree(uuid));
+  return CheckUuidIsFree(uuid);
+}
+
+absl::Status DeviceGraph::SetUuid(DeviceNode& node, const std::string& uuid) {
+  absl::MutexLock lock(&mutex_);
+  RETURN_IF_ERROR(CheckSetUuidLocked(node, uuid));
   node.uuid = uuid;
   by_uuid_[uuid] = by_name_[node.name];
   return absl::OkStatus();

@@ -98,6 +98,9 @@ class DeviceGraph : public std::enable_shared_from_this<DeviceGraph> {
   // FailedPrecondition, with who holds it, if anything but tables of `users` does.
   absl::Status CheckUsedOnlyBy(const DeviceNode& node, const std::set<std::string>& users) const;
   absl::Status Rename(DeviceNode& node, const std::string& new_name);
+  // What SetUuid would say. InvalidArgument: not a uuid, or it has another one already;
+  // AlreadyExists: another device has this one.
+  absl::Status CheckSetUuid(const DeviceNode& node, const std::string& uuid) const;
   absl::Status SetUuid(DeviceNode& node, const std::string& uuid);
   void SetDeferredRemove(DeviceNode& node, bool deferred);
   bool HasIdentity(const std::string& identity) const;
@@ -120,6 +123,8 @@ class DeviceGraph : public std::enable_shared_from_this<DeviceGraph> {
   absl::StatusOr<NodePtr> FindLocked(std::string_view name) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckEdge(const DeviceNode& lower, const DeviceNode& user) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckSetUuidLocked(const DeviceNode& node, const std::string& uuid) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckUuidIsFree(const std::string& uuid) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::vector<std::string> WayDown(const DeviceNode& from, uint64_t to,

@@ -403,6 +403,11 @@ absl::Status DeviceRegistry::SetUuid(std::string_view name, std::string_view uui
   });
 }
 
+absl::Status DeviceRegistry::CheckSetUuid(std::string_view name, std::string_view uuid) const {
+  ASSIGN_OR_RETURN(const NodePtr node, graph_->Find(name));
+  return graph_->CheckSetUuid(*node, std::string(uuid));
+}
+
 absl::StatusOr<DeviceInfo> DeviceRegistry::Info(std::string_view name) const {
   ASSIGN_OR_RETURN(const NodePtr node, graph_->Find(name));
   return InfoOf(*node);

@@ -91,6 +91,8 @@ class DeviceRegistry {
   absl::Status Rename(std::string_view name, std::string_view new_name);
   // Once only: `Unable to change uuid of mapped device NAME because uuid is already set to U`.
   absl::Status SetUuid(std::string_view name, std::string_view uuid);
+  // What SetUuid would say now.
+  absl::Status CheckSetUuid(std::string_view name, std::string_view uuid) const;
 
   // FailedPrecondition, with who holds it, if anything but tables of `users` does.
   absl::Status CheckUsedOnlyBy(std::string_view name, const std::set<std::string>& users) const;

@@ -284,15 +284,16 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Rename(std::string_view name, std::str
   return registry_.Info(new_name);
 }
 
-// Kept first, as a uuid that has been set stays.
+// Kept before it is set, as a uuid that has been set stays, but not before it is known to be good:
+// the store would have to refuse it.
 absl::StatusOr<DeviceInfo> VolumeCatalog::SetUuid(std::string_view name, std::string_view uuid) {
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
   ASSIGN_OR_RETURN(Saved before, registry_.Snapshot(name));
-  if (before.uuid.empty()) {
-    DeviceRecord named = ToRecord(std::move(before));
-    named.uuid = std::string(uuid);
-    RETURN_IF_ERROR(KeepIntent(named));
-  }
+  if (!before.uuid.empty() && before.uuid == uuid) return registry_.Info(name);
+  RETURN_IF_ERROR(registry_.CheckSetUuid(name, uuid));
+  DeviceRecord named = ToRecord(std::move(before));
+  named.uuid = std::string(uuid);
+  RETURN_IF_ERROR(KeepIntent(named));
   absl::Status status = registry_.SetUuid(name, uuid);
   if (!status.ok()) return Undone(std::move(status), KeepCurrent(name));
   return registry_.Info(name);

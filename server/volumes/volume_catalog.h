@@ -135,6 +135,7 @@ class VolumeCatalog {
   absl::StatusOr<Removed> Remove(std::string_view name, RemoveOptions options,
                                  const GiveUp& give_up = nullptr);
   absl::StatusOr<DeviceInfo> Rename(std::string_view name, std::string_view new_name);
+  // Once only. Setting the one that it has succeeds.
   absl::StatusOr<DeviceInfo> SetUuid(std::string_view name, std::string_view uuid);
   absl::StatusOr<std::string> Message(std::string_view name, Sector sector, std::string_view text);
 

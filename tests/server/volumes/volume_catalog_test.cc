@@ -333,6 +333,31 @@ TEST_F(VolumeCatalogTest, AResumeWhoseFlushFailsIsTakenBackInTheStoreToo) {
   ExpectKept();
 }
 
+TEST_F(VolumeCatalogTest, AUuidThatIsRefusedIsNotWrittenDown) {
+  ASSERT_TRUE(volumes_->Create({.name = "a", .uuid = "U1"}).ok());
+  ASSERT_TRUE(volumes_->Create({.name = "b"}).ok());
+  store_->TakePuts();
+  const absl::Status taken = volumes_->SetUuid("b", "U1").status();
+  EXPECT_EQ(taken.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(taken.message(), "device 'a' has the uuid U1 already");
+  for (const std::string& bad : {std::string(), std::string(200, 'u')}) {
+    EXPECT_EQ(volumes_->SetUuid("b", bad).status().code(), absl::StatusCode::kInvalidArgument);
+  }
+  EXPECT_THAT(store_->TakePuts(), IsEmpty());
+  ExpectKept();
+}
+
+TEST_F(VolumeCatalogTest, SettingTheUuidThatItHasSucceeds) {
+  ASSERT_TRUE(volumes_->Create({.name = "a"}).ok());
+  ASSERT_TRUE(volumes_->SetUuid("a", "U1").ok());
+  EXPECT_EQ(volumes_->SetUuid("a", "U1")->uuid, "U1");
+  const absl::Status other = volumes_->SetUuid("a", "U2").status();
+  EXPECT_EQ(other.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(other.message(),
+            "Unable to change uuid of mapped device a because uuid is already set to U1");
+  ExpectKept();
+}
+
 TEST_F(VolumeCatalogTest, ASuspendThatIsGivenUpIsTakenBackInTheStoreToo) {
   MakeActive("low", kZero8);
   MakeActive("up", "0 8 linear low 0\n");
