@@ -26,6 +26,7 @@ enum class OpClass : uint8_t {
 };
 inline constexpr int kOpClassCount = 7;
 
+// By the handler in the table of commands (command_table.cc).
 OpClass ClassOf(const CdbBytes& cdb);
 
 // Upper bounds of the latency buckets; what takes longer is in the last one. An alert that compares

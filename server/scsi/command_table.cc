@@ -5,6 +5,7 @@
 #include <array>
 #include <initializer_list>
 
+#include "server/scsi/command_counters.h"
 #include "server/scsi/handlers.h"
 
 namespace sectormap::scsi {
@@ -231,9 +232,31 @@ constexpr auto kFirstRow = [] {
   return rows;
 }();
 
+constexpr OpClass ClassOf(const CommandEntry& entry) {
+  if (entry.run == Read) return OpClass::kRead;
+  if (entry.run == Write || entry.run == WriteAndVerify || entry.run == OrWrite) {
+    return OpClass::kWrite;
+  }
+  if (entry.run == Unmap) return OpClass::kUnmap;
+  if (entry.run == WriteSame) return OpClass::kWriteSame;
+  if (entry.run == CompareAndWrite) return OpClass::kCompareWrite;
+  if (entry.run == SynchronizeCache) return OpClass::kFlush;
+  return OpClass::kOther;
+}
+
+// For each opcode, its class: every command is counted, by no more than one load.
+constexpr auto kClasses = [] {
+  std::array<OpClass, 256> classes{};
+  classes.fill(OpClass::kOther);
+  for (const CommandEntry& entry : kTable) classes[entry.opcode] = ClassOf(entry);
+  return classes;
+}();
+
 }  // namespace
 
 std::span<const CommandEntry> CommandTable() { return kTable; }
+
+OpClass ClassOf(const CdbBytes& cdb) { return kClasses[cdb[0]]; }
 
 const CommandEntry* FindOpcode(uint8_t opcode) {
   const uint8_t row = kFirstRow[opcode];

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one table of commands. It answers dispatch, Plan(), REPORT SUPPORTED OPERATION CODES and the
-// reservation rules. A new command is one row in command_table.cc and one function in handlers.h.
+// The one table of commands. It answers dispatch, Plan(), REPORT SUPPORTED OPERATION CODES, the
+// reservation rules and the counters. A new command is one row in command_table.cc and one function
+// in handlers.h.
 #pragma once
 
 #include <cstdint>
