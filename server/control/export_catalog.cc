@@ -90,6 +90,7 @@ absl::StatusOr<ExportInfo> ExportCatalog::Export(const ExportRequest& request) {
                             .lun_number = request.lun_number,
                             .device_identity = lun->device().identity(),
                             .read_only = request.read_only};
+  if (request.iqn.empty()) RETURN_IF_ERROR(CheckOwnTarget(iqn, record.device_identity));
   const std::optional<Entry> present = FindEntry({iqn, request.lun_number});
   if (present.has_value() && present->record.device_identity != record.device_identity) {
     return absl::AlreadyExistsError(absl::StrCat(
@@ -120,6 +121,30 @@ absl::StatusOr<ExportInfo> ExportCatalog::Export(const ExportRequest& request) {
                                      std::string(undone.message())));
   }
   return Describe({record, lun}, target, SessionCounts());
+}
+
+// Two names may be one iSCSI name, and a device may have had this one before: who names no target
+// does not mean to share one, and to change who may log in to it.
+absl::Status ExportCatalog::CheckOwnTarget(const std::string& iqn,
+                                           const std::string& device_identity) const {
+  std::string owner;
+  {
+    absl::MutexLock hold(&mutex_);
+    for (auto entry = entries_.lower_bound({iqn, 0});
+         entry != entries_.end() && entry->first.first == iqn; ++entry) {
+      if (entry->second.record.device_identity == device_identity) return absl::OkStatus();
+      owner = absl::StrCat("device ", entry->second.lun->device().info().name);
+    }
+    for (auto entry = refused_.lower_bound({iqn, 0});
+         entry != refused_.end() && entry->first.first == iqn; ++entry) {
+      if (entry->second.record.device_identity == device_identity) return absl::OkStatus();
+      if (owner.empty()) owner = "a device whose export could not be restored";
+    }
+  }
+  if (owner.empty()) return absl::OkStatus();
+  return absl::AlreadyExistsError(
+      absl::StrCat(iqn, " is the target of ", owner,
+                   "; give another with --iqn IQN, or this one to share it"));
 }
 
 absl::StatusOr<TargetRecord> ExportCatalog::TargetFor(const std::string& iqn,
@@ -297,7 +322,7 @@ ExportInfo ExportCatalog::Describe(const Entry& entry, const TargetRecord& targe
   ExportInfo info{.device = device.name,
                   .iqn = entry.record.iqn,
                   .lun_number = entry.record.lun_number,
-                  .read_only = entry.record.read_only,
+                  .read_only = entry.record.read_only || device.read_only,
                   .chap_user = target.chap ? target.chap->user : "",
                   .mutual_chap_user = target.mutual_chap ? target.mutual_chap->user : "",
                   .allowed_initiators = target.allowed_initiators,

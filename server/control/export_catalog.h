@@ -38,7 +38,7 @@ struct ExportInfo {
   std::string device;  // as it is called now
   std::string iqn;
   uint64_t lun_number = 0;
-  bool read_only = false;
+  bool read_only = false;                   // exported so, or the device's live table is read-only
   std::string chap_user, mutual_chap_user;  // empty: none
   std::vector<std::string> allowed_initiators;
   SectorCount size;
@@ -83,6 +83,8 @@ class ExportCatalog {
     std::shared_ptr<scsi::Lun> lun;
   };
 
+  // AlreadyExists: a target that is called after this device is another's.
+  absl::Status CheckOwnTarget(const std::string& iqn, const std::string& device_identity) const;
   absl::StatusOr<state::TargetRecord> TargetFor(const std::string& iqn,
                                                 const ExportRequest& request) const;
   absl::StatusOr<std::shared_ptr<scsi::Lun>> LunFor(const std::string& device);

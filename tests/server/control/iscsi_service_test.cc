@@ -11,6 +11,7 @@
 namespace sectormap::control {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -105,11 +106,48 @@ TEST_F(IscsiServiceTest, ALunOfAnotherDeviceIsRefusedWithItsName) {
   EXPECT_TRUE(Export(other).ok());
 }
 
+TEST_F(IscsiServiceTest, ADeviceDoesNotJoinAnothersTargetUnasked) {
+  ASSERT_TRUE(Create("A").ok());
+  v1::ExportRequest lower = Wanted("a");
+  lower.add_allowed_initiators("iqn.2026-11.io.host:first");
+  ASSERT_TRUE(Export(lower).ok());
+  v1::ExportRequest upper = Wanted("A");  // which makes the same iSCSI name
+  upper.set_lun(1);
+  upper.add_allowed_initiators("iqn.2026-11.io.host:second");
+  const grpc::Status status = Export(upper);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::ALREADY_EXISTS);
+  EXPECT_THAT(status.error_message(),
+              AllOf(HasSubstr("the target of device a"), HasSubstr("--iqn IQN")));
+  ASSERT_THAT(Exports(), SizeIs(1));
+  EXPECT_THAT(Exports()[0].allowed_initiators(), ElementsAre("iqn.2026-11.io.host:first"));
+  upper.set_iqn(kIqnA);
+  EXPECT_TRUE(Export(upper).ok());
+  upper.clear_iqn();
+  EXPECT_TRUE(Export(upper).ok()) << "it is there already";
+}
+
 TEST_F(IscsiServiceTest, AnotherModeOfTheSameExportIsRefused) {
   ASSERT_TRUE(Export(Wanted("a")).ok());
   v1::ExportRequest read_only = Wanted("a");
   read_only.set_read_only(true);
   EXPECT_EQ(Export(read_only).error_code(), grpc::StatusCode::ALREADY_EXISTS);
+}
+
+TEST_F(IscsiServiceTest, AnExportOfAReadOnlyDeviceIsReadOnlyAsLongAsTheDeviceIs) {
+  const auto replace = [this](bool read_only) {
+    v1::ReplaceRequest request;
+    request.set_name("a");
+    request.set_table("0 8 zero");
+    request.set_read_only(read_only);
+    ASSERT_TRUE(Call(&v1::DeviceMapper::Stub::Replace, request, device_).ok());
+  };
+  replace(true);
+  ASSERT_TRUE(Export(Wanted("a")).ok());
+  EXPECT_TRUE(export_.read_only());
+  EXPECT_TRUE(Exports()[0].read_only());
+  EXPECT_TRUE(Export(Wanted("a")).ok()) << "the same export";
+  replace(false);
+  EXPECT_FALSE(Exports()[0].read_only());
 }
 
 TEST_F(IscsiServiceTest, AllExportsOfADeviceShareOneLogicalUnit) {
