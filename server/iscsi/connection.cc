@@ -179,6 +179,13 @@ void Connection::LookForLife() {
     Drop(DropReason::kDataOutTimeout);
     return;
   }
+  const bool takes_nothing = writer_.sending() && writer_.sends() == sends_seen_;
+  looks_without_send_ = takes_nothing ? looks_without_send_ + 1 : 0;
+  sends_seen_ = writer_.sends();
+  if (looks_without_send_ > kSendTimeout / kKeepAliveInterval) {
+    Drop(DropReason::kSendTimeout);
+    return;
+  }
   StartKeepAlive();
 }
 

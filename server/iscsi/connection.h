@@ -51,6 +51,12 @@ inline constexpr int kKeepAliveMissesMax = 2;
 // ErrorRecoveryLevel 0 it has nothing else (§7.1.5). LIO's dataout_timeout does the same.
 inline constexpr auto kDataOutTimeout = std::chrono::seconds(60);
 
+// An initiator that takes no answers for so long is dropped, at the next look for life, whatever it
+// sends: their commands hold memory that others wait for. What is looked at is what leaves
+// together, about a megabyte (PduWriter::kBatchDataBytes); whoever takes longer for that than this
+// has given the commands up by then, as above.
+inline constexpr auto kSendTimeout = std::chrono::seconds(60);
+
 // A login waits this long for the session that it takes the place of (RFC 7143 §6.3.5) to end, and
 // then goes on without: less than an initiator's login time-out.
 inline constexpr auto kReinstatementWait = std::chrono::seconds(5);
@@ -210,6 +216,8 @@ class Connection {
   int silent_looks_ = 0;
   bool data_heard_ = false;  // data of some write since the last look
   int looks_without_data_ = 0;
+  uint64_t sends_seen_ = 0;  // the writer's at the last look
+  int looks_without_send_ = 0;
   std::optional<Reactor::TimerId> keep_alive_timer_;
   std::optional<Reactor::TimerId> drop_timer_;
   std::vector<absl::AnyInvocable<void()>> ended_calls_;

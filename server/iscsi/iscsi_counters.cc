@@ -25,6 +25,8 @@ std::string_view ToString(DropReason reason) {
       return "keep_alive";
     case DropReason::kDataOutTimeout:
       return "data_out_timeout";
+    case DropReason::kSendTimeout:
+      return "send_timeout";
     case DropReason::kReinstated:
       return "reinstated";
     case DropReason::kTargetRemoved:

@@ -24,12 +24,13 @@ enum class DropReason : uint8_t {
   kHeaderDigest,      // RFC 7143 §7.8: the length fields cannot be trusted
   kKeepAlive,         // no answer to a NOP-In
   kDataOutTimeout,    // no data for a write that waits for it
+  kSendTimeout,       // it took no answers
   kReinstated,        // the same initiator port logged in anew (RFC 7143 §6.3.5)
   kTargetRemoved,     // the target went away, or the initiator may no longer use it
   kColdReset,         // TARGET COLD RESET (RFC 7143 §11.5.1)
   kShutdown,          // the portal stopped
 };
-inline constexpr int kDropReasonCount = 14;
+inline constexpr int kDropReasonCount = 15;
 
 // As metric labels: lower case, with underscores.
 std::string_view ToString(DropReason reason);

@@ -322,6 +322,7 @@ Task<void> PduWriter::SendLoop() {
     FillBatch();
     if (batch_->pieces != 0) {
       const int error = co_await stream_.WriteAll({batch_->iovecs.data(), batch_->pieces});
+      ++sends_;
       if (error != 0 && !closed_) {
         closed_ = true;
         on_error_();

@@ -193,6 +193,10 @@ class PduWriter {
   static constexpr size_t kMaxOwnedBytes = 512 * 1024;
   Task<void> RoomForOwned();
 
+  // True while something has not left. What leaves together is one of sends().
+  bool sending() const { return sending_; }
+  uint64_t sends() const { return sends_; }
+
   // Resolved when everything that was queued has left or never will.
   Task<void> Flushed();
 
@@ -224,6 +228,7 @@ class PduWriter {
   bool sending_ = false;
   bool closed_ = false;
   uint32_t stat_sn_ = 0;
+  uint64_t sends_ = 0;
   size_t owned_bytes_ = 0;
   WaitQueue drained_;
   size_t queued_ = 0;  // since the last batch was begun; the other too

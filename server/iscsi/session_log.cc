@@ -36,6 +36,8 @@ std::string_view Explain(DropReason reason) {
       return "it was silent and answered no ping";
     case DropReason::kDataOutTimeout:
       return "it sent none of the data of its writes";
+    case DropReason::kSendTimeout:
+      return "it took none of the answers";
     case DropReason::kReinstated:
       return "the same initiator port logged in anew";
     case DropReason::kTargetRemoved:

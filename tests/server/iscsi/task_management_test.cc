@@ -142,6 +142,26 @@ class TaskManagementTest : public IscsiTest {
     EXPECT_TRUE(outcome.good());
   }
 
+  // Reads for many sends, of which little fits the pipe.
+  static Task<void> AskForMuch(TaskManagementTest& test) {
+    FakeInitiator* initiator = co_await Session(test, {}, {.capacity = 1500});
+    for (int i = 0; i < 8; ++i) co_await initiator->Start(FakeInitiator::Read10(0, 2048));
+  }
+  // More than leaves together.
+  static Task<void> TakeSome(FakeInitiator& initiator) {
+    for (size_t taken = 0; taken <= 2 * PduWriter::kBatchDataBytes; taken += 262144) {
+      co_await initiator.Step();
+    }
+  }
+  // Wants no answer.
+  static Task<void> SayAlive(FakeInitiator& initiator) {
+    NopOutHeader header;
+    header.opcode_byte |= kImmediateBit;
+    header.initiator_task_tag = kReservedTag;
+    co_await initiator.Send(header);
+    for (int i = 0; i < 10; ++i) co_await Yield();
+  }
+
   static Task<void> Refusals(TaskManagementTest& test) {
     FakeInitiator* initiator = co_await Ready(test);
     struct Case {
@@ -567,6 +587,25 @@ TEST_F(TaskManagementTest, WhoOwesDataForTooLongIsDropped) {
   clock_.Advance(kKeepAliveInterval, *pool_);
   pool_->RunOn(0, AllEnded(*this));
   EXPECT_EQ(directory_.totals().drops[static_cast<int>(DropReason::kDataOutTimeout)], 1u);
+}
+
+// Who says that it is there and takes no answers. Taking some begins the time anew.
+TEST_F(TaskManagementTest, WhoTakesNoAnswersForTooLongIsDropped) {
+  constexpr auto kLooks = kSendTimeout / kKeepAliveInterval;
+  pool_->RunOn(0, AskForMuch(*this));
+  for (const bool takes : {true, false}) {
+    for (int look = 0; look < kLooks; ++look) {
+      clock_.Advance(kKeepAliveInterval, *pool_);
+      pool_->RunOn(0, SayAlive(*initiators_.back()));
+    }
+    EXPECT_EQ(directory_.sessions().size(), 1u);
+    if (takes) pool_->RunOn(0, TakeSome(*initiators_.back()));
+  }
+  clock_.Advance(kKeepAliveInterval, *pool_);
+  pool_->RunOn(0, SayAlive(*initiators_.back()));
+  clock_.Advance(kKeepAliveInterval, *pool_);
+  pool_->RunOn(0, AllEnded(*this));
+  EXPECT_EQ(directory_.totals().drops[static_cast<int>(DropReason::kSendTimeout)], 1u);
 }
 
 TEST_F(TaskManagementTest, WhoOwesNothingIsNotDropped) {
