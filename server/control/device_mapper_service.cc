@@ -9,6 +9,7 @@
 #include "core/block/counted_device.h"
 #include "core/map/table_spec.h"
 #include "server/control/call_log.h"
+#include "server/control/caller.h"
 #include "server/control/device_messages.h"
 #include "server/control/device_watch.h"
 #include "server/control/status.h"
@@ -71,12 +72,6 @@ std::vector<std::string> NamesIn(const std::string& table) {
   return names;
 }
 
-// For what waits for I/O: a caller that has gone, or whose deadline has passed, wants no suspended
-// device and no removal, as a signal does to dmsetup (drivers/md/dm.c, dm_wait_for_completion).
-GiveUp CallerHasGone(const grpc::ServerContext* context) {
-  return [context] { return context->IsCancelled(); };
-}
-
 }  // namespace
 
 DeviceMapperService::DeviceMapperService(volumes::VolumeCatalog& volumes,
@@ -84,26 +79,29 @@ DeviceMapperService::DeviceMapperService(volumes::VolumeCatalog& volumes,
                                          HolderAdvice holders)
     : volumes_(volumes), types_(types), feed_(feed), holders_(std::move(holders)) {}
 
-grpc::Status DeviceMapperService::Create(grpc::ServerContext*, const v1::CreateRequest* request,
-                                         v1::Device* response) {
+grpc::Status DeviceMapperService::Create(grpc::ServerContext* context,
+                                         const v1::CreateRequest* request, v1::Device* response) {
   volumes::CreateRequest create{.name = request->name(),
                                 .uuid = request->uuid(),
                                 .table = std::nullopt,
                                 .read_only = request->read_only()};
   if (request->has_table()) create.table = request->table();
-  return AnswerChange("create", request->name(), volumes_.Create(create), *response);
-}
-
-grpc::Status DeviceMapperService::Load(grpc::ServerContext*, const v1::LoadRequest* request,
-                                       v1::Device* response) {
-  return AnswerChange("load", request->name(),
-                      volumes_.Load(request->name(), request->table(), request->read_only()),
+  return AnswerChange("create", request->name(), volumes_.Create(create, CallerHasGone(context)),
                       *response);
 }
 
-grpc::Status DeviceMapperService::Clear(grpc::ServerContext*, const v1::ClearRequest* request,
-                                        v1::Device* response) {
-  return AnswerChange("clear", request->name(), volumes_.Clear(request->name()), *response);
+grpc::Status DeviceMapperService::Load(grpc::ServerContext* context, const v1::LoadRequest* request,
+                                       v1::Device* response) {
+  return AnswerChange("load", request->name(),
+                      volumes_.Load(request->name(), request->table(), request->read_only(),
+                                    CallerHasGone(context)),
+                      *response);
+}
+
+grpc::Status DeviceMapperService::Clear(grpc::ServerContext* context,
+                                        const v1::ClearRequest* request, v1::Device* response) {
+  return AnswerChange("clear", request->name(),
+                      volumes_.Clear(request->name(), CallerHasGone(context)), *response);
 }
 
 grpc::Status DeviceMapperService::Suspend(grpc::ServerContext* context,
@@ -150,17 +148,19 @@ grpc::Status DeviceMapperService::Remove(grpc::ServerContext* context,
   return ToGrpc(removed.status());
 }
 
-grpc::Status DeviceMapperService::Rename(grpc::ServerContext*, const v1::RenameRequest* request,
-                                         v1::Device* response) {
+grpc::Status DeviceMapperService::Rename(grpc::ServerContext* context,
+                                         const v1::RenameRequest* request, v1::Device* response) {
   if (request->new_name().empty() == request->new_uuid().empty()) {
     return ToGrpc(absl::InvalidArgumentError("give either new_name or new_uuid"));
   }
   if (!request->new_uuid().empty()) {
-    return AnswerChange("set_uuid", request->name(),
-                        volumes_.SetUuid(request->name(), request->new_uuid()), *response);
+    return AnswerChange(
+        "set_uuid", request->name(),
+        volumes_.SetUuid(request->name(), request->new_uuid(), CallerHasGone(context)), *response);
   }
   return AnswerChange("rename", request->name(),
-                      volumes_.Rename(request->name(), request->new_name()), *response);
+                      volumes_.Rename(request->name(), request->new_name(), CallerHasGone(context)),
+                      *response);
 }
 
 grpc::Status DeviceMapperService::GetTable(grpc::ServerContext*, const v1::GetTableRequest* request,
@@ -209,10 +209,11 @@ grpc::Status DeviceMapperService::List(grpc::ServerContext*, const v1::ListReque
   return grpc::Status::OK;
 }
 
-grpc::Status DeviceMapperService::Message(grpc::ServerContext*, const v1::MessageRequest* request,
+grpc::Status DeviceMapperService::Message(grpc::ServerContext* context,
+                                          const v1::MessageRequest* request,
                                           v1::MessageResponse* response) {
-  absl::StatusOr<std::string> answer =
-      volumes_.Message(request->name(), Sector(request->sector()), request->message());
+  absl::StatusOr<std::string> answer = volumes_.Message(request->name(), Sector(request->sector()),
+                                                        request->message(), CallerHasGone(context));
   LogChange("message", request->name(), answer.status());
   if (!answer.ok()) return ToGrpc(answer.status());
   response->set_answer(*std::move(answer));

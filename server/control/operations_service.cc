@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/control/call_log.h"
+#include "server/control/caller.h"
 #include "server/control/status.h"
 
 namespace sectormap::control {
@@ -105,7 +106,7 @@ class OperationsService::Waiter {
   const bool fits_;
 };
 
-grpc::Status OperationsService::CreateSnapshots(grpc::ServerContext*,
+grpc::Status OperationsService::CreateSnapshots(grpc::ServerContext* context,
                                                 const v1::CreateSnapshotsRequest* request,
                                                 v1::CreateSnapshotsResponse* response) {
   volumes::CreateSnapshots wanted;
@@ -123,6 +124,7 @@ grpc::Status OperationsService::CreateSnapshots(grpc::ServerContext*,
   wanted.grow_by_percent = request->growth().by_percent();
   wanted.limit_sectors = request->growth().limit_sectors();
   wanted.existing_ok = request->allow_existing();
+  wanted.give_up = CallerHasGone(context);
   const auto made = snapshots_.Create(wanted);
   LogChange("snapshot_create", names, made.status());
   if (!made.ok()) return ToGrpc(made.status());

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "core/map/give_up.h"
 
 namespace sectormap::volumes {
 
@@ -40,13 +41,18 @@ class NameLocks {
     std::set<std::string> names_;
   };
 
-  // FailedPrecondition: one of them has been held for too long.
-  absl::StatusOr<Held> Take(std::initializer_list<std::string_view> names) {
-    return Take(std::set<std::string>(names.begin(), names.end()));
+  // FailedPrecondition: one of them has been held for too long. Cancelled: it was given up, also if
+  // all are free by then: what somebody wanted while he was there is not done when he has gone.
+  absl::StatusOr<Held> Take(std::initializer_list<std::string_view> names,
+                            const GiveUp& give_up = nullptr) {
+    return Take(std::set<std::string>(names.begin(), names.end()), give_up);
   }
-  absl::StatusOr<Held> Take(std::set<std::string> names);
+  absl::StatusOr<Held> Take(const std::set<std::string>& names, const GiveUp& give_up = nullptr);
 
  private:
+  // False: `ends` said so before.
+  bool HoldAll(const std::set<std::string>& names, const GiveUp& ends);
+
   const absl::Duration wait_max_;
   absl::Mutex mutex_;
   std::set<std::string> held_ ABSL_GUARDED_BY(mutex_);

@@ -244,6 +244,9 @@ class VolumeCatalog::Together {
   absl::Status Patience() const {
     if (absl::Now() >= give_up_at_) {
       return absl::FailedPreconditionError(absl::StrCat(
+    if (request_.give_up && request_.give_up()) {
+      return absl::CancelledError("given up before I/O had ended; nothing has been changed");
+    }
           "Device or resource busy: I/O of ", absl::StrJoin(Present(), ", "),
           " has not ended for longer than ", absl::FormatDuration(kTogetherWaitMax),
           ", perhaps as a backing device does not finish it; nothing has been changed"));
@@ -381,7 +384,7 @@ class VolumeCatalog::Together {
 
 absl::Status VolumeCatalog::ReplaceTogether(const TogetherRequest& request) {
   Together together(*this, request);
-  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take(together.Names()));
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take(together.Names(), request.give_up));
   return together.Run();
 }
 

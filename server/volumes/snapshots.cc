@@ -144,6 +144,7 @@ absl::StatusOr<std::vector<SnapshotInfo>> Snapshots::Create(const CreateSnapshot
     status = taken.status();
     if (status.ok()) request = *std::move(taken);
   }
+  request.give_up = wanted.give_up;
   std::vector<state::SnapshotRecord> records;
   request.when_still = [&](state::Changes& changes) -> absl::Status {
     for (const Plan::Made& made : plan.made) {

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "core/map/give_up.h"
 #include "server/volumes/recipes.h"
 #include "server/volumes/snapshot_chunks.h"
 
@@ -49,6 +50,7 @@ struct CreateSnapshots {
   // one of now.
   bool existing_ok = false;
 };
+  GiveUp give_up{};  // a snapshot of an instant when nobody waits for it any more is not wanted
 
 struct SnapshotInfo {
   std::string name;
@@ -80,7 +82,7 @@ class Snapshots {
 
   // All of one instant, or none. The devices' I/O waits for a moment. AlreadyExists: a device has
   // such a name; but with `existing_ok`, if all are there, valid and as wanted, they are the
-  // answer.
+  // answer. Cancelled: it was given up, and there are none.
   absl::StatusOr<std::vector<SnapshotInfo>> Create(const CreateSnapshots& wanted);
   std::vector<SnapshotInfo> List() const;  // by origin, the oldest first
   // Those of one device. NotFound: there is no such device, nor a snapshot of one called so.

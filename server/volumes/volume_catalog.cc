@@ -79,8 +79,9 @@ absl::Status VolumeCatalog::Restore(const std::vector<DeviceRecord>& records) {
   return status;
 }
 
-absl::StatusOr<DeviceInfo> VolumeCatalog::Create(const CreateRequest& request) {
-  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({request.name}));
+absl::StatusOr<DeviceInfo> VolumeCatalog::Create(const CreateRequest& request,
+                                                 const GiveUp& give_up) {
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({request.name}, give_up));
   const absl::Status created =
       registry_.Create(request.name, {.uuid = request.uuid, .identity = ""});
   if (absl::IsAlreadyExists(created) && registry_.Find(request.name) != nullptr) {
@@ -134,10 +135,10 @@ absl::Status VolumeCatalog::LoadAndResume(std::string_view name, std::string_vie
 }
 
 absl::StatusOr<DeviceInfo> VolumeCatalog::Load(std::string_view name, std::string_view table,
-                                               bool read_only) {
+                                               bool read_only, const GiveUp& give_up) {
   RETURN_IF_ERROR(AskGuard(name));
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(table));
-  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}, give_up));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
   if (table_guard_) RETURN_IF_ERROR(table_guard_(name, spec));
   RETURN_IF_ERROR(registry_.Load(name, spec, read_only));
@@ -146,8 +147,8 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Load(std::string_view name, std::strin
   return registry_.Info(name);
 }
 
-absl::StatusOr<DeviceInfo> VolumeCatalog::Clear(std::string_view name) {
-  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
+absl::StatusOr<DeviceInfo> VolumeCatalog::Clear(std::string_view name, const GiveUp& give_up) {
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}, give_up));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
   RETURN_IF_ERROR(registry_.Clear(name));
   absl::Status status = KeepCurrent(name);
@@ -159,7 +160,7 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Clear(std::string_view name) {
 // the inactive table.
 absl::StatusOr<DeviceInfo> VolumeCatalog::Suspend(std::string_view name, SuspendMode mode,
                                                   const GiveUp& give_up) {
-  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}, give_up));
   ASSIGN_OR_RETURN(Saved before, registry_.Snapshot(name));
   DeviceRecord suspended = ToRecord(std::move(before));
   suspended.suspended = true;
@@ -173,7 +174,7 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Suspend(std::string_view name, Suspend
 // registry says when nothing can refuse it any more, so that a kill never finds the intent of what
 // was not to happen.
 absl::StatusOr<DeviceInfo> VolumeCatalog::Resume(std::string_view name, const GiveUp& give_up) {
-  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}, give_up));
   std::optional<DeviceRecord> written;
   const auto intent = [&](const Saved& next) -> absl::Status {
     DeviceRecord record = ToRecord(next);
@@ -194,7 +195,7 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Replace(std::string_view name, std::st
                                                   const GiveUp& give_up) {
   RETURN_IF_ERROR(AskGuard(name));
   ASSIGN_OR_RETURN(const TableSpec spec, TableSpec::Parse(table));
-  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}, give_up));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
   if (table_guard_) RETURN_IF_ERROR(table_guard_(name, spec));
   RETURN_IF_ERROR(registry_.Load(name, spec, read_only));
@@ -247,7 +248,7 @@ absl::StatusOr<VolumeCatalog::Removed> VolumeCatalog::Remove(std::string_view na
                                                              RemoveOptions options,
                                                              const GiveUp& give_up) {
   RETURN_IF_ERROR(AskGuard(name));
-  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}, give_up));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
   if (!options.force && removal_guard_) RETURN_IF_ERROR(removal_guard_(name));
   if (options.deferred) {
@@ -275,9 +276,10 @@ absl::StatusOr<VolumeCatalog::Removed> VolumeCatalog::Remove(std::string_view na
   return Removed{.deferred = false};
 }
 
-absl::StatusOr<DeviceInfo> VolumeCatalog::Rename(std::string_view name, std::string_view new_name) {
+absl::StatusOr<DeviceInfo> VolumeCatalog::Rename(std::string_view name, std::string_view new_name,
+                                                 const GiveUp& give_up) {
   RETURN_IF_ERROR(AskGuard(name));
-  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name, new_name}));
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name, new_name}, give_up));
   RETURN_IF_ERROR(registry_.Rename(name, new_name));
   absl::Status status = KeepCurrent(new_name);
   if (!status.ok()) return Undone(std::move(status), registry_.Rename(new_name, name));
@@ -286,8 +288,9 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::Rename(std::string_view name, std::str
 
 // Kept before it is set, as a uuid that has been set stays, but not before it is known to be good:
 // the store would have to refuse it.
-absl::StatusOr<DeviceInfo> VolumeCatalog::SetUuid(std::string_view name, std::string_view uuid) {
-  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
+absl::StatusOr<DeviceInfo> VolumeCatalog::SetUuid(std::string_view name, std::string_view uuid,
+                                                  const GiveUp& give_up) {
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}, give_up));
   ASSIGN_OR_RETURN(Saved before, registry_.Snapshot(name));
   if (!before.uuid.empty() && before.uuid == uuid) return registry_.Info(name);
   RETURN_IF_ERROR(registry_.CheckSetUuid(name, uuid));
@@ -300,8 +303,8 @@ absl::StatusOr<DeviceInfo> VolumeCatalog::SetUuid(std::string_view name, std::st
 }
 
 absl::StatusOr<std::string> VolumeCatalog::Message(std::string_view name, Sector sector,
-                                                   std::string_view text) {
-  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}));
+                                                   std::string_view text, const GiveUp& give_up) {
+  ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}, give_up));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
   ASSIGN_OR_RETURN(std::string answer, registry_.Message(name, sector, text));
   // A message may change what `table` prints.

@@ -20,6 +20,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "core/map/device_registry.h"
+#include "core/map/give_up.h"
 #include "server/state/state_store.h"
 #include "server/volumes/name_locks.h"
 
@@ -72,8 +73,12 @@ struct TogetherRequest {
   bool even_if_stale = false;
 };
 
+  // Ends the waits for the turn and for I/O: Cancelled, with nothing changed.
+  GiveUp give_up{};
+
 // Any control thread; verbs on one device run one after the other, on different devices side by
-// side. Codes are the registry's and the store's.
+// side. Codes are the registry's and the store's, and Cancelled: `give_up` said so before the verb
+// had its turn, and nothing has changed; other cases stand with their verbs.
 class VolumeCatalog {
  public:
   // Both outlive it. Changes go through the catalog only, from now on.
@@ -109,9 +114,10 @@ class VolumeCatalog {
 
   // With a table, also loads and resumes it, and leaves nothing behind if that fails. Creating what
   // is there with the same uuid, table and mode succeeds; AlreadyExists says what differs.
-  absl::StatusOr<DeviceInfo> Create(const CreateRequest& request);
-  absl::StatusOr<DeviceInfo> Load(std::string_view name, std::string_view table, bool read_only);
-  absl::StatusOr<DeviceInfo> Clear(std::string_view name);
+  absl::StatusOr<DeviceInfo> Create(const CreateRequest& request, const GiveUp& give_up = nullptr);
+  absl::StatusOr<DeviceInfo> Load(std::string_view name, std::string_view table, bool read_only,
+                                  const GiveUp& give_up = nullptr);
+  absl::StatusOr<DeviceInfo> Clear(std::string_view name, const GiveUp& give_up = nullptr);
   // Cancelled: it was given up, and the device is active as before.
   absl::StatusOr<DeviceInfo> Suspend(std::string_view name, SuspendMode mode,
                                      const GiveUp& give_up = nullptr);
@@ -134,10 +140,13 @@ class VolumeCatalog {
   // in already.
   absl::StatusOr<Removed> Remove(std::string_view name, RemoveOptions options,
                                  const GiveUp& give_up = nullptr);
-  absl::StatusOr<DeviceInfo> Rename(std::string_view name, std::string_view new_name);
+  absl::StatusOr<DeviceInfo> Rename(std::string_view name, std::string_view new_name,
+                                    const GiveUp& give_up = nullptr);
   // Once only. Setting the one that it has succeeds.
-  absl::StatusOr<DeviceInfo> SetUuid(std::string_view name, std::string_view uuid);
-  absl::StatusOr<std::string> Message(std::string_view name, Sector sector, std::string_view text);
+  absl::StatusOr<DeviceInfo> SetUuid(std::string_view name, std::string_view uuid,
+                                     const GiveUp& give_up = nullptr);
+  absl::StatusOr<std::string> Message(std::string_view name, Sector sector, std::string_view text,
+                                      const GiveUp& give_up = nullptr);
 
   // A message that changes no table, for recipes: it takes no turn.
   absl::StatusOr<std::string> Ask(std::string_view name, std::string_view text,

@@ -127,6 +127,69 @@ TEST_F(StuckDeviceTest, ARemoveWhoseCallerHasGoneLeavesTheDevice) {
   ExpectAsBefore(std::nullopt);
 }
 
+TEST_F(StuckDeviceTest, ACallThatWaitedBehindAnotherIsNotCarriedOutWhenItsCallerHasGone) {
+  v1::LoadRequest load;
+  load.set_name("up");
+  load.set_table("0 16 zero");
+  ASSERT_TRUE(Call(&Stub::Load, load, device_).ok());
+  store_->TakePuts();
+  v1::SuspendRequest suspend;
+  suspend.set_name("up");
+  std::thread first([&] {
+    v1::Device device;
+    EXPECT_TRUE(Call(&Stub::Suspend, suspend, device).ok());
+  });
+  // It has begun.
+  const auto says_suspended = [&] {
+    const std::vector<state::DeviceRecord> puts = store_->TakePuts();
+    return !puts.empty() && puts.back().suspended;
+  };
+  while (!says_suspended()) std::this_thread::yield();
+  const auto in_vain = [&](auto method, auto request) {
+    request.set_name("up");
+    EXPECT_EQ(CallInVain(method, request).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  };
+  load.set_table("0 24 zero");
+  in_vain(&Stub::Load, load);
+  in_vain(&Stub::Clear, v1::ClearRequest());
+  in_vain(&Stub::Suspend, suspend);
+  in_vain(&Stub::Resume, v1::ResumeRequest());
+  v1::ReplaceRequest replace;
+  replace.set_table("0 32 zero");
+  in_vain(&Stub::Replace, replace);
+  v1::RemoveRequest remove;
+  in_vain(&Stub::Remove, remove);
+  remove.set_force(true);
+  in_vain(&Stub::Remove, remove);
+  v1::RenameRequest rename;
+  rename.set_new_uuid("u");
+  in_vain(&Stub::Rename, rename);
+  rename.clear_new_uuid();
+  rename.set_new_name("another");
+  in_vain(&Stub::Rename, rename);
+  v1::MessageRequest message;
+  message.set_message("@cancel_deferred_remove");
+  in_vain(&Stub::Message, message);
+  v1::CreateRequest create;
+  create.set_table("0 40 zero");
+  in_vain(&Stub::Create, create);
+
+  v1::ResumeRequest resume;
+  resume.set_name("low");
+  ASSERT_TRUE(Call(&Stub::Resume, resume, device_).ok());
+  first.join();
+  ended_.WaitForNotification();
+  // Returns when the daemon has done with every call.
+  control_->Stop(std::chrono::minutes(1));
+  control_.reset();
+  const absl::StatusOr<DeviceRegistry::Saved> saved = registry_->Snapshot("up");
+  ASSERT_TRUE(saved.ok()) << saved.status();
+  EXPECT_EQ(saved->live_table, kTable);
+  EXPECT_EQ(saved->inactive_table, "0 16 zero \n");
+  EXPECT_EQ(saved->uuid, "");
+  EXPECT_TRUE(saved->suspended);
+}
+
 TEST_F(StuckDeviceTest, AResumeWhoseCallerHasGoneLeavesTheNewTableInItsSlot) {
   v1::LoadRequest load;
   load.set_name("up");

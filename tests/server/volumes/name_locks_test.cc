@@ -25,6 +25,23 @@ TEST(NameLocksTest, AHeldNameIsRefusedAfterTheWaitAndFreeAgainWhenItGoes) {
   EXPECT_TRUE(locks.Take({"a", "b", "c"}).ok());
 }
 
+TEST(NameLocksTest, WhoGivesUpMeanwhileWaitsNoLonger) {
+  NameLocks locks;
+  std::optional<NameLocks::Held> held = *locks.Take({"a"});
+  int asked = 0;
+  EXPECT_EQ(locks.Take({"a"}, [&] { return ++asked > 1; }).status().code(),
+            absl::StatusCode::kCancelled);
+  held.reset();
+  EXPECT_TRUE(locks.Take({"a"}).ok());
+}
+
+TEST(NameLocksTest, WhoHasGivenUpGetsNoTurnThoughAllAreFree) {
+  NameLocks locks;
+  EXPECT_EQ(locks.Take({"a", "b"}, [] { return true; }).status().code(),
+            absl::StatusCode::kCancelled);
+  EXPECT_TRUE(locks.Take({"a", "b"}, [] { return false; }).ok());
+}
+
 TEST(NameLocksTest, OneNameTwiceIsOneName) {
   NameLocks locks;
   EXPECT_TRUE(locks.Take({"a", "a"}).ok());

@@ -62,6 +62,12 @@ class VolumeCatalogTest : public VolumeFixture {
     store_->TakePuts();
   }
 
+  // Given up as soon as something has been written down.
+  GiveUp OnceKept() {
+    store_->TakePuts();
+    return [this, kept = false]() mutable { return kept = kept || !store_->TakePuts().empty(); };
+  }
+
   void MakeActive(const std::string& name, const std::string& table = kZero8) {
     const auto made = volumes_->Create({.name = name, .table = table});
     ASSERT_TRUE(made.ok()) << made.status();
@@ -364,7 +370,31 @@ TEST_F(VolumeCatalogTest, ASuspendThatIsGivenUpIsTakenBackInTheStoreToo) {
   ASSERT_TRUE(volumes_->Suspend("low", SuspendMode::kFlush).ok());
   absl::Notification ended;
   StartRead("up", ended);
-  const auto given_up = volumes_->Suspend("up", SuspendMode::kNoFlush, [] { return true; });
+TEST_F(VolumeCatalogTest, AVerbThatWasGivenUpBeforeItsTurnIsNotDone) {
+  MakeActive("a");
+  ASSERT_TRUE(volumes_->Load("a", kZero16, false).ok());
+  const std::vector<state::DeviceRecord> before = Records();
+  const GiveUp gone = [] { return true; };
+  const auto undone = [&](const absl::Status& status) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kCancelled) << status;
+    EXPECT_EQ(Records(), before);
+    ExpectKept();
+  };
+  undone(volumes_->Create({.name = "b", .table = kZero8}, gone).status());
+  undone(volumes_->Load("a", kError8, false, gone).status());
+  undone(volumes_->Clear("a", gone).status());
+  undone(volumes_->Suspend("a", SuspendMode::kFlush, gone).status());
+  undone(volumes_->Resume("a", gone).status());
+  undone(volumes_->Replace("a", kError8, false, SuspendMode::kFlush, gone).status());
+  undone(volumes_->Remove("a", {}, gone).status());
+  undone(volumes_->Remove("a", {.force = true, .deferred = true}, gone).status());
+  undone(volumes_->Rename("a", "b", gone).status());
+  undone(volumes_->SetUuid("a", "u", gone).status());
+  undone(volumes_->Message("a", Sector(0), "anything", gone).status());
+  undone(volumes_->ReplaceTogether({.remove = {"a"}, .give_up = gone}));
+}
+
+  const auto given_up = volumes_->Suspend("up", SuspendMode::kNoFlush, OnceKept());
   EXPECT_EQ(given_up.status().code(), absl::StatusCode::kCancelled);
   EXPECT_FALSE(Snapshot("up").suspended);
   ExpectKept();
@@ -380,8 +410,7 @@ TEST_F(VolumeCatalogTest, ARemovalThatIsGivenUpIsTakenBackInTheStoreToo) {
   absl::Notification ended;
   StartRead("up", ended);
   for (const bool force : {false, true}) {
-    const auto given_up =
-        volumes_->Remove("up", {.force = force, .deferred = true}, [] { return true; });
+    const auto given_up = volumes_->Remove("up", {.force = force, .deferred = true}, OnceKept());
     EXPECT_EQ(given_up.status().code(), absl::StatusCode::kCancelled);
     EXPECT_EQ(Snapshot("up").live_table, "0 8 linear low 0\n");
     ExpectKept();
