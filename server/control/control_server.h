@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/control/control_address.h"
+#include "server/control/waiting_calls.h"
 
 namespace sectormap::control {
 
@@ -22,9 +23,6 @@ inline constexpr int kRequestBytesMax = (128 + 1) * 1024 * 1024;
 // What a client may send of a request before it hears that more is welcome. gRPC's own 64 KiB grow
 // only as a connection goes on, so the one long request of a command would be all small steps.
 inline constexpr int kRequestWindowBytes = 8 * 1024 * 1024;
-
-// Calls that wait for a disk (a suspend, a removal) hold a thread each.
-inline constexpr int kControlThreadsMax = 128;
 
 class ControlServer {
  public:

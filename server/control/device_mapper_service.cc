@@ -81,6 +81,8 @@ DeviceMapperService::DeviceMapperService(volumes::VolumeCatalog& volumes,
 
 grpc::Status DeviceMapperService::Create(grpc::ServerContext* context,
                                          const v1::CreateRequest* request, v1::Device* response) {
+  const WaitingCalls::One call(changes_);
+  if (!call.status().ok()) return call.status();
   volumes::CreateRequest create{.name = request->name(),
                                 .uuid = request->uuid(),
                                 .table = std::nullopt,
@@ -92,6 +94,8 @@ grpc::Status DeviceMapperService::Create(grpc::ServerContext* context,
 
 grpc::Status DeviceMapperService::Load(grpc::ServerContext* context, const v1::LoadRequest* request,
                                        v1::Device* response) {
+  const WaitingCalls::One call(changes_);
+  if (!call.status().ok()) return call.status();
   return AnswerChange("load", request->name(),
                       volumes_.Load(request->name(), request->table(), request->read_only(),
                                     CallerHasGone(context)),
@@ -100,12 +104,16 @@ grpc::Status DeviceMapperService::Load(grpc::ServerContext* context, const v1::L
 
 grpc::Status DeviceMapperService::Clear(grpc::ServerContext* context,
                                         const v1::ClearRequest* request, v1::Device* response) {
+  const WaitingCalls::One call(changes_);
+  if (!call.status().ok()) return call.status();
   return AnswerChange("clear", request->name(),
                       volumes_.Clear(request->name(), CallerHasGone(context)), *response);
 }
 
 grpc::Status DeviceMapperService::Suspend(grpc::ServerContext* context,
                                           const v1::SuspendRequest* request, v1::Device* response) {
+  const WaitingCalls::One call(changes_);
+  if (!call.status().ok()) return call.status();
   const SuspendMode mode = request->no_flush() ? SuspendMode::kNoFlush : SuspendMode::kFlush;
   return AnswerChange("suspend", request->name(),
                       volumes_.Suspend(request->name(), mode, CallerHasGone(context)), *response);
@@ -113,12 +121,16 @@ grpc::Status DeviceMapperService::Suspend(grpc::ServerContext* context,
 
 grpc::Status DeviceMapperService::Resume(grpc::ServerContext* context,
                                          const v1::ResumeRequest* request, v1::Device* response) {
+  const WaitingCalls::One call(changes_, kResumesMax);
+  if (!call.status().ok()) return call.status();
   return AnswerChange("resume", request->name(),
                       volumes_.Resume(request->name(), CallerHasGone(context)), *response);
 }
 
 grpc::Status DeviceMapperService::Replace(grpc::ServerContext* context,
                                           const v1::ReplaceRequest* request, v1::Device* response) {
+  const WaitingCalls::One call(changes_);
+  if (!call.status().ok()) return call.status();
   const SuspendMode mode = request->no_flush() ? SuspendMode::kNoFlush : SuspendMode::kFlush;
   return AnswerChange("replace", request->name(),
                       volumes_.Replace(request->name(), request->table(), request->read_only(),
@@ -129,6 +141,8 @@ grpc::Status DeviceMapperService::Replace(grpc::ServerContext* context,
 grpc::Status DeviceMapperService::Remove(grpc::ServerContext* context,
                                          const v1::RemoveRequest* request,
                                          v1::RemoveResponse* response) {
+  const WaitingCalls::One call(changes_);
+  if (!call.status().ok()) return call.status();
   const absl::StatusOr<volumes::VolumeCatalog::Removed> removed =
       volumes_.Remove(request->name(), {.force = request->force(), .deferred = request->deferred()},
                       CallerHasGone(context));
@@ -150,6 +164,8 @@ grpc::Status DeviceMapperService::Remove(grpc::ServerContext* context,
 
 grpc::Status DeviceMapperService::Rename(grpc::ServerContext* context,
                                          const v1::RenameRequest* request, v1::Device* response) {
+  const WaitingCalls::One call(changes_);
+  if (!call.status().ok()) return call.status();
   if (request->new_name().empty() == request->new_uuid().empty()) {
     return ToGrpc(absl::InvalidArgumentError("give either new_name or new_uuid"));
   }
@@ -212,6 +228,8 @@ grpc::Status DeviceMapperService::List(grpc::ServerContext*, const v1::ListReque
 grpc::Status DeviceMapperService::Message(grpc::ServerContext* context,
                                           const v1::MessageRequest* request,
                                           v1::MessageResponse* response) {
+  const WaitingCalls::One call(changes_);
+  if (!call.status().ok()) return call.status();
   absl::StatusOr<std::string> answer = volumes_.Message(request->name(), Sector(request->sector()),
                                                         request->message(), CallerHasGone(context));
   LogChange("message", request->name(), answer.status());

@@ -9,6 +9,7 @@
 #include "core/map/target_registry.h"
 #include "sectormap/v1/device_mapper.grpc.pb.h"
 #include "server/control/change_feed.h"
+#include "server/control/waiting_calls.h"
 #include "server/volumes/volume_catalog.h"
 
 namespace sectormap::control {
@@ -72,6 +73,10 @@ class DeviceMapperService final
   const TargetRegistry& types_;
   ChangeFeed& feed_;
   const HolderAdvice holders_;
+  WaitingCalls changes_{kDeviceChangesMax,
+                        "calls that change devices are under way already, and may wait for I/O "
+                        "that has to end first: resume what is suspended, see to disks that do "
+                        "not answer, or try again later"};
 };
 
 }  // namespace sectormap::control

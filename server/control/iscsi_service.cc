@@ -30,6 +30,8 @@ IscsiService::IscsiService(ExportCatalog& exports, const iscsi::TargetDirectory&
 
 grpc::Status IscsiService::Export(grpc::ServerContext*, const v1::ExportRequest* request,
                                   v1::Export* response) {
+  const WaitingCalls::One call(changes_);
+  if (!call.status().ok()) return call.status();
   ExportRequest wanted{.device = request->device(),
                        .iqn = request->iqn(),
                        .lun_number = request->lun(),
@@ -53,6 +55,8 @@ grpc::Status IscsiService::Export(grpc::ServerContext*, const v1::ExportRequest*
 
 grpc::Status IscsiService::Unexport(grpc::ServerContext*, const v1::UnexportRequest* request,
                                     v1::UnexportResponse*) {
+  const WaitingCalls::One call(changes_);
+  if (!call.status().ok()) return call.status();
   std::optional<uint64_t> lun_number;
   if (request->has_lun()) lun_number = request->lun();
   const absl::Status status = exports_.Unexport(request->device(), request->iqn(), lun_number);

@@ -9,6 +9,7 @@
 
 #include "sectormap/v1/iscsi.grpc.pb.h"
 #include "server/control/export_catalog.h"
+#include "server/control/waiting_calls.h"
 #include "server/iscsi/target_directory.h"
 
 namespace sectormap::control {
@@ -34,6 +35,8 @@ class IscsiService final : public v1::Iscsi::Service {
   ExportCatalog& exports_;
   const iscsi::TargetDirectory& directory_;
   const std::function<std::vector<std::string>()> portals_;
+  WaitingCalls changes_{kExportChangesMax,
+                        "calls that change exports are under way already: try again later"};
 };
 
 }  // namespace sectormap::control

@@ -85,30 +85,11 @@ grpc::Status Answer(std::string_view verb, const std::string& device,
 
 }  // namespace
 
-class OperationsService::Waiter {
- public:
-  explicit Waiter(std::atomic<int>& count)
-      : count_(count), fits_(count.fetch_add(1) < kOperationWaitersMax) {}
-  ~Waiter() { --count_; }
-  Waiter(const Waiter&) = delete;
-  Waiter& operator=(const Waiter&) = delete;
-
-  grpc::Status status() const {
-    if (fits_) return grpc::Status::OK;
-    return ToGrpc(
-        absl::ResourceExhaustedError(absl::StrCat(kOperationWaitersMax,
-                                                  " callers wait for operations already: ask with "
-                                                  "GetOperation now and then instead")));
-  }
-
- private:
-  std::atomic<int>& count_;
-  const bool fits_;
-};
-
 grpc::Status OperationsService::CreateSnapshots(grpc::ServerContext* context,
                                                 const v1::CreateSnapshotsRequest* request,
                                                 v1::CreateSnapshotsResponse* response) {
+  const WaitingCalls::One call(starts_);
+  if (!call.status().ok()) return call.status();
   volumes::CreateSnapshots wanted;
   std::string names;
   for (const auto& entry : request->entries()) {
@@ -145,6 +126,8 @@ grpc::Status OperationsService::ListSnapshots(grpc::ServerContext*,
 grpc::Status OperationsService::RemoveSnapshot(grpc::ServerContext*,
                                                const v1::RemoveSnapshotRequest* request,
                                                v1::Operation* response) {
+  const WaitingCalls::One call(starts_);
+  if (!call.status().ok()) return call.status();
   absl::StatusOr<volumes::OperationInfo> info = snapshots_.StartRemove(request->name());
   if (absl::IsNotFound(info.status()) && request->allow_missing()) {
     volumes::OperationInfo done;
@@ -158,12 +141,16 @@ grpc::Status OperationsService::RemoveSnapshot(grpc::ServerContext*,
 
 grpc::Status OperationsService::RollBack(grpc::ServerContext*, const v1::RollBackRequest* request,
                                          v1::Operation* response) {
+  const WaitingCalls::One call(starts_);
+  if (!call.status().ok()) return call.status();
   return Answer("rollback", request->snapshot(), snapshots_.StartRollBack(request->snapshot()),
                 *response);
 }
 
 grpc::Status OperationsService::Move(grpc::ServerContext*, const v1::MoveRequest* request,
                                      v1::Operation* response) {
+  const WaitingCalls::One call(starts_);
+  if (!call.status().ok()) return call.status();
   return Answer("move", request->device(),
                 moves_.Start({.device = request->device(),
                               .from = request->from(),
@@ -176,6 +163,8 @@ grpc::Status OperationsService::Move(grpc::ServerContext*, const v1::MoveRequest
 grpc::Status OperationsService::AddMirrorLeg(grpc::ServerContext*,
                                              const v1::AddMirrorLegRequest* request,
                                              v1::Operation* response) {
+  const WaitingCalls::One call(starts_);
+  if (!call.status().ok()) return call.status();
   return Answer("mirror_add", request->device(),
                 mirrors_.StartAdd({.device = request->device(),
                                    .leg = request->leg(),
@@ -188,6 +177,8 @@ grpc::Status OperationsService::AddMirrorLeg(grpc::ServerContext*,
 grpc::Status OperationsService::RemoveMirrorLeg(grpc::ServerContext*,
                                                 const v1::RemoveMirrorLegRequest* request,
                                                 v1::Operation* response) {
+  const WaitingCalls::One call(starts_);
+  if (!call.status().ok()) return call.status();
   volumes::RemoveLegRequest remove{.device = request->device(), .leg = request->leg()};
   if (request->has_leg_start()) remove.leg_start = request->leg_start();
   return Answer("mirror_remove", request->device(), mirrors_.StartRemove(remove), *response);
@@ -213,8 +204,8 @@ grpc::Status OperationsService::GetOperation(grpc::ServerContext*,
 grpc::Status OperationsService::WatchOperation(grpc::ServerContext* context,
                                                const v1::WatchOperationRequest* request,
                                                grpc::ServerWriter<v1::Operation>* writer) {
-  const Waiter waiter(waiters_);
-  if (!waiter.status().ok()) return waiter.status();
+  const WaitingCalls::One call(waiters_);
+  if (!call.status().ok()) return call.status();
   std::string told;
   while (!context->IsCancelled()) {
     int polls = told.empty() ? kPollsBetweenLooks : 0;
@@ -234,8 +225,8 @@ grpc::Status OperationsService::WatchOperation(grpc::ServerContext* context,
 grpc::Status OperationsService::WaitOperation(grpc::ServerContext* context,
                                               const v1::WaitOperationRequest* request,
                                               v1::Operation* response) {
-  const Waiter waiter(waiters_);
-  if (!waiter.status().ok()) return waiter.status();
+  const WaitingCalls::One call(waiters_);
+  if (!call.status().ok()) return call.status();
   const auto info = operations_.Wait(request->id(), [context] { return context->IsCancelled(); });
   if (!info.ok()) return ToGrpc(info.status());
   if (!info->ended()) return grpc::Status::CANCELLED;

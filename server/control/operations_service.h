@@ -3,18 +3,14 @@
 // the answer.
 #pragma once
 
-#include <atomic>
-
 #include "sectormap/v1/operations.grpc.pb.h"
+#include "server/control/waiting_calls.h"
 #include "server/volumes/mirrors.h"
 #include "server/volumes/moves.h"
 #include "server/volumes/operations.h"
 #include "server/volumes/snapshots.h"
 
 namespace sectormap::control {
-
-// Calls that wait for an operation hold a thread each (control_server.h has kControlThreadsMax).
-inline constexpr int kOperationWaitersMax = 64;
 
 class OperationsService final : public v1::Operations::Service {
  public:
@@ -55,14 +51,16 @@ class OperationsService final : public v1::Operations::Service {
                                v1::Operation* response) override;
 
  private:
-  // Counts one waiter, for as long as it lives.
-  class Waiter;
-
   volumes::Operations& operations_;
   volumes::Snapshots& snapshots_;
   volumes::Moves& moves_;
   volumes::Mirrors& mirrors_;
-  std::atomic<int> waiters_{0};
+  WaitingCalls starts_{kOperationStartsMax,
+                       "calls that take snapshots or begin operations are under way already, and "
+                       "may wait for one another: try again later"};
+  WaitingCalls waiters_{kOperationWaitersMax,
+                        "callers wait for operations already: ask with GetOperation now and then "
+                        "instead"};
 };
 
 }  // namespace sectormap::control

@@ -190,6 +190,44 @@ TEST_F(StuckDeviceTest, ACallThatWaitedBehindAnotherIsNotCarriedOutWhenItsCaller
   EXPECT_TRUE(saved->suspended);
 }
 
+TEST_F(StuckDeviceTest, CallsThatWaitLeaveRoomForWhatReadsAndForResume) {
+  constexpr size_t kRefused = 20;
+  constexpr size_t kCalls = kDeviceChangesMax + kRefused;
+  v1::SuspendRequest suspend;
+  suspend.set_name("up");
+  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+  std::vector<v1::Device> answers(kCalls);
+  absl::Mutex mutex;
+  std::vector<grpc::Status> ended;
+  for (v1::Device& answer : answers) {
+    contexts.push_back(std::make_unique<grpc::ClientContext>());
+    mapper_->async()->Suspend(contexts.back().get(), &suspend, &answer,
+                              [&](const grpc::Status& status) {
+                                absl::MutexLock hold(&mutex);
+                                ended.push_back(status);
+                              });
+  }
+  const auto await = [&](size_t count) {
+    const auto reached = [&] { return ended.size() >= count; };
+    absl::MutexLock hold(&mutex, absl::Condition(&reached));
+    return ended;
+  };
+  for (const grpc::Status& status : await(kRefused)) {
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+    EXPECT_THAT(status.error_message(), HasSubstr("resume what is suspended"));
+    EXPECT_FALSE(status.error_details().empty());
+  }
+  v1::ListResponse list;
+  EXPECT_TRUE(Call(&Stub::List, v1::ListRequest(), list).ok());
+  EXPECT_EQ(list.devices_size(), 2);
+  EXPECT_EQ(Remove("low").error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  v1::ResumeRequest resume;
+  resume.set_name("low");
+  EXPECT_TRUE(Call(&Stub::Resume, resume, device_).ok());
+  await(kCalls);
+  ended_.WaitForNotification();
+}
+
 TEST_F(StuckDeviceTest, AResumeWhoseCallerHasGoneLeavesTheNewTableInItsSlot) {
   v1::LoadRequest load;
   load.set_name("up");
