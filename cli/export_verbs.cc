@@ -85,8 +85,10 @@ void AddExportVerb(Verbs& verbs, const std::string& example) {
         return code;
       });
   verb->add_option("name", options->name, "The device")->required();
-  verb->add_option("--iqn", options->iqn,
-                   "The target's name; iqn.2026-11.io.sectormap:NAME unless given");
+  verb->add_option(
+      "--iqn", options->iqn,
+      "The target's name; unless given iqn.2026-11.io.sectormap:NAME, in lower case and with "
+      "`-` for what an iSCSI name cannot hold");
   verb->add_option("--lun", options->lun, "The LUN number; 0 unless given")->check(Unsigned());
   verb->add_flag("-r,--readonly", options->read_only, "Refuse writes");
   options->chap.AddTo(verb, "chap", "Who may log in: the name an initiator proves by CHAP");
