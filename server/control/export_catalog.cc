@@ -142,9 +142,8 @@ absl::Status ExportCatalog::CheckOwnTarget(const std::string& iqn,
     }
   }
   if (owner.empty()) return absl::OkStatus();
-  return absl::AlreadyExistsError(
-      absl::StrCat(iqn, " is the target of ", owner,
-                   "; give another with --iqn IQN, or this one to share it"));
+  return absl::AlreadyExistsError(absl::StrCat(
+      iqn, " is the target of ", owner, "; give another with --iqn IQN, or this one to share it"));
 }
 
 absl::StatusOr<TargetRecord> ExportCatalog::TargetFor(const std::string& iqn,
