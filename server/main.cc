@@ -232,10 +232,15 @@ absl::Status Daemon::StartDevices(const state::Contents& contents) {
       .backings = *backings_,
       .reactors = *reactors_,
       .directory = options_.device_roots.front(),
-      .log_file = [](const std::string& path, const std::string& what) {
-        spdlog::info("event=file path={} what={}", Quoted(path), Quoted(what));
-      },
-      .log_operation = LogOperation});
+      .log_file =
+          [](const std::string& path, const std::string& what) {
+            spdlog::info("event=file path={} what={}", Quoted(path), Quoted(what));
+          },
+      .log_operation = LogOperation,
+      .log_deferred_removal =
+          [](const std::string& device) {
+            spdlog::info("event=remove device={} code=OK what=deferred", Quoted(device));
+          }});
   const absl::Status restored = volumes_->RestoreDevices(contents);
   if (!restored.ok()) {
     spdlog::error("event=restore_device error={}", Quoted(restored.message()));

@@ -116,6 +116,7 @@ absl::StatusOr<OperationInfo> Mirrors::StartAdd(const AddLegRequest& request) {
   if (auto running = recipes_.operations.Running("mirror-add", is_same)) return *std::move(running);
   ASSIGN_OR_RETURN(const Target target,
                    FindTarget(VolumeTree::Read(recipes_.volumes.registry()), request.device));
+  RETURN_IF_ERROR(recipes_.CheckStays(target.volume));
   if (target.volume.read_only) {
     return absl::FailedPreconditionError(absl::StrCat(
         "'", request.device, "' is read-only: nothing could be written to '", request.leg, "'"));

@@ -200,6 +200,7 @@ absl::StatusOr<MovePlan> Moves::Prepare(const MoveRequest& request) {
   const DeviceRegistry& registry = recipes_.volumes.registry();
   const VolumeTree tree = VolumeTree::Read(registry);
   ASSIGN_OR_RETURN(const Volume volume, tree.Find(request.device));
+  RETURN_IF_ERROR(recipes_.CheckStays(volume));
   if (volume.read_only) {
     return absl::FailedPreconditionError(
         absl::StrCat("'", request.device, "' is read-only: nothing could be written to '",

@@ -26,6 +26,11 @@ absl::Status Recipes::CheckAwake(const std::string& name) const {
       "' or one that it lies on is suspended or could not be restored; resume that one first"));
 }
 
+absl::Status Recipes::CheckStays(const Volume& volume) const {
+  RETURN_IF_ERROR(volumes.CheckStays(volume.name));
+  return volumes.CheckStays(volume.body);
+}
+
 bool Recipes::IsClaimed(const std::string& name, Sector sector) const {
   return std::ranges::any_of(claims, [&](const auto& entry) {
     const Claim& claim = entry.second;

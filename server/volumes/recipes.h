@@ -67,6 +67,9 @@ struct Recipes {
   absl::StatusOr<std::shared_ptr<BlockDevice>> Open(const std::string& name);
   // FailedPrecondition: I/O to it would wait for somebody's resume, and with it every other recipe.
   absl::Status CheckAwake(const std::string& name) const;
+  // FailedPrecondition: the volume, or the layer with its table, is to be removed when it is
+  // closed.
+  absl::Status CheckStays(const Volume& volume) const;
   // FailedPrecondition, with who uses it, if a table or a running move does.
   absl::Status CheckFree(const std::shared_ptr<BlockDevice>& device, const std::string& name,
                          Sector start, SectorCount count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(structure);

@@ -108,6 +108,8 @@ class VolumeCatalog::Together {
       ASSIGN_OR_RETURN(before_[name], registry_.Snapshot(name));
       RETURN_IF_ERROR(CheckAtRest(before_[name]));
       RETURN_IF_ERROR(CheckBuilt(name));
+      const bool has_to_stay = request_.mode != SuspendMode::kNoFlush && !Removes(name);
+      if (has_to_stay) RETURN_IF_ERROR(catalog_.CheckStays(name));
     }
     for (const std::string& name : request_.remove) {
       RETURN_IF_ERROR(registry_.CheckUsedOnlyBy(name, present));

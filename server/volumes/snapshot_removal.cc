@@ -167,6 +167,7 @@ absl::StatusOr<OperationInfo> Snapshots::StartRemove(const std::string& name) {
   std::set<std::string> devices = {name};
   for (const Volume& older : tree.SnapshotsOf(snapshot.body)) {
     devices.insert(older.name);
+    RETURN_IF_ERROR(recipes_.CheckStays(older));
     RETURN_IF_ERROR(IsUsable(registry, older).status());
     const absl::Status usable = CheckUsable(registry, snapshot);
     if (usable.ok()) {
@@ -286,6 +287,7 @@ absl::StatusOr<OperationInfo> Snapshots::BeginRollBack(const std::string& name) 
         "'", origin, "' has another size than when '", name,
         "' was taken: give it that size first (", snapshot.length.value(), " sectors)"));
   }
+  RETURN_IF_ERROR(recipes_.CheckStays(way.back()));
   RETURN_IF_ERROR(CheckWritable(registry, way.back()));
   if (!snapshot.snapshot->persistence.starts_with('P')) {
     return absl::FailedPreconditionError(
@@ -301,6 +303,7 @@ absl::StatusOr<OperationInfo> Snapshots::BeginRollBack(const std::string& name) 
   }
   for (const Volume& older : tree.SnapshotsOf(snapshot.body)) {
     devices.insert(older.name);
+    RETURN_IF_ERROR(recipes_.CheckStays(older));
     RETURN_IF_ERROR(IsUsable(registry, older).status());
     RETURN_IF_ERROR(CheckAwake(older, snapshot));
   }

@@ -247,6 +247,7 @@ absl::Status Snapshots::PlanOne(const CreateSnapshots& wanted, const CreateSnaps
     return absl::FailedPreconditionError(
         absl::StrCat("'", origin.name, "' is being rolled back; wait until that has ended"));
   }
+  RETURN_IF_ERROR(recipes_.CheckStays(origin));
   const std::vector<Volume> older = tree.SnapshotsOf(origin.body);
   std::vector<std::string> touched = {origin.name};
   for (const Volume& one : older) touched.push_back(one.name);

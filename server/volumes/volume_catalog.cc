@@ -60,6 +60,7 @@ VolumeCatalog::VolumeCatalog(DeviceRegistry& registry, state::StateStore& store)
   registry_.OnDeferredRemoval([link = removals_](const std::string&) {
     absl::MutexLock hold(&link->mutex);
     if (link->catalog == nullptr) return;
+    if (link->catalog->removal_log_) link->catalog->removal_log_(name);
     absl::MutexLock save(&link->catalog->save_mutex_);
     link->catalog->Prune();
   });
@@ -250,6 +251,9 @@ absl::StatusOr<VolumeCatalog::Removed> VolumeCatalog::Remove(std::string_view na
   RETURN_IF_ERROR(AskGuard(name));
   ASSIGN_OR_RETURN(const NameLocks::Held turn, names_.Take({name}, give_up));
   ASSIGN_OR_RETURN(const Saved before, registry_.Snapshot(name));
+  // Asked before, so that who is refused need not wait for his turn; and now, as an operation may
+  // have begun meanwhile. One that begins from now on finds what this has done (CheckStays).
+  RETURN_IF_ERROR(AskGuard(name));
   if (!options.force && removal_guard_) RETURN_IF_ERROR(removal_guard_(name));
   if (options.deferred) {
     // Kept first, as a removal that has been put off cannot be called back.
@@ -274,6 +278,14 @@ absl::StatusOr<VolumeCatalog::Removed> VolumeCatalog::Remove(std::string_view na
     return Undone(std::move(status), undo);
   }
   return Removed{.deferred = false};
+}
+
+absl::Status VolumeCatalog::CheckStays(std::string_view name) const {
+  ASSIGN_OR_RETURN(const DeviceInfo info, registry_.Info(name));
+  if (!info.deferred_remove) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "'", info.name, "' is to be removed when it is closed; if it is to stay, `sectormap message ",
+      info.name, " 0 @cancel_deferred_remove` first"));
 }
 
 absl::StatusOr<DeviceInfo> VolumeCatalog::Rename(std::string_view name, std::string_view new_name,

@@ -112,6 +112,16 @@ class VolumeCatalog {
   using TableGuard = std::function<absl::Status(std::string_view name, const TableSpec& table)>;
   void SetTableGuard(TableGuard guard) { table_guard_ = std::move(guard); }
 
+  // From now on told of each deferred removal when it has happened, on a control thread. Once,
+  // before the first verb.
+  using RemovalLog = std::function<void(const std::string& name)>;
+  void SetRemovalLog(RemovalLog log) { removal_log_ = std::move(log); }
+
+  // From now on asked, ten times a second, while ReplaceTogether waits for I/O: its refusal ends
+  // the wait and is the answer, with nothing changed. Once, before the first verb.
+  using Patience = std::function<absl::Status()>;
+  void SetPatience(Patience patience) { patience_ = std::move(patience); }
+
   // With a table, also loads and resumes it, and leaves nothing behind if that fails. Creating what
   // is there with the same uuid, table and mode succeeds; AlreadyExists says what differs.
   absl::StatusOr<DeviceInfo> Create(const CreateRequest& request, const GiveUp& give_up = nullptr);
@@ -131,7 +141,8 @@ class VolumeCatalog {
   // loaded, the devices are suspended (who uses another one first), the change is kept, the devices
   // go on (who is used first). A failure before it is kept undoes everything. I/O waits meanwhile,
   // and finds either all old tables or all new ones. FailedPrecondition: I/O that has to end first
-  // did not within kTogetherWaitMax.
+  // did not within kTogetherWaitMax; or a device does not stay, but with kNoFlush, as what does not
+  // work has to go all the same.
   absl::Status ReplaceTogether(const TogetherRequest& request);
   struct Removed {
     bool deferred = false;  // still open; goes when the last opener closes it
@@ -159,6 +170,10 @@ class VolumeCatalog {
   absl::StatusOr<std::vector<std::string>> UnusedFiles() { return store_.UnusedFiles(); }
   // An event of the device (dm's event_nr), raised by what watches it from outside.
   void RaiseEvent(std::string_view name);
+
+  // FailedPrecondition, with what to do: it is to be removed when it is closed, and what a recipe
+  // records in its table would go with it.
+  absl::Status CheckStays(std::string_view name) const;
 
   // Reading needs no durability.
   const DeviceRegistry& registry() const { return registry_; }
@@ -202,6 +217,7 @@ class VolumeCatalog {
   NameLocks names_;
   Guard guard_, removal_guard_;
   TableGuard table_guard_;
+  RemovalLog removal_log_;
   Patience patience_;
 
   // Held while a device is looked at and its record written, so that a deferred removal, which may

@@ -16,6 +16,7 @@ VolumeService::VolumeService(const Parts& parts)
   catalog_.SetPatience([this] { return recipes_.Patience(); });
   catalog_.SetGuard([this](std::string_view name) { return operations_.CheckFree(name); });
   catalog_.SetRemovalGuard([this](std::string_view name) { return snapshots_.CheckHasNone(name); });
+  catalog_.SetRemovalLog(parts.log_deferred_removal);
   catalog_.SetTableGuard([this](std::string_view name, const TableSpec& table) {
     return snapshots_.CheckKeepsLayer(name, table);
   });

@@ -37,6 +37,7 @@ class VolumeService {
     std::string directory;  // of the files that the daemon makes; below a device root
     MadeFiles::Log log_file = nullptr;
     Operations::Log log_operation = nullptr;
+    VolumeCatalog::RemovalLog log_deferred_removal = nullptr;
     absl::Duration operations_sleep_max = absl::InfiniteDuration();  // see Operations
   };
   explicit VolumeService(const Parts& parts);

@@ -102,6 +102,21 @@ class ReplaceTogetherTest : public ::testing::Test {
   std::unique_ptr<VolumeCatalog> catalog_;
 };
 
+TEST_F(ReplaceTogetherTest, WhatIsToGoWhenItIsClosedGetsNoOtherTableUnlessSomethingHasFailed) {
+  Make("vol", "0 64 linear /mem/a 0\n");
+  const DeviceRef hold = *catalog_->Open("vol");
+  ASSERT_TRUE(catalog_->Remove("vol", {.deferred = true}).ok());
+  const std::vector<std::string> before = Devices();
+  TogetherRequest request = PutLayerBelow();
+  const absl::Status refused = catalog_->ReplaceTogether(request);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition) << refused;
+  EXPECT_EQ(Devices(), before);
+  request.mode = SuspendMode::kNoFlush;
+  const absl::Status done = catalog_->ReplaceTogether(request);
+  EXPECT_TRUE(done.ok()) << done;
+  EXPECT_EQ(Devices(), layered_);
+}
+
 TEST_F(ReplaceTogetherTest, CreatesReplacesAndKeepsInOneStep) {
   Make("vol", "0 64 linear /mem/a 0\n");
   const std::string identity = registry_->Info("vol")->identity;

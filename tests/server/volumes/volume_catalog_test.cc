@@ -450,6 +450,11 @@ TEST_F(VolumeCatalogTest, WhoHasTheUuidOfARemovedDeviceKeepsItsRecord) {
 }
 
 TEST_F(VolumeCatalogTest, ADeferredRemovalIsForgottenWhenTheLastOpenerCloses) {
+  absl::Notification told;
+  volumes_->SetRemovalLog([&](const std::string& name) {
+    EXPECT_EQ(name, "a");
+    told.Notify();
+  });
   MakeActive("a");
   std::optional<DeviceRef> hold = *volumes_->Open("a");
   const auto removed = volumes_->Remove("a", {.force = false, .deferred = true});
@@ -457,8 +462,22 @@ TEST_F(VolumeCatalogTest, ADeferredRemovalIsForgottenWhenTheLastOpenerCloses) {
   EXPECT_TRUE(removed->deferred);
   ASSERT_THAT(Records(), SizeIs(1));
   EXPECT_TRUE(Records()[0].deferred_remove);
+  EXPECT_FALSE(told.HasBeenNotified());
   hold.reset();
+  told.WaitForNotification();
   while (!Records().empty()) std::this_thread::yield();
+}
+
+TEST_F(VolumeCatalogTest, ARemovalIsRefusedToWhoWaitedForItsTurnWhileAnOperationBegan) {
+  int asked = 0;
+  volumes_->SetGuard([&asked](std::string_view) {
+    return ++asked == 1 ? absl::OkStatus() : absl::FailedPreconditionError("an operation");
+  });
+  MakeActive("a");
+  const DeviceRef hold = *volumes_->Open("a");
+  EXPECT_EQ(volumes_->Remove("a", {.deferred = true}).status().message(), "an operation");
+  EXPECT_FALSE(registry_->Info("a")->deferred_remove);
+  EXPECT_FALSE(Records()[0].deferred_remove);
 }
 
 TEST_F(VolumeCatalogTest, ADeferredRemovalWhoseOpenerDiedWithTheDaemonHappensAtTheNextStart) {

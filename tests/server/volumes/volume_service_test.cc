@@ -178,6 +178,38 @@ TEST_F(VolumeServiceTest, ASnapshotIsNotValidOfADeviceThatIsWrittenPastItsLayer)
   EXPECT_THAT(states(), ElementsAre(State::kInvalid, State::kInvalid));
 }
 
+// Nothing else would say where its data lie.
+TEST_F(VolumeServiceTest, ADeviceThatIsToGoWhenItIsClosedGetsNoRecipe) {
+  MakeVolume();
+  MakeVolume("real");
+  Make("s1", absl::StrCat("0 2048 snapshot real ", MakeFile("1", kVolumeSectors), " P 16\n"));
+  Make("origin", "0 2048 snapshot-origin real\n");
+  const std::string other = MakeFile("other", kVolumeSectors);
+  const std::vector<std::string> files = Files();
+  std::vector<DeviceRef> luns;
+  for (const char* const device : {"vol", "origin"}) {
+    luns.push_back(*catalog_->Open(device));
+    const auto removed = catalog_->Remove(device, {.deferred = true});
+    ASSERT_TRUE(removed.ok() && removed->deferred) << device;
+  }
+  const auto refused = [&](const absl::Status& status) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("0 @cancel_deferred_remove"));
+  };
+  const CreateSnapshots snapshot{.entries = {{.name = "s2", .device = "vol"}}};
+  const MoveRequest move{.device = "vol", .from = Path("vol.img"), .to = other};
+  refused(snapshots_->Create(snapshot).status());
+  refused(snapshots_->StartRollBack("s1").status());
+  refused(moves_->Start(move).status());
+  refused(mirrors_->StartAdd({.device = "vol", .leg = other}).status());
+  EXPECT_TRUE(operations_->List().empty());
+  EXPECT_EQ(Files(), files);
+  ASSERT_TRUE(catalog_->Message("vol", Sector(0), "@cancel_deferred_remove").ok());
+  const auto made = snapshots_->Create(snapshot);
+  EXPECT_TRUE(made.ok()) << made.status();
+  ExpectDone(moves_->Start(move));
+}
+
 TEST_F(VolumeServiceTest, WhoRollsBackAgainIsAnsweredTheOperationThatRuns) {
   MakeVolume("disk");
   Make("vol", "0 2048 linear disk 0\n");
