@@ -71,10 +71,10 @@ struct TogetherRequest {
   std::map<std::pair<std::string, Sector>, size_t> leading_legs{};
   // It is not, but for mirrors that have answered writes which the leg lacks.
   bool even_if_stale = false;
-};
 
   // Ends the waits for the turn and for I/O: Cancelled, with nothing changed.
   GiveUp give_up{};
+};
 
 // Any control thread; verbs on one device run one after the other, on different devices side by
 // side. Codes are the registry's and the store's, and Cancelled: `give_up` said so before the verb
@@ -101,11 +101,6 @@ class VolumeCatalog {
   void SetGuard(Guard guard) { guard_ = std::move(guard); }
   // From now on asked, too, before a device is removed without force. Once, before the first verb.
   void SetRemovalGuard(Guard guard) { removal_guard_ = std::move(guard); }
-
-  // From now on asked, ten times a second, while ReplaceTogether waits for I/O: its refusal ends
-  // the wait and is the answer, with nothing changed. Once, before the first verb.
-  using Patience = std::function<absl::Status()>;
-  void SetPatience(Patience patience) { patience_ = std::move(patience); }
 
   // From now on asked, too, before a table is loaded into a device that is there. Once, before the
   // first verb.
