@@ -49,8 +49,8 @@ struct CreateSnapshots {
   // For who has lost the answer. Not by itself: a snapshot of an earlier instant would be taken for
   // one of now.
   bool existing_ok = false;
-};
   GiveUp give_up{};  // a snapshot of an instant when nobody waits for it any more is not wanted
+};
 
 struct SnapshotInfo {
   std::string name;

@@ -57,7 +57,7 @@ VolumeCatalog::VolumeCatalog(DeviceRegistry& registry, state::StateStore& store)
     absl::MutexLock hold(&removals_->mutex);
     removals_->catalog = this;
   }
-  registry_.OnDeferredRemoval([link = removals_](const std::string&) {
+  registry_.OnDeferredRemoval([link = removals_](const std::string& name) {
     absl::MutexLock hold(&link->mutex);
     if (link->catalog == nullptr) return;
     if (link->catalog->removal_log_) link->catalog->removal_log_(name);

@@ -364,12 +364,6 @@ TEST_F(VolumeCatalogTest, SettingTheUuidThatItHasSucceeds) {
   ExpectKept();
 }
 
-TEST_F(VolumeCatalogTest, ASuspendThatIsGivenUpIsTakenBackInTheStoreToo) {
-  MakeActive("low", kZero8);
-  MakeActive("up", "0 8 linear low 0\n");
-  ASSERT_TRUE(volumes_->Suspend("low", SuspendMode::kFlush).ok());
-  absl::Notification ended;
-  StartRead("up", ended);
 TEST_F(VolumeCatalogTest, AVerbThatWasGivenUpBeforeItsTurnIsNotDone) {
   MakeActive("a");
   ASSERT_TRUE(volumes_->Load("a", kZero16, false).ok());
@@ -394,6 +388,12 @@ TEST_F(VolumeCatalogTest, AVerbThatWasGivenUpBeforeItsTurnIsNotDone) {
   undone(volumes_->ReplaceTogether({.remove = {"a"}, .give_up = gone}));
 }
 
+TEST_F(VolumeCatalogTest, ASuspendThatIsGivenUpIsTakenBackInTheStoreToo) {
+  MakeActive("low", kZero8);
+  MakeActive("up", "0 8 linear low 0\n");
+  ASSERT_TRUE(volumes_->Suspend("low", SuspendMode::kFlush).ok());
+  absl::Notification ended;
+  StartRead("up", ended);
   const auto given_up = volumes_->Suspend("up", SuspendMode::kNoFlush, OnceKept());
   EXPECT_EQ(given_up.status().code(), absl::StatusCode::kCancelled);
   EXPECT_FALSE(Snapshot("up").suspended);
