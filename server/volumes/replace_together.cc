@@ -244,11 +244,11 @@ class VolumeCatalog::Together {
 
   // OK: what is waited for may come.
   absl::Status Patience() const {
-    if (absl::Now() >= give_up_at_) {
-      return absl::FailedPreconditionError(absl::StrCat(
     if (request_.give_up && request_.give_up()) {
       return absl::CancelledError("given up before I/O had ended; nothing has been changed");
     }
+    if (absl::Now() >= give_up_at_) {
+      return absl::FailedPreconditionError(absl::StrCat(
           "Device or resource busy: I/O of ", absl::StrJoin(Present(), ", "),
           " has not ended for longer than ", absl::FormatDuration(kTogetherWaitMax),
           ", perhaps as a backing device does not finish it; nothing has been changed"));
