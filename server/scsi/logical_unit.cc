@@ -12,13 +12,6 @@
 #include "server/scsi/parameter_limits.h"
 
 namespace sectormap::scsi {
-
-// One caller that waits for tasks of other nexuses to end.
-struct AbortWait {
-  size_t left = 0;
-  WaitQueue done;
-};
-
 namespace {
 
 // Bits of a nexus's gates that stop a command with this access.
@@ -57,25 +50,6 @@ Characteristics Characteristics::After(const BlockLimits& limits) const {
     next.write_same_unmaps |= next.reads_zeros;
   }
   return next;
-}
-
-// --- Command ---
-
-ScsiResult Command::Fail(SenseCode code, SenseDetail detail) const {
-  return CheckCondition(code, unit->sense_format(), detail);
-}
-
-ScsiResult Command::RefuseField(uint16_t byte) const {
-  return Fail(kInvalidFieldInCdb, {.information = {}, .field_pointer = byte});
-}
-
-ScsiResult Command::RefuseParameter(size_t byte) const {
-  return Fail(kInvalidFieldInParameterList,
-              {.information = {}, .field_pointer = static_cast<uint16_t>(byte)});
-}
-
-ScsiResult Command::End(IoStatus status, IoOp op) const {
-  return status == IoStatus::kOk ? ScsiResult{} : Fail(SenseFor(status, op));
 }
 
 // --- Birth and death ---
@@ -226,12 +200,12 @@ std::optional<ScsiResult> LogicalUnit::Stop(Command& command, uint8_t gates) {
   // not exist.
   if ((gates & kAttentionPending) != 0 && (entry == nullptr || !entry->is_set(kDespiteAttention))) {
     if (std::optional<SenseCode> attention = TakeAttention(*command.nexus)) {
-      return Refuse(*attention);
+      return command.Fail(*attention);
     }
   }
   if (entry == nullptr || !Has(*entry)) {
     const bool other_action = entry == nullptr && FindOpcode(command.cdb[0]) != nullptr;
-    return other_action ? command.RefuseField(1) : Refuse(kInvalidOpcode);
+    return other_action ? command.RefuseField(1) : command.Fail(kInvalidOpcode);
   }
   if ((gates & ConflictMask(entry->access)) != 0) {
     return ScsiResult{ScsiStatus::kReservationConflict, {}, 0};
@@ -243,10 +217,10 @@ std::optional<ScsiResult> LogicalUnit::Stop(Command& command, uint8_t gates) {
     // What a range and a length mean, only a medium says.
     if ((gates & kNoMedium) != 0) return std::nullopt;
     const uint64_t capacity = capacity_blocks();
-    if (capacity == 0) return Refuse(kManualInterventionRequired);
+    if (capacity == 0) return command.Fail(kManualInterventionRequired);
     const BlockRange range = RangeOf(*entry, command.cdb);
     if (range.blocks > capacity || range.lba > capacity - range.blocks) {
-      return Refuse(kLbaOutOfRange);
+      return command.Fail(kLbaOutOfRange);
     }
     command.lba = range.lba;
     command.blocks = range.blocks;
@@ -254,12 +228,12 @@ std::optional<ScsiResult> LogicalUnit::Stop(Command& command, uint8_t gates) {
   if (entry->address != Address::kNone) {
     const uint64_t bytes = entry->bytes(*entry, command.cdb, block_bytes());
     if (bytes > kMaxTransferBytes) return command.RefuseField(LengthFieldOf(*entry));
-    if (entry->is_set(kModifies) && (gates & kProtected) != 0) return Refuse(kWriteProtected);
+    if (entry->is_set(kModifies) && (gates & kProtected) != 0) return command.Fail(kWriteProtected);
     if (entry->is_set(kExactLength) && command.buffer.size() != bytes) {
-      return Refuse(kInvalidFieldInInformationUnit);
+      return command.Fail(kInvalidFieldInInformationUnit);
     }
   } else if (entry->is_set(kModifies) && (gates & kProtected) != 0) {
-    return Refuse(kWriteProtected);
+    return command.Fail(kWriteProtected);
   }
   return std::nullopt;
 }
@@ -269,13 +243,13 @@ std::optional<ScsiResult> LogicalUnit::Stop(Command& command, uint8_t gates) {
 // The first command that finds a medium opens the gates: a stacked device's comes with the table of
 // one below it, of which nobody tells the unit. No command runs that was planned before.
 Task<ScsiResult> LogicalUnit::LookForMedium(Command command) {
-  if (!HasMedium()) co_return Refuse(kManualInterventionRequired);
+  if (!HasMedium()) co_return command.Fail(kManualInterventionRequired);
   if (options_.block_bytes == 0) {
     const bool taken = co_await TakeBlockBytes();
-    if (!taken) co_return Refuse(kManualInterventionRequired);
+    if (!taken) co_return command.Fail(kManualInterventionRequired);
   }
   OnMediumCame(command.nexus);
-  co_return Refuse(kMediumMayHaveChanged);
+  co_return command.Fail(kMediumMayHaveChanged);
 }
 
 // Durable before anybody hears of it. Of several commands that do this at once, all save what the
@@ -449,136 +423,6 @@ std::vector<uint16_t> LogicalUnit::RelativePorts() const {
   std::sort(ports.begin(), ports.end());
   ports.erase(std::unique(ports.begin(), ports.end()), ports.end());
   return ports;
-}
-
-void LogicalUnit::TellAttentions(const ReservationOutcome& outcome) {
-  for (const ReservationOutcome::Notice& notice : outcome.notices) {
-    for (LunNexus* nexus : nexuses_) {
-      if (nexus->name() == notice.nexus) AddAttention(*nexus, notice.attention);
-    }
-  }
-}
-
-Task<ReservationOutcome> LogicalUnit::ChangeReservations(LunNexus& nexus,
-                                                         ReservationRequest request,
-                                                         AbortSignal& abort) {
-  Reactor& origin = Reactor::Current();
-  co_await reactors_[home_].Switch();
-  while (changing_reservations_) co_await reservation_turn_.Wait();
-  changing_reservations_ = true;
-
-  // On a copy, which takes effect when it is durable.
-  Reservations next = reservations();
-  const std::string record_before = next.ToRecord();
-  ReservationOutcome outcome = next.Apply(nexus.name(), request);
-  if (outcome.changed) {
-    std::string record = next.ToRecord();
-    if (options_.store != nullptr && record != record_before) {
-      const absl::Status saved =
-          co_await options_.store->SaveReservations(backing_.identity, std::move(record));
-      if (!saved.ok()) {
-        outcome = {};
-        outcome.status = ScsiStatus::kCheckCondition;
-        outcome.sense = kInternalTargetFailure;
-      }
-    }
-  }
-  co_await reactors_[home_].Switch();
-  if (outcome.changed) {
-    absl::MutexLock lock(&mutex_);
-    reservations_ = std::move(next);
-    TellAttentions(outcome);
-    UpdateAllGates();
-  }
-  changing_reservations_ = false;
-  reservation_turn_.WakeOne();
-  co_await origin.Switch();
-
-  if (!outcome.aborted.empty()) {
-    const std::vector<NexusName>& aborted = outcome.aborted;
-    std::vector<NexusPlace> places = PlacesOf([&](const LunNexus& other) {
-      return &other != &nexus &&
-             std::find(aborted.begin(), aborted.end(), other.name()) != aborted.end();
-    });
-    co_await AbortTasksOf(std::move(places), abort);
-  }
-  co_return outcome;
-}
-
-// --- Task management ---
-
-template <typename Predicate>
-std::vector<LogicalUnit::NexusPlace> LogicalUnit::PlacesOf(Predicate matches) const {
-  absl::MutexLock lock(&mutex_);
-  std::vector<NexusPlace> places;
-  for (const LunNexus* nexus : nexuses_) {
-    if (nexus->tasks != nullptr && matches(*nexus)) places.push_back({nexus->id, nexus->reactor});
-  }
-  return places;
-}
-
-LunNexus* LogicalUnit::FindNexus(uint64_t id) const {
-  const auto found = std::find_if(nexuses_.begin(), nexuses_.end(),
-                                  [id](const LunNexus* nexus) { return nexus->id == id; });
-  return found == nexuses_.end() ? nullptr : *found;
-}
-
-Task<void> LogicalUnit::AbortTasksAt(NexusPlace place, Reactor& origin,
-                                     std::shared_ptr<AbortWait> wait) {
-  const std::shared_ptr<LogicalUnit> self = shared_from_this();
-  NexusTasks* tasks = nullptr;
-  uint64_t lun_number = 0;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (LunNexus* nexus = FindNexus(place.id); nexus != nullptr) {
-      tasks = nexus->tasks;
-      lun_number = nexus->lun_number;
-    }
-  }
-  if (tasks != nullptr) co_await tasks->AbortTasks(lun_number);
-  co_await origin.Switch();
-  if (--wait->left == 0) wait->done.WakeAll();
-}
-
-Task<void> LogicalUnit::AbortTasksOf(std::vector<NexusPlace> places, AbortSignal& abort) {
-  Reactor& origin = Reactor::Current();
-  auto wait = std::make_shared<AbortWait>();
-  wait->left = places.size();
-  for (const NexusPlace& place : places) {
-    place.reactor->Spawn(AbortTasksAt(place, origin, wait));
-  }
-  const WakeOnAbort wake(abort, wait->done);
-  while (wait->left != 0 && !abort.raised()) co_await wait->done.Wait();
-}
-
-Task<bool> LogicalUnit::EndOthersTasks(LunNexus& from, AbortSignal& abort) {
-  co_await AbortTasksOf(PlacesOf([&from](const LunNexus& other) { return other.id != from.id; }),
-                        abort);
-  if (abort.raised()) TellOthersOfCleared(from);
-  co_return !abort.raised();
-}
-
-void LogicalUnit::TellOthersOfCleared(LunNexus& from) {
-  absl::MutexLock lock(&mutex_);
-  for (LunNexus* nexus : nexuses_) {
-    if (nexus != &from) AddAttention(*nexus, kCommandsCleared);
-  }
-}
-
-Task<void> LogicalUnit::Reset(LunNexus& from, AbortSignal& abort) {
-  const bool ended = co_await EndOthersTasks(from, abort);
-  if (!ended) co_return;
-  absl::MutexLock lock(&mutex_);
-  reserved_by_ = nullptr;
-  mode_ = {};
-  descriptor_sense_.store(false, std::memory_order_relaxed);
-  for (LunNexus* nexus : nexuses_) AddAttention(*nexus, kBusDeviceReset);
-  UpdateAllGates();
-}
-
-Task<void> LogicalUnit::ClearTaskSet(LunNexus& from, AbortSignal& abort) {
-  const bool ended = co_await EndOthersTasks(from, abort);
-  if (ended) TellOthersOfCleared(from);
 }
 
 }  // namespace sectormap::scsi

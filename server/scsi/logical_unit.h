@@ -192,9 +192,6 @@ class LogicalUnit final : public Lun,
                     AbortSignal* abort);
   // Why a command does not get to its handler; empty if it does.
   std::optional<ScsiResult> Stop(Command& command, uint8_t gates);
-  ScsiResult Refuse(SenseCode code, SenseDetail detail = {}) const {
-    return CheckCondition(code, sense_format(), detail);
-  }
   bool HasMedium() const { return !backing_.has_medium || backing_.has_medium(); }
   // Answers a command that needs a medium, while the gates say that there is none.
   Task<ScsiResult> LookForMedium(Command command);
