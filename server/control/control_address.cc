@@ -98,9 +98,14 @@ absl::Status PrepareUnix(const std::string& path) {
     return absl::UnavailableError(absl::StrCat(
         "--control unix:", path, ": another process listens there; stop it, or give another path"));
   }
-  if (errno != ECONNREFUSED || unlink(path.c_str()) != 0) {
+  if (errno != ECONNREFUSED) {
     return absl::PermissionDeniedError(absl::StrCat(
         "--control unix:", path, ": ", std::strerror(errno), "; remove it, or give another path"));
+  }
+  if (unlink(path.c_str()) != 0) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("--control unix:", path, " cannot be made anew: ", std::strerror(errno),
+                     "; make its directory writable for this user, or give another path"));
   }
   return absl::OkStatus();
 }

@@ -34,8 +34,7 @@ absl::Status CheckNotLost(const std::string& path) {
   if (SizeOf(path) != 0 || SizeOf(path + "-wal") == 0) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat(
       "state database ", path, " is missing or empty, but its log, ", path,
-      "-wal, is not; put back the database that this log belongs to, or else, with what is there: ",
-      kDamagedAdvice));
+      "-wal, is not; put back the database that it belongs to, or give it up: ", kDamagedAdvice));
 }
 
 }  // namespace

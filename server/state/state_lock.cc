@@ -54,6 +54,9 @@ absl::Status MakeDirectory(const std::string& directory) {
   struct stat info {};
   if (stat(directory.c_str(), &info) != 0) return DirectoryError(directory, errno);
   if (!S_ISDIR(info.st_mode)) return DirectoryError(directory, ENOTDIR);
+  // Where every file is there already, the first that has to be made would say so: the database's
+  // log, or the control socket.
+  if (access(directory.c_str(), R_OK | W_OK | X_OK) != 0) return DirectoryError(directory, errno);
   return absl::OkStatus();
 }
 
@@ -74,10 +77,12 @@ absl::Status Lock(int fd, const std::string& directory, const std::string& pid_p
   if (flock(fd, LOCK_EX | LOCK_NB) == 0) return absl::OkStatus();
   if (errno != EWOULDBLOCK) return DirectoryError(directory, errno);
   const std::string holder = ReadHolder(pid_path);
-  return absl::UnavailableError(absl::StrCat(
-      "state directory ", directory, " is in use by another sectormapd",
-      holder.empty() ? "" : absl::StrCat(", process ", holder), " (it holds ", pid_path,
-      "); stop that one first, or choose another directory with --state-dir DIR"));
+  const std::string who = holder.empty()
+                              ? absl::StrCat(" (", pid_path, " does not say which: lsof does)")
+                              : absl::StrCat(", process ", holder, " (it holds ", pid_path, ")");
+  return absl::UnavailableError(
+      absl::StrCat("state directory ", directory, " is in use by another sectormapd", who,
+                   "; stop that one first, or choose another directory with --state-dir DIR"));
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -87,6 +88,16 @@ class ListenTest : public ::testing::Test {
 
   std::string path() const { return scratch_ / "control.sock"; }
 
+  // A socket that nobody answers.
+  void LeaveSocket() {
+    const int dead = socket(AF_UNIX, SOCK_STREAM, 0);
+    sockaddr_un name{};
+    name.sun_family = AF_UNIX;
+    std::strcpy(name.sun_path, path().c_str());
+    ASSERT_EQ(bind(dead, reinterpret_cast<sockaddr*>(&name), sizeof name), 0);
+    close(dead);
+  }
+
   TestDirectory scratch_{"/tmp"};  // short, as a socket's path has to be
 };
 
@@ -111,15 +122,29 @@ TEST_F(ListenTest, ASocketsPathMayHoldWhatMeansSomethingInAUri) {
 }
 
 TEST_F(ListenTest, ASocketThatNobodyAnswersIsTakenOver) {
-  const int dead = socket(AF_UNIX, SOCK_STREAM, 0);
-  sockaddr_un name{};
-  name.sun_family = AF_UNIX;
-  std::strcpy(name.sun_path, path().c_str());
-  ASSERT_EQ(bind(dead, reinterpret_cast<sockaddr*>(&name), sizeof name), 0);
-  close(dead);
+  LeaveSocket();
   auto server = Listen("unix:" + path());
   ASSERT_TRUE(server.ok()) << server.status();
   (*server)->Stop(std::chrono::seconds(0));
+}
+
+TEST_F(ListenTest, ASocketThatCannotBeTakenAwaySaysThatItsDirectoryIsClosedToUs) {
+  LeaveSocket();
+  ASSERT_EQ(chmod(scratch_.path().c_str(), 0555), 0);
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    // Root may write anywhere.
+    if (getuid() == 0 && (chown(path().c_str(), 65534, 65534) != 0 || setuid(65534) != 0)) _exit(9);
+    const absl::Status refused = PrepareToListen(*ParseControlAddress("unix:" + path()));
+    if (refused.code() != absl::StatusCode::kPermissionDenied) _exit(1);
+    const std::string message(refused.message());
+    _exit(message.find("make its directory writable") == std::string::npos ? 2 : 0);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  ASSERT_EQ(chmod(scratch_.path().c_str(), 0700), 0);
 }
 
 TEST_F(ListenTest, ASocketThatAnswersIsLeftAlone) {

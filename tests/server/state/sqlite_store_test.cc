@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/match.h"
 #include "server/state/state_lock.h"
 #include "server/state/state_store.h"
 #include "tests/support/test_directory.h"
@@ -572,19 +573,37 @@ TEST_F(SqliteStoreTest, ADatabaseThatIsItselfALinkIsRefusedAsSuch) {
 }
 
 TEST_F(SqliteStoreTest, SaysWhatToDoWhenTheDirectoryIsClosedToUs) {
-  const std::string closed = scratch_.path().string() + "/closed";
-  ASSERT_EQ(mkdir(closed.c_str(), 0500), 0);
+  const std::string parent = scratch_.path().string() + "/closed";
+  const std::string inside = parent + "/state";
+  const std::string read_only = scratch_.path().string() + "/whole";
+  ASSERT_EQ(mkdir(parent.c_str(), 0500), 0);
+  store_.reset();
+  std::filesystem::copy(directory(), read_only);
+  ASSERT_EQ(chmod(read_only.c_str(), 0500), 0);
   const pid_t child = fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
     // Root may write anywhere.
-    if (getuid() == 0 && (chown(closed.c_str(), 65534, 65534) != 0 || setuid(65534) != 0)) _exit(9);
-    auto opened = OpenSqliteStore(closed + "/state");
-    _exit(opened.status().code() == absl::StatusCode::kPermissionDenied ? 0 : 1);
+    if (getuid() == 0) {
+      for (const auto& file : std::filesystem::directory_iterator(read_only)) {
+        if (chown(file.path().c_str(), 65534, 65534) != 0) _exit(9);
+      }
+      for (const std::string& path : {parent, read_only, scratch_.path().string()}) {
+        if (chown(path.c_str(), 65534, 65534) != 0) _exit(9);
+      }
+      if (setuid(65534) != 0) _exit(9);
+    }
+    for (const std::string& path : {inside, read_only}) {
+      auto opened = OpenSqliteStore(path);
+      if (opened.status().code() != absl::StatusCode::kPermissionDenied) _exit(1);
+      if (!absl::StrContains(std::string(opened.status().message()), "--state-dir")) _exit(2);
+    }
+    _exit(0);
   }
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_EQ(chmod(read_only.c_str(), 0700), 0);  // so that it can be removed
 }
 
 }  // namespace
