@@ -174,17 +174,19 @@ void Operations::StartThread(Entry& entry, std::set<std::string> devices, std::s
   const state::OperationRecord& record = entry.record;
   entry.thread = std::thread([this, id = record.id, kind = record.kind, device = record.device,
                               devices = std::move(devices), plan = std::move(plan)] {
-    absl::Status status;
+    bool ended = false;
     {
       const Devices reserved(*this, devices);
       OperationRun run(*this, id, device, plan);
       const auto work = kinds_.find(kind);
-      status = work == kinds_.end()
-                   ? absl::UnimplementedError(absl::StrCat("this version knows no '", kind, "'"))
-                   : work->second(run);
+      ended = KeepEnd(id, work == kinds_.end() ? absl::UnimplementedError(absl::StrCat(
+                                                     "this version knows no '", kind, "'"))
+                                               : work->second(run));
     }
-    const std::optional<OperationInfo> ended = End(id, status);
-    if (ended.has_value() && log_) log_(*ended);
+    if (ended) {
+      const OperationInfo info = End(id);
+      if (log_) log_(info);
+    }
     absl::MutexLock hold(&mutex_);
     const auto self = entries_.find(id);
     if (self != entries_.end() && self->second.thread.joinable()) {
@@ -193,31 +195,65 @@ void Operations::StartThread(Entry& entry, std::set<std::string> devices, std::s
   });
 }
 
-std::optional<OperationInfo> Operations::End(int64_t id, const absl::Status& status) {
-  absl::MutexLock hold(&mutex_);
-  Entry& entry = entries_.at(id);
-  // What the stop ended stays as it is in the store, and is taken up at the next start.
-  if (!status.ok() && stopping_ && !entry.record.cancelled) return std::nullopt;
-  if (status.ok()) {
-    entry.state = OperationState::kDone;
-    entry.record.done_bytes = entry.record.total_bytes;
-  } else if (absl::IsCancelled(status) && entry.record.cancelled) {
-    entry.state = OperationState::kCancelled;
-  } else {
-    entry.state = OperationState::kFailed;
-    entry.record.error = std::string(status.message());
+// Until its end is kept it is running for everybody, and has its devices: the next start would do
+// again what was said to be over, on a disk that somebody has put to another use since.
+bool Operations::KeepEnd(int64_t id, const absl::Status& status) {
+  const std::optional<state::OperationRecord> end = EndOf(id, status);
+  if (!end.has_value()) return false;
+  for (bool told = false; !PutEnd(*end); told = true) {
+    if (!told && log_) log_(*Get(id));
+    absl::MutexLock hold(&mutex_);
+    if (stopping_) return false;
+    const auto stopping = [this] {
+      mutex_.AssertHeld();
+      return stopping_;
+    };
+    mutex_.AwaitWithTimeout(absl::Condition(&stopping), std::min(kKeepEndAgain, sleep_max_));
   }
-  entry.record.state = std::string(NameOf(entry.state));
-  entry.record.ended_unix_seconds = Now();
+  return true;
+}
+
+std::optional<state::OperationRecord> Operations::EndOf(int64_t id,
+                                                        const absl::Status& status) const {
+  absl::MutexLock hold(&mutex_);
+  state::OperationRecord end = entries_.at(id).record;
+  // What the stop ended stays as it is in the store, and is taken up at the next start.
+  if (!status.ok() && stopping_ && !end.cancelled) return std::nullopt;
+  OperationState state = OperationState::kDone;
+  if (status.ok()) {
+    end.done_bytes = end.total_bytes;
+  } else if (absl::IsCancelled(status) && end.cancelled) {
+    state = OperationState::kCancelled;
+  } else {
+    state = OperationState::kFailed;
+    end.error = std::string(status.message());
+  }
+  end.state = std::string(NameOf(state));
+  end.ended_unix_seconds = Now();
+  return end;
+}
+
+bool Operations::PutEnd(const state::OperationRecord& end) {
+  absl::MutexLock hold(&mutex_);
+  Entry& entry = entries_.at(end.id);
   entry.samples.clear();
   state::Changes changes;
-  changes.put_operations.push_back(entry.record);
-  OperationInfo ended = InfoOf(entry);
-  // If it cannot be kept, the next start does the work once more, which finds it done.
-  if (const absl::Status kept = store_.Apply(changes); !kept.ok()) {
-    absl::StrAppend(&ended.error, ended.error.empty() ? "" : "; ",
-                    "its end could not be kept: ", kept.message());
+  changes.put_operations.push_back(end);
+  const absl::Status kept = store_.Apply(changes);
+  if (kept.ok()) {
+    entry.record = end;
+    entry.not_kept.clear();
+  } else {
+    entry.not_kept = absl::StrCat("its end could not be kept: ", kept.message());
   }
+  return kept.ok();
+}
+
+OperationInfo Operations::End(int64_t id) {
+  absl::MutexLock hold(&mutex_);
+  Entry& entry = entries_.at(id);
+  entry.state = StateNamed(entry.record.state);
+  const OperationInfo ended = InfoOf(entry);
   ForgetOld();
   return ended;
 }
@@ -348,7 +384,7 @@ OperationInfo Operations::InfoOf(const Entry& entry) const {
                      .left_seconds = std::nullopt,
                      .started_unix_seconds = record.started_unix_seconds,
                      .ended_unix_seconds = record.ended_unix_seconds,
-                     .error = record.error};
+                     .error = entry.not_kept.empty() ? record.error : entry.not_kept};
   if (entry.samples.size() >= 2) {
     const double seconds =
         absl::ToDoubleSeconds(entry.samples.back().time - entry.samples.front().time);

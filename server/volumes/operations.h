@@ -36,6 +36,9 @@ inline constexpr absl::Duration kEndedKeptFor = absl::Hours(7 * 24);
 // The speed that is shown is that of the last so many seconds.
 inline constexpr absl::Duration kRateWindow = absl::Seconds(10);
 
+// An end that could not be kept is tried again after so long.
+inline constexpr absl::Duration kKeepEndAgain = absl::Milliseconds(500);
+
 enum class OperationState { kRunning, kDone, kFailed, kCancelled };
 std::string_view NameOf(OperationState state);  // running, done, failed, cancelled
 
@@ -49,7 +52,8 @@ struct OperationInfo {
   double bytes_per_second = 0;
   std::optional<int64_t> left_seconds;  // nothing while it cannot be told
   int64_t started_unix_seconds = 0, ended_unix_seconds = 0;
-  std::string error;  // of a failed one
+  // Of a failed one; of a running one, why its end could not be kept.
+  std::string error;
 
   bool ended() const { return state != OperationState::kRunning; }
 };
@@ -99,8 +103,8 @@ class Operations {
   using Work = std::function<absl::Status(OperationRun& run)>;
 
   // Told of each that ends, on its thread, but not of what a stop ends, as that goes on at the next
-  // start. `error` also says if the end could not be kept.
-  using Log = std::function<void(const OperationInfo& ended)>;
+  // start. Before that once, as running, if its end could not be kept.
+  using Log = std::function<void(const OperationInfo& info)>;
 
   // `store` outlives it. No work sleeps longer than `sleep_max` at a time, so that tests need not
   // wait for it.
@@ -175,6 +179,7 @@ class Operations {
     state::OperationRecord record;  // its plan begins with the line of devices
     OperationState state = OperationState::kRunning;
     std::string no_way_back;
+    std::string not_kept;  // why its end could not be kept
     std::deque<Sample> samples;
     std::thread thread;
   };
@@ -182,8 +187,14 @@ class Operations {
   void StartThread(Entry& entry, std::set<std::string> devices, std::string plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static bool IsWanted(const Entry& entry);  // running, and not cancelled
-  // Nothing: a stop has ended it.
-  std::optional<OperationInfo> End(int64_t id, const absl::Status& status);
+  // Returns when the end is in the store. False: a stop came before, and the next start takes it
+  // up.
+  bool KeepEnd(int64_t id, const absl::Status& status);
+  // Nothing: the stop has ended it.
+  std::optional<state::OperationRecord> EndOf(int64_t id, const absl::Status& status) const;
+  bool PutEnd(const state::OperationRecord& end);
+  // REQUIRES: its end is kept.
+  OperationInfo End(int64_t id);
   void JoinEnded();
   struct Holder {
     std::string what;  // as refusals name it

@@ -197,6 +197,11 @@ class JournalStore final : public state::StateStore {
       }
       Put(contents.operations, operation, &state::OperationRecord::id);
     }
+    for (const std::string& note : changes.put_notes) {
+      std::erase(contents.notes, note);
+      contents.notes.push_back(note);
+    }
+    for (const std::string& note : changes.delete_notes) std::erase(contents.notes, note);
     for (const int64_t id : changes.delete_operations) {
       std::erase_if(contents.operations, [&](const auto& one) { return one.id == id; });
     }

@@ -108,7 +108,36 @@ TEST_F(OperationsTest, EachEndIsToldOnceAndAStopIsNone) {
   EXPECT_EQ(AwaitLog(3)[2], absl::StrCat(ended, " long vol cancelled "));
 }
 
-TEST_F(OperationsTest, AnEndThatCannotBeKeptIsToldSo) {
+// What it works on may be put to another use as soon as it is said to have failed.
+TEST_F(OperationsTest, AnEndThatCannotBeKeptIsNoEnd) {
+  absl::Notification full;
+  std::atomic<int> times = 0;
+  const auto broken = [&](OperationRun&) {
+    ++times;
+    full.WaitForNotification();
+    return absl::DataLossError("the reason");
+  };
+  operations_->AddKind("broken", broken);
+  const int64_t id = Begin("broken", {"vol"}).id;
+  store_->Refuse(absl::ResourceExhaustedError("disk full"));
+  full.Notify();
+  EXPECT_THAT(AwaitLog(1), ElementsAre(absl::StrCat(id,
+                                                    " broken vol running its end could not be "
+                                                    "kept: disk full")));
+  const OperationInfo info = *operations_->Get(id);
+  EXPECT_EQ(info.state, OperationState::kRunning);
+  EXPECT_THAT(info.error, HasSubstr("disk full"));
+  EXPECT_EQ(operations_->CheckFree("vol").code(), absl::StatusCode::kFailedPrecondition);
+  store_->Refuse(absl::OkStatus());
+  EXPECT_EQ(operations_->Wait(id, kNever)->state, OperationState::kFailed);
+  EXPECT_EQ(AwaitLog(2)[1], absl::StrCat(id, " broken vol failed the reason"));
+  EXPECT_TRUE(operations_->CheckFree("vol").ok());
+  Start();
+  EXPECT_EQ(operations_->Get(id)->state, OperationState::kFailed);
+  EXPECT_EQ(times, 1);
+}
+
+TEST_F(OperationsTest, WhatCouldNotBeKeptIsTriedOnceMoreAtAStop) {
   absl::Notification full;
   operations_->AddKind("quick", [&](OperationRun&) {
     full.WaitForNotification();
@@ -117,8 +146,12 @@ TEST_F(OperationsTest, AnEndThatCannotBeKeptIsToldSo) {
   const int64_t id = Begin("quick").id;
   store_->Refuse(absl::ResourceExhaustedError("disk full"));
   full.Notify();
-  EXPECT_THAT(AwaitLog(1), ElementsAre(absl::StrCat(
-                               id, " quick vol done its end could not be kept: disk full")));
+  AwaitLog(1);
+  store_->Refuse(absl::OkStatus());
+  operations_->Stop();
+  EXPECT_EQ(store_->LoadAll()->operations[0].state, "done");
+  Start();
+  EXPECT_EQ(operations_->Get(id)->state, OperationState::kDone);
 }
 
 TEST_F(OperationsTest, AStopLeavesItRunningAndTheNextStartGoesOnWithItsPlan) {
@@ -177,7 +210,6 @@ TEST_F(OperationsTest, ACancelIsRememberedAfterAKill) {
   // Nothing that happens from now on is kept.
   store_->Refuse(absl::UnavailableError("killed"));
   killed.Notify();
-  static_cast<void>(operations_->Wait(id, kNever));
   Start();
   EXPECT_EQ(operations_->Wait(id, kNever)->state, OperationState::kCancelled);
 }
