@@ -15,6 +15,7 @@
 #include <span>
 #include <type_traits>
 
+#include "server/scsi/lun_field.h"
 #include "server/scsi/scsi_command.h"
 
 namespace sectormap::iscsi {
@@ -89,14 +90,9 @@ inline constexpr uint8_t kImmediateBit = 0x40;  // byte 0: I
 inline constexpr uint8_t kFinalBit = 0x80;      // byte 1: F (T in login PDUs)
 inline constexpr uint8_t kContinueBit = 0x40;   // byte 1: C, in text and login PDUs
 
-// The eight bytes of a LUN field (SAM-5 §4.7.7).
-using LunField = std::array<uint8_t, 8>;
-
-// The LUN that the field names in a single-level structure: peripheral device addressing of bus 0,
-// or flat space addressing. Empty for everything else, which names no logical unit of ours.
-std::optional<uint64_t> DecodeLun(const LunField& field);
-// REQUIRES: lun <= 16383. Peripheral device addressing below 256, flat space above, as REPORT LUNS.
-LunField EncodeLun(uint64_t lun);
+using scsi::DecodeLun;
+using scsi::EncodeLun;
+using scsi::LunField;
 
 // What all headers have in common. An empty base: it adds functions, no bytes.
 template <typename Header>

@@ -5,6 +5,7 @@
 #include "server/scsi/cdb.h"
 #include "server/scsi/command_table.h"
 #include "server/scsi/lun.h"
+#include "server/scsi/lun_field.h"
 #include "server/scsi/sense.h"
 
 namespace sectormap::scsi {
@@ -54,12 +55,10 @@ ScsiResult InquiryOfNothing(const CdbBytes& cdb, ParameterWriter& out) {
   return DataIn(out);
 }
 
-// SPC-4 §6.33. LUNs below 256 are given with the peripheral method, others with the flat one
-// (SAM-5 §4.7.7), as initiators expect of iSCSI targets.
+// SPC-4 §6.33.
 ScsiResult LunList(const CdbBytes& cdb, std::span<const uint64_t> lun_numbers,
                    ParameterWriter& out) {
   constexpr uint8_t kAllButWellKnown = 0, kOnlyWellKnown = 1, kAll = 2;
-  constexpr uint16_t kFlat = 0x4000;
   if (const uint16_t byte = ReservedBitSet(*FindOpcode(kReportLuns), cdb); byte != 0) {
     return RefusedField(byte);
   }
@@ -69,10 +68,7 @@ ScsiResult LunList(const CdbBytes& cdb, std::span<const uint64_t> lun_numbers,
   out.Put32(0);
   out.Put32(0);
   if (cdb[2] != kOnlyWellKnown) {
-    for (uint64_t number : lun_numbers) {
-      out.Put16(number < 256 ? number : (number & 0x3fff) | kFlat);
-      out.PutZeros(6);
-    }
+    for (uint64_t number : lun_numbers) out.PutBytes(EncodeLun(number));
   }
   out.Patch32(0, out.size() - 8);
   return DataIn(out);

@@ -191,30 +191,6 @@ TEST(Pdu, PaddingFillsWords) {
   EXPECT_EQ(PaddedLength(kMaxDataSegmentLength), 0x1000000u);
 }
 
-TEST(Lun, DecodesWhatItEncodes) {
-  for (uint64_t lun = 0; lun <= 16383; ++lun) ASSERT_EQ(DecodeLun(EncodeLun(lun)), lun);
-}
-
-TEST(Lun, PeripheralAddressingBelow256AndFlatSpaceAbove) {
-  EXPECT_EQ(EncodeLun(255), (LunField{0x00, 0xff}));
-  EXPECT_EQ(EncodeLun(256), (LunField{0x41, 0x00}));
-  EXPECT_EQ(EncodeLun(16383), (LunField{0x7f, 0xff}));
-}
-
-TEST(Lun, FlatSpaceIsUnderstoodForSmallNumbersToo) { EXPECT_EQ(DecodeLun({0x40, 0x05}), 5u); }
-
-TEST(Lun, OtherAddressesNameNoUnit) {
-  EXPECT_EQ(DecodeLun({0x01, 0x00}), std::nullopt) << "bus 1";
-  EXPECT_EQ(DecodeLun({0x80, 0x00}), std::nullopt) << "logical unit addressing";
-  EXPECT_EQ(DecodeLun({0xc1, 0x01}), std::nullopt) << "well known";
-  EXPECT_EQ(DecodeLun({0xd2, 0x00, 0x00, 0x01}), std::nullopt) << "extended flat space";
-  for (size_t i = 2; i < 8; ++i) {
-    LunField field{};
-    field[i] = 1;
-    EXPECT_EQ(DecodeLun(field), std::nullopt) << "a second level in byte " << i;
-  }
-}
-
 TEST(AdditionalHeaders, NoneIsFine) {
   const auto none = ParseAdditionalHeaders({});
   ASSERT_TRUE(none.has_value());
