@@ -165,6 +165,21 @@ TEST_F(SnapshotMergeTest, DiscardsAreRefusedWhereTheOriginRefusesThem) {
             IoStatus::kNotSupported);
 }
 
+// The origin's granules, or the store's chunks.
+TEST_F(SnapshotMergeTest, DiscardsAreAlignedToWhatTakesThem) {
+  auto origin = std::make_shared<FaultyDevice>(origin_);
+  BlockLimits limits = origin_->limits();
+  limits.discard_granularity_bytes = 4096;
+  limits.discard_alignment_bytes = 512;
+  origin->SetLimits(limits);
+  host_.Add("/o", origin);
+  host_.Make("s", "0 8192 snapshot /o /c P 8 1 discard_zeroes_cow");
+  EXPECT_EQ(host_.registry().Find("s")->limits().discard_alignment_bytes, 0u);
+  host_.Remove("s");
+  host_.Make("o", kMergeRow);
+  EXPECT_EQ(host_.registry().Find("o")->limits().discard_alignment_bytes, 512u);
+}
+
 TEST_F(SnapshotMergeTest, ASnapshotThatIsInUseIsHandedOverWhenItIsSuspended) {
   host_.Make("s", "0 8192 snapshot /o /c P 8");
   host_.Make("o", "0 8192 snapshot-origin /o");
