@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/base/check.h"
+#include "core/base/little_endian.h"
 #include "core/base/rounding.h"
 
 namespace sectormap::targets {
@@ -14,22 +15,6 @@ constexpr uint32_t kVersion = 2;         // MIRROR_DISK_VERSION
 constexpr uint32_t kOldVersion = 1;      // the same layout on a little-endian machine
 constexpr size_t kHeaderBytes = 16;
 
-template <typename T>
-T Load(std::span<const std::byte> bytes, size_t at) {
-  T value = 0;
-  for (size_t i = 0; i < sizeof(T); ++i) {
-    value |= static_cast<T>(std::to_integer<T>(bytes[at + i]) << (8 * i));
-  }
-  return value;
-}
-
-template <typename T>
-void Store(std::span<std::byte> bytes, size_t at, T value) {
-  for (size_t i = 0; i < sizeof(T); ++i) {
-    bytes[at + i] = static_cast<std::byte>(value >> (8 * i) & 0xff);
-  }
-}
-
 }  // namespace
 
 ByteCount LogImage::SizeFor(uint64_t regions, uint32_t block_bytes) {
@@ -38,22 +23,22 @@ ByteCount LogImage::SizeFor(uint64_t regions, uint32_t block_bytes) {
 
 LogImage::LogImage(uint64_t regions, uint32_t block_bytes)
     : regions_(regions), bytes_(SizeFor(regions, block_bytes).value()) {
-  Store(std::span(bytes_), 0, kMagic);
-  Store(std::span(bytes_), 4, kVersion);
-  Store(std::span(bytes_), 8, regions);
+  StoreLittleEndian(std::span(bytes_), 0, kMagic);
+  StoreLittleEndian(std::span(bytes_), 4, kVersion);
+  StoreLittleEndian(std::span(bytes_), 8, regions);
 }
 
 LogImage::Found LogImage::Read(std::span<const std::byte> disk) {
   CHECK(disk.size() == bytes_.size());
   SetAll(false);
-  if (Load<uint32_t>(disk, 0) != kMagic) {
+  if (LoadLittleEndian<uint32_t>(disk, 0) != kMagic) {
     const auto header = disk.first(kHeaderBytes);
     const bool zero = std::ranges::all_of(header, [](std::byte b) { return b == std::byte{0}; });
     return zero ? Found::kNothing : Found::kGarbage;
   }
-  const auto version = Load<uint32_t>(disk, 4);
+  const auto version = LoadLittleEndian<uint32_t>(disk, 4);
   if (version != kVersion && version != kOldVersion) return Found::kVersion;
-  const auto known = Load<uint64_t>(disk, 8);
+  const auto known = LoadLittleEndian<uint64_t>(disk, 8);
   if (known > regions_) return Found::kTooMany;
   const uint64_t whole = known / 8;
   std::ranges::copy(disk.subspan(kBitsAt, whole), bytes_.begin() + kBitsAt);

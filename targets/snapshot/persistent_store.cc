@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/async/next_turn.h"
 #include "core/base/check.h"
+#include "core/base/little_endian.h"
 #include "core/base/status_macros.h"
 #include "core/base/text.h"
 #include "core/block/aligned_bytes.h"
@@ -27,25 +28,9 @@ constexpr size_t kReadBytes = 64 << 10;
 // Less than a page would make a disk read before it writes.
 constexpr uint64_t kBlockBytes = 4096;
 
-template <typename T>
-T Load(std::span<const std::byte> bytes, size_t offset) {
-  T value = 0;
-  for (size_t i = 0; i < sizeof(T); ++i) {
-    value |= static_cast<T>(static_cast<T>(bytes[offset + i]) << (8 * i));
-  }
-  return value;
-}
-
-template <typename T>
-void Store(std::span<std::byte> bytes, size_t offset, T value) {
-  for (size_t i = 0; i < sizeof(T); ++i) {
-    bytes[offset + i] = static_cast<std::byte>(value >> (8 * i));
-  }
-}
-
 void StoreEntry(std::span<std::byte> bytes, size_t offset, uint64_t old_chunk, uint64_t new_chunk) {
-  Store(bytes, offset, old_chunk);
-  Store(bytes, offset + sizeof(uint64_t), new_chunk);
+  StoreLittleEndian(bytes, offset, old_chunk);
+  StoreLittleEndian(bytes, offset + sizeof(uint64_t), new_chunk);
 }
 
 // Places in the header.
@@ -57,18 +42,18 @@ constexpr size_t kChunkSizePlace = 12;
 // Of a store that is not new.
 absl::Status CheckHeader(std::span<const std::byte> header, const BlockLimits& origin,
                          const BlockLimits& cow) {
-  if (Load<uint32_t>(header, kMagicPlace) != kMagic) {
+  if (LoadLittleEndian<uint32_t>(header, kMagicPlace) != kMagic) {
     return absl::DataLossError(
         "Invalid or corrupt snapshot: the first four bytes are neither zero (a new store) nor "
         "\"SnAp\"");
   }
-  const uint64_t chunk = Load<uint32_t>(header, kChunkSizePlace);
+  const uint64_t chunk = LoadLittleEndian<uint32_t>(header, kChunkSizePlace);
   const absl::Status legal = CheckChunkSize(chunk, origin, cow);
   if (!legal.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat("invalid on-disk chunk size ", chunk, ": ", legal.message()));
   }
-  const auto version = Load<uint32_t>(header, kVersionPlace);
+  const auto version = LoadLittleEndian<uint32_t>(header, kVersionPlace);
   if (version != kVersion) {
     return absl::InvalidArgumentError(
         absl::StrCat("unable to handle snapshot disk version ", version));
@@ -197,7 +182,7 @@ Task<absl::StatusOr<PersistentStore::Opened>> PersistentStore::Open(
   }
   if (status != IoStatus::kOk) co_return CannotRead("the store's header", status);
 
-  if (Load<uint32_t>(header.get(), kMagicPlace) == 0) {
+  if (LoadLittleEndian<uint32_t>(header.get(), kMagicPlace) == 0) {
     opened.store.reset(new PersistentStore(std::move(cow), chunk_sectors));
     opened.valid = !known.restored;
     absl::Status formatted = co_await opened.store->Format(opened.valid);
@@ -206,9 +191,9 @@ Task<absl::StatusOr<PersistentStore::Opened>> PersistentStore::Open(
   }
   absl::Status usable = CheckHeader(header.get(), origin, cow->limits());
   if (!usable.ok()) co_return usable;
-  opened.store.reset(
-      new PersistentStore(std::move(cow), Load<uint32_t>(header.get(), kChunkSizePlace)));
-  const bool header_valid = Load<uint32_t>(header.get(), kValidPlace) != 0;
+  opened.store.reset(new PersistentStore(
+      std::move(cow), LoadLittleEndian<uint32_t>(header.get(), kChunkSizePlace)));
+  const bool header_valid = LoadLittleEndian<uint32_t>(header.get(), kValidPlace) != 0;
   opened.valid = header_valid && !known.invalid;
   opened.header_is_wrong = header_valid && known.invalid;
   if (!opened.valid) co_return opened;
@@ -232,14 +217,14 @@ Task<absl::Status> PersistentStore::ReadEntries(Reader& reader) {
     const IoStatus read = co_await cow_->Submit(IoRequest::Read(EntrySector(index), piece.get()));
     if (read != IoStatus::kOk) co_return CannotRead("the store's exceptions", read);
     for (size_t place = 0; place < piece.get().size(); place += kEntryBytes, ++index) {
-      const auto new_chunk = Load<uint64_t>(piece.get(), place + sizeof(uint64_t));
+      const auto new_chunk = LoadLittleEndian<uint64_t>(piece.get(), place + sizeof(uint64_t));
       if (new_chunk == 0) {
         const size_t start = place / block_bytes_ * block_bytes_;
         std::ranges::copy(piece.get().subspan(start, place - start), block_.begin());
         ended = true;
         break;
       }
-      absl::Status added = reader.Add(Load<uint64_t>(piece.get(), place), new_chunk);
+      absl::Status added = reader.Add(LoadLittleEndian<uint64_t>(piece.get(), place), new_chunk);
       if (!added.ok()) co_return added;
     }
     co_await NextTurn();
@@ -270,10 +255,10 @@ Task<absl::Status> PersistentStore::Format(bool valid) {
 Task<IoStatus> PersistentStore::WriteHeader(bool valid) {
   const AlignedBytes header(kSectorBytes);
   std::memset(header.get().data(), 0, kSectorBytes);
-  Store(header.get(), kMagicPlace, kMagic);
-  Store(header.get(), kValidPlace, uint32_t{valid});
-  Store(header.get(), kVersionPlace, kVersion);
-  Store(header.get(), kChunkSizePlace, static_cast<uint32_t>(chunk_));
+  StoreLittleEndian(header.get(), kMagicPlace, kMagic);
+  StoreLittleEndian(header.get(), kValidPlace, uint32_t{valid});
+  StoreLittleEndian(header.get(), kVersionPlace, kVersion);
+  StoreLittleEndian(header.get(), kChunkSizePlace, static_cast<uint32_t>(chunk_));
   co_return co_await cow_->Submit(IoRequest::Write(Sector(0), header.get(), true));
 }
 
@@ -377,7 +362,8 @@ Task<IoStatus> PersistentStore::ReadLast(uint64_t most, std::vector<ExceptionRun
   constexpr uint64_t kPerSector = kSectorBytes / kEntryBytes;
   for (uint64_t index = first; index < end; ++index) {
     const size_t place = (index - first / kPerSector * kPerSector) * kEntryBytes;
-    last.push_back({Load<uint64_t>(bytes.get(), place), Load<uint64_t>(bytes.get(), place + 8), 1});
+    last.push_back({LoadLittleEndian<uint64_t>(bytes.get(), place),
+                    LoadLittleEndian<uint64_t>(bytes.get(), place + 8), 1});
   }
   co_return IoStatus::kOk;
 }
