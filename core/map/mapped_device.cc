@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "core/async/next_turn.h"
-#include "core/async/when_all.h"
+#include "core/async/pieces.h"
 #include "core/base/check.h"
 #include "core/base/status_macros.h"
 #include "core/base/text.h"
@@ -14,51 +14,12 @@
 namespace sectormap {
 namespace {
 
-// Pieces of one request, or members of a flush set, under way at once: a request over thousands of
-// rows takes a bounded share of the reactor's memory and of the queues below.
-constexpr size_t kPiecesAtOnceMax = 64;
-
 // How often a waiter for an event looks whether its caller has gone.
 constexpr absl::Duration kCancelPoll = absl::Milliseconds(100);
 
 absl::Status GivenUp() {
   return absl::CancelledError("given up before all I/O had ended, which goes on as before");
 }
-
-// Runs pieces side by side in batches. All run, whatever fails; the answer is one of the failures.
-class Pieces {
- public:
-  // True: Join() has to be awaited before the next Add().
-  bool Add(Task<IoStatus> piece) {
-    if (piece.immediate()) {
-      Note(piece.await_resume());
-    } else {
-      under_way_.push_back(std::move(piece));
-    }
-    return ++added_ % kPiecesAtOnceMax == 0;
-  }
-  Task<IoStatus> Join() {
-    std::vector<Task<IoStatus>> batch = std::exchange(under_way_, {});
-    if (batch.size() == 1) {
-      const IoStatus status = co_await batch.front();
-      Note(status);
-    } else if (!batch.empty()) {
-      const IoStatus status = co_await WhenAll(std::move(batch));
-      Note(status);
-    }
-    co_return result_;
-  }
-
- private:
-  // What is asked again as a whole forgets how its other pieces ended.
-  void Note(IoStatus status) {
-    if (result_ == IoStatus::kOk || status == IoStatus::kRequeue) result_ = status;
-  }
-
-  std::vector<Task<IoStatus>> under_way_;
-  size_t added_ = 0;
-  IoStatus result_ = IoStatus::kOk;
-};
 
 // The first piece of `request`: what of it lies in `row`, where it goes, not crossing the target's
 // boundary. Discards and write-zeroes are cut at row ends only (target.h).

@@ -4,17 +4,11 @@
 #include <algorithm>
 
 #include "core/async/next_turn.h"
-#include "core/async/when_all.h"
+#include "core/async/pieces.h"
 #include "core/base/check.h"
 #include "core/block/aligned_bytes.h"
 
 namespace sectormap::targets {
-namespace {
-
-// Parts of one read, or runs of one batch, under way at once.
-constexpr size_t kPiecesAtOnceMax = 64;
-
-}  // namespace
 
 // co_await: until something of the batch is no longer tracked; at once if nothing of it is.
 class Merger::Untracked {
@@ -122,8 +116,7 @@ Task<IoStatus> Merger::Read(IoRequest request) {
 }
 
 Task<IoStatus> Merger::ReadPieces(IoRequest request) {
-  IoStatus result = IoStatus::kOk;
-  std::vector<Task<IoStatus>> pieces;
+  Pieces pieces;
   for (SectorCount done; done < request.count;) {
     const IoRequest rest = request.Part(done, request.count - done);
     SectorCount count;
@@ -131,13 +124,10 @@ Task<IoStatus> Merger::ReadPieces(IoRequest request) {
       absl::MutexLock lock(&snapshot_.mutex_);
       count = snapshot_.SegmentAt(rest.first, rest.count).count;
     }
-    pieces.push_back(Read(rest.Part(SectorCount(0), count)));
     done += count;
-    if (pieces.size() < kPiecesAtOnceMax && done < request.count) continue;
-    const IoStatus status = co_await WhenAll(std::exchange(pieces, {}));
-    if (result == IoStatus::kOk) result = status;
+    if (pieces.Add(Read(rest.Part(SectorCount(0), count)))) co_await pieces.Join();
   }
-  co_return result;
+  co_return co_await pieces.Join();
 }
 
 Merger::Segment Merger::WriteSegment(const IoRequest& request, size_t& slot) {
@@ -303,15 +293,13 @@ Task<IoStatus> Merger::CopyToOrigin(std::vector<ExceptionRun> batch) {
       runs.push_back(run);
     }
   }
-  for (size_t done = 0; done < runs.size(); done += kPiecesAtOnceMax) {
-    std::vector<Task<IoStatus>> copies;
-    for (size_t i = done; i < std::min(runs.size(), done + kPiecesAtOnceMax); ++i) {
-      copies.push_back(CopyRun(runs[i]));
-    }
-    const IoStatus status = co_await WhenAll(std::move(copies));
+  Pieces copies;
+  for (const ExceptionRun& run : runs) {
+    if (!copies.Add(CopyRun(run))) continue;
+    const IoStatus status = co_await copies.Join();
     if (status != IoStatus::kOk) co_return status;
   }
-  co_return IoStatus::kOk;
+  co_return co_await copies.Join();
 }
 
 Task<IoStatus> Merger::CopyRun(ExceptionRun run) {

@@ -2,18 +2,12 @@
 // Reads and writes of the snapshot's own device (drivers/md/dm-snap.c, snapshot_map).
 #include <optional>
 
-#include "core/async/when_all.h"
+#include "core/async/pieces.h"
 #include "core/base/check.h"
 #include "targets/snapshot/snapshot.h"
 #include "targets/snapshot/snapshot_change.h"
 
 namespace sectormap::targets {
-namespace {
-
-// Parts of one read under way at once; more would flood the devices below.
-constexpr size_t kPiecesAtOnceMax = 64;
-
-}  // namespace
 
 Snapshot::Segment Snapshot::SegmentAt(Sector first, SectorCount count) const {
   const ExceptionTable::Found found = exceptions_.Find(ChunkOf(first));
@@ -97,8 +91,7 @@ Task<IoStatus> Snapshot::EndTracked(Task<IoStatus> read, size_t slot) {
 }
 
 Task<IoStatus> Snapshot::ReadPieces(BlockDevice& origin, IoRequest request) {
-  IoStatus result = IoStatus::kOk;
-  std::vector<Task<IoStatus>> pieces;
+  Pieces pieces;
   for (SectorCount done; done < request.count;) {
     const IoRequest rest = request.Part(done, request.count - done);
     SectorCount count;
@@ -106,13 +99,10 @@ Task<IoStatus> Snapshot::ReadPieces(BlockDevice& origin, IoRequest request) {
       absl::ReaderMutexLock lock(&mutex_);
       count = SegmentAt(rest.first, rest.count).count;
     }
-    pieces.push_back(Read(origin, rest.Part(SectorCount(0), count)));
     done += count;
-    if (pieces.size() < kPiecesAtOnceMax && done < request.count) continue;
-    const IoStatus status = co_await WhenAll(std::exchange(pieces, {}));
-    if (result == IoStatus::kOk) result = status;
+    if (pieces.Add(Read(origin, rest.Part(SectorCount(0), count)))) co_await pieces.Join();
   }
-  co_return result;
+  co_return co_await pieces.Join();
 }
 
 Task<IoStatus> Snapshot::Write(IoRequest request) {
