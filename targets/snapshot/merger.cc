@@ -6,7 +6,7 @@
 #include "core/async/next_turn.h"
 #include "core/async/pieces.h"
 #include "core/base/check.h"
-#include "core/block/aligned_bytes.h"
+#include "targets/snapshot/copy_sectors.h"
 
 namespace sectormap::targets {
 
@@ -307,18 +307,7 @@ Task<IoStatus> Merger::CopyRun(ExceptionRun run) {
   const Sector to(run.old_chunk << snapshot_.chunk_shift_);
   const SectorCount count =
       std::min(SectorCount(run.count << snapshot_.chunk_shift_), origin_.size() - to.offset());
-  const SectorCount piece_max = WholeSectors(ByteCount(kCopyPieceBytes));
-  const AlignedBytes buffer(Bytes(std::min(count, piece_max)).value());
-  for (SectorCount done; done < count; done += piece_max) {
-    const SectorCount piece = std::min(count - done, piece_max);
-    const std::span<std::byte> bytes = buffer.get().first(Bytes(piece).value());
-    IoStatus status = co_await snapshot_.cow_->Submit(IoRequest::Read(from + done, bytes));
-    if (status != IoStatus::kOk) co_return status;
-    status = co_await origin_.Submit(IoRequest::Write(to + done, bytes));
-    if (status != IoStatus::kOk) co_return status;
-    if (done + piece < count) co_await NextTurn();  // others have their turn
-  }
-  co_return IoStatus::kOk;
+  return CopySectors(*snapshot_.cow_, from, origin_, to, count);
 }
 
 }  // namespace sectormap::targets

@@ -46,6 +46,7 @@
 #include "core/block/block_device.h"
 #include "core/map/target_host.h"
 #include "targets/snapshot/chunk_set.h"
+#include "targets/snapshot/copy_sectors.h"
 #include "targets/snapshot/exception_store.h"
 #include "targets/snapshot/exception_table.h"
 #include "targets/snapshot/waiter_list.h"
@@ -57,10 +58,6 @@ class OriginGroup;
 // Buffers of the copies under way of one snapshot; what needs more waits. (The kernel's limit is a
 // number of copies, snapshot_cow_threshold = 2048.)
 inline constexpr uint64_t kCopyBytesMax = 16 << 20;
-
-// Read and written at once; larger chunks are copied piece by piece, smaller neighbours together
-// (kcopyd's sub-jobs have this size).
-inline constexpr uint64_t kCopyPieceBytes = 512 << 10;
 
 // Chunks that one Keep() may ask for.
 inline constexpr uint64_t kKeepChunksMax = 65536;
@@ -257,7 +254,7 @@ class Snapshot {
   void Run(After& after);
   void CopyDone(Pending& pending, IoStatus status);
   Task<void> RunCopy(Pending& pending);
-  Task<IoStatus> CopyRun(ExceptionRun run);
+  Task<IoStatus> CopyRun(BlockDevice& origin, ExceptionRun run);
   Task<void> RunCommits();
   // False if there is nothing to commit; the caller is no longer in the background then.
   bool TakeBatch(std::vector<Pending*>& members, std::vector<ExceptionRun>& batch);

@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/async/next_turn.h"
 #include "core/base/check.h"
-#include "core/block/aligned_bytes.h"
+#include "targets/snapshot/copy_sectors.h"
 #include "targets/snapshot/snapshot.h"
 #include "targets/snapshot/snapshot_change.h"
 
@@ -293,33 +293,25 @@ void Snapshot::Run(After& after) {
 }
 
 Task<void> Snapshot::RunCopy(Pending& pending) {
-  const IoStatus status = co_await CopyRun(pending.run);
+  IoStatus status;
+  {
+    std::shared_ptr<BlockDevice> origin;
+    {
+      absl::MutexLock lock(&mutex_);
+      origin = owner_.origin;
+    }
+    status = co_await CopyRun(*origin, pending.run);
+  }
   CopyDone(pending, status);
 }
 
-Task<IoStatus> Snapshot::CopyRun(ExceptionRun run) {
-  std::shared_ptr<BlockDevice> origin;
-  {
-    absl::MutexLock lock(&mutex_);
-    origin = owner_.origin;
-  }
+Task<IoStatus> Snapshot::CopyRun(BlockDevice& origin, ExceptionRun run) {
   const Sector from(run.old_chunk << chunk_shift_);
   const Sector to(run.new_chunk << chunk_shift_);
   // The last chunk may reach past the origin's end.
   const SectorCount count =
-      std::min(SectorCount(run.count << chunk_shift_), origin->size() - from.offset());
-  const SectorCount piece_max = WholeSectors(ByteCount(kCopyPieceBytes));
-  const AlignedBytes buffer(Bytes(std::min(count, piece_max)).value());
-  for (SectorCount done; done < count; done += piece_max) {
-    const SectorCount piece = std::min(count - done, piece_max);
-    const std::span<std::byte> bytes = buffer.get().first(Bytes(piece).value());
-    IoStatus status = co_await origin->Submit(IoRequest::Read(from + done, bytes));
-    if (status != IoStatus::kOk) co_return status;
-    status = co_await cow_->Submit(IoRequest::Write(to + done, bytes));
-    if (status != IoStatus::kOk) co_return status;
-    if (done + piece < count) co_await NextTurn();  // others have their turn
-  }
-  co_return IoStatus::kOk;
+      std::min(SectorCount(run.count << chunk_shift_), origin.size() - from.offset());
+  return CopySectors(origin, from, *cow_, to, count);
 }
 
 void Snapshot::CopyDone(Pending& pending, IoStatus status) {
