@@ -84,10 +84,12 @@ Task<void> Connection::Run() {
 
 // Who discovers has not proved who they are (docs/decisions/0005-discovery-and-chap.md).
 Task<void> Connection::Discovery() {
+  context_.directory.BeginDiscovery();
   const Reactor::TimerId timer = context_.reactor.CallAfter(
       kDiscoveryTimeout, [this] { Drop(DropReason::kDiscoveryTimeout); });
   co_await FullFeature();
   context_.reactor.CancelTimer(timer);
+  context_.directory.EndDiscovery();
 }
 
 Task<void> Connection::FullFeature() {

@@ -171,6 +171,8 @@ class TargetDirectory {
   // Empty if there is no such target.
   LunMap luns(std::string_view iqn) const;
   std::vector<SessionInfo> sessions() const;
+  // Discovery sessions, which are at no target and not among sessions().
+  int discoveries() const { return discoveries_; }
   IscsiTotals totals() const { return counters_.Sum(); }
 
   // --- For connections ---
@@ -199,6 +201,8 @@ class TargetDirectory {
                         std::shared_ptr<SessionControl> session, bool replace);
   // The last thing a registered session does.
   void Unregister(uint64_t id);
+  void BeginDiscovery() { ++discoveries_; }
+  void EndDiscovery() { --discoveries_; }
   // Every registered session of the target is dropped: TARGET COLD RESET.
   void DropSessions(std::string_view iqn, DropReason reason);
 
@@ -217,6 +221,7 @@ class TargetDirectory {
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
   IscsiCounters counters_;
+  std::atomic<int> discoveries_ = 0;
   mutable absl::Mutex mutex_;
   std::map<std::string, TargetRecord, std::less<>> targets_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, SessionRecord> sessions_ ABSL_GUARDED_BY(mutex_);

@@ -83,6 +83,7 @@ class CommandFamilies {
 
 void AddSessions(const iscsi::TargetDirectory& targets, int reactors, Families& families) {
   std::map<std::string, uint64_t> by_target;
+  by_target[""] = static_cast<uint64_t>(targets.discoveries());
   std::map<int, uint64_t> by_reactor;
   for (int i = 0; i < reactors; ++i) by_reactor[i] = 0;
   for (const std::string& iqn : targets.targets()) by_target[iqn] = 0;

@@ -210,12 +210,15 @@ class ConnectionTest : public IscsiTest {
     EXPECT_THAT(got, testing::HasSubstr(std::string("TargetName=") + kTestTarget));
     EXPECT_THAT(got, testing::HasSubstr("TargetAddress=192.0.2.7:3260,1"));
     EXPECT_THAT(got, testing::HasSubstr("TargetAddress=192.0.2.8:3260,1"));
+    EXPECT_EQ(test.directory_.discoveries(), 1);
     // There are no commands in a discovery session.
     co_await initiator.Start(FakeInitiator::TestUnitReady());
     const std::optional<Pdu> reject = co_await initiator.ReceiveKind(Opcode::kReject);
     EXPECT_TRUE(reject.has_value());
     const bool out = co_await initiator.Logout();
     EXPECT_TRUE(out);
+    co_await AllEnded(test);
+    EXPECT_EQ(test.directory_.discoveries(), 0);
   }
 
   static Task<void> BadDigests(ConnectionTest& test) {

@@ -226,6 +226,15 @@ TEST_F(MetricsServerTest, ATargetWithoutSessionsShowsZero) {
               HasSubstr("sectormap_sessions{target=\"iqn.2026-11.io.sectormap:t\"} 0\n"));
 }
 
+TEST_F(MetricsServerTest, DiscoveriesAreSessionsWithoutATarget) {
+  const auto server = Start("127.0.0.1:0");
+  EXPECT_THAT(Scrape(server->address()), HasSubstr("sectormap_sessions{target=\"\"} 0\n"));
+  targets_.BeginDiscovery();
+  EXPECT_THAT(Scrape(server->address()), HasSubstr("sectormap_sessions{target=\"\"} 1\n"));
+  targets_.EndDiscovery();
+  EXPECT_THAT(Scrape(server->address()), HasSubstr("sectormap_sessions{target=\"\"} 0\n"));
+}
+
 TEST_F(MetricsServerTest, CommandsThatNeverCameHaveACountAndNoHistogram) {
   Create("vol", "0 8 zero");
   const std::string target = "iqn.2026-11.io.sectormap:t";
