@@ -162,6 +162,7 @@ struct TextOptions {
 // `table` and `status` differ in the call and in the answer's field.
 struct TextVerb {
   std::string name;
+  bool of_built_tables;  // refused while the live table could not be built
   ExitCode (*get)(Session& session, absl::string_view what, const std::string& device,
                   const TextOptions& options, std::string* text, std::string* json);
 };
@@ -200,17 +201,28 @@ ExitCode GetStatus(Session& session, absl::string_view what, const std::string& 
 
 ExitCode ShowText(Session& session, const TextVerb& verb, const TextOptions& options) {
   std::vector<std::string> names = options.names;
+  std::map<std::string, std::string> unbuilt;  // why; of all devices, these are no failure
   if (names.empty()) {
     std::vector<v1::Device> devices;
     const ExitCode code = ListDevices(session, verb.name, &devices);
     if (code != ExitCode::kOk) return code;
     if (devices.empty() && !session.json()) session.out() << kNoDevices;
-    for (const v1::Device& device : devices) names.push_back(device.name());
+    for (const v1::Device& device : devices) {
+      names.push_back(device.name());
+      if (device.error().empty() || !verb.of_built_tables || options.inactive) continue;
+      unbuilt[device.name()] = device.error();
+    }
   }
   const bool bare = options.names.size() == 1;
   ExitCode first_failure = ExitCode::kOk;
   std::vector<std::string> elements;
   for (const std::string& name : names) {
+    if (const auto why = unbuilt.find(name); why != unbuilt.end()) {
+      elements.push_back(absl::StrCat("{\"name\":", JsonQuoted(name),
+                                      ",\"error\":", JsonQuoted(why->second), "}"));
+      if (!session.json()) session.out() << name << ": Error: " << why->second << '\n';
+      continue;
+    }
     std::string text, json;
     const ExitCode code = verb.get(session, verb.name + " " + name, name, options, &text, &json);
     if (code == ExitCode::kNotFound && options.names.empty()) continue;
@@ -230,7 +242,7 @@ ExitCode ShowText(Session& session, const TextVerb& verb, const TextOptions& opt
 }
 
 void AddTableAndStatus(Verbs& verbs) {
-  const TextVerb kinds[] = {{"table", GetTable}, {"status", GetStatus}};
+  const TextVerb kinds[] = {{"table", false, GetTable}, {"status", true, GetStatus}};
   const char* const descriptions[] = {"Show tables, as `create` takes them",
                                       "Show the status of each row"};
   for (size_t i = 0; i < std::size(kinds); ++i) {

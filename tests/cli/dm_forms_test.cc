@@ -168,6 +168,18 @@ TEST_F(CliTest, TableShowsTheInactiveOneWhenAsked) {
   EXPECT_EQ(RunCli({"table", "--inactive", "x"}).out, "0 8192 linear /srv/a 8\n");
 }
 
+TEST_F(CliTest, StatusOfAllDevicesSaysWhichHaveNone) {
+  AddLinear(devices, "x");
+  devices.Add("y").device.set_error("cannot open '/srv/b'");
+  const auto all = RunCli({"status"});
+  EXPECT_EQ(all.code, ExitCode::kOk);
+  EXPECT_EQ(all.out, "x: 0 8192 linear \nx: 8192 4096 linear \ny: Error: cannot open '/srv/b'\n");
+  const auto error = std::string("{\"name\":\"y\",\"error\":\"cannot open '/srv/b'\"}");
+  EXPECT_NE(RunCli({"-o", "json", "status"}).out.find(error), std::string::npos);
+  EXPECT_EQ(RunCli({"table"}).code, ExitCode::kOk);
+  EXPECT_EQ(RunCli({"status", "y"}).code, ExitCode::kConflict);
+}
+
 TEST_F(CliTest, StatusKeepsTheTrailingBlank) {
   AddLinear(devices, "x");
   EXPECT_EQ(RunCli({"status", "x"}).out, "0 8192 linear \n8192 4096 linear \n");

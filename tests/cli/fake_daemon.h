@@ -107,9 +107,13 @@ class FakeDeviceMapper final : public v1::DeviceMapper::Service {
   }
   grpc::Status GetStatus(grpc::ServerContext*, const v1::GetStatusRequest* request,
                          v1::GetStatusResponse* response) override {
-    v1::Device ignored;
-    const grpc::Status status = Answer(request->name(), &ignored);
-    if (status.ok()) response->set_status(devices[request->name()].status);
+    v1::Device device;
+    const grpc::Status status = Answer(request->name(), &device);
+    if (!status.ok()) return status;
+    if (!device.error().empty()) {
+      return {grpc::StatusCode::FAILED_PRECONDITION, "the table could not be built"};
+    }
+    response->set_status(devices[request->name()].status);
     return status;
   }
   grpc::Status GetDependencies(grpc::ServerContext*, const v1::GetDependenciesRequest* request,
