@@ -3,7 +3,6 @@
 // that says how it is dispatched, planned, reported and refused.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <span>
 #include <string_view>

@@ -7,9 +7,8 @@
 //      moves at most. The transport takes a buffer of that size and, for data-out, fills it with as
 //      many bytes as the initiator said it will send (which may be fewer).
 //   2. Execute(): does it. The result's data_in_bytes of the buffer go to the initiator, cut to
-//   what
-//      it expects; the transport works out residuals from Plan().bytes, data_in_bytes and its own
-//      expected length.
+//      what it expects; the transport works out residuals from Plan().bytes, data_in_bytes and its
+//      own expected length.
 #pragma once
 
 #include <cstdint>
@@ -104,7 +103,7 @@ struct LunOptions {
 
 class Lun {
  public:
-  // `device` is held until the Lun goes. `name` is the device's name, for messages and logs.
+  // `device` is held until the Lun goes.
   static absl::StatusOr<std::shared_ptr<Lun>> Create(std::shared_ptr<MappedDevice> device,
                                                      DeviceRef hold, ReactorPool& reactors,
                                                      LunOptions options);

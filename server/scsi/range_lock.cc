@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "core/async/wait_queue.h"
 
 namespace sectormap::scsi {
 

@@ -17,12 +17,10 @@
 
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "core/async/reactor.h"
 #include "core/async/reactor_pool.h"
 #include "core/async/task.h"
-#include "core/async/wait_queue.h"
 #include "core/base/units.h"
 #include "server/scsi/abort_signal.h"
 

@@ -5,7 +5,7 @@
 #include <array>
 #include <bit>
 #include <optional>
-#include <string>
+#include <string_view>
 
 #include "server/scsi/parameter_limits.h"
 
