@@ -5,7 +5,7 @@
 #include "server/scsi/command_table.h"
 #include "server/scsi/handlers.h"
 #include "server/scsi/logical_unit.h"
-#include "server/scsi/medium.h"
+#include "server/scsi/medium_comparison.h"
 #include "server/scsi/vpd_pages.h"
 
 namespace sectormap::scsi {

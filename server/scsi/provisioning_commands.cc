@@ -6,7 +6,7 @@
 
 #include "server/scsi/handlers.h"
 #include "server/scsi/logical_unit.h"
-#include "server/scsi/medium.h"
+#include "server/scsi/medium_comparison.h"
 
 namespace sectormap::scsi {
 namespace {

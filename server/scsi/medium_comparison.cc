@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/scsi/medium.h"
+#include "server/scsi/medium_comparison.h"
 
 #include <algorithm>
 #include <cstring>
