@@ -109,7 +109,7 @@ Task<ScsiResult> ReadCapacity10(Command command) {
   ParameterWriter out(command.buffer);
   out.Put32(std::min<uint64_t>(last, UINT32_MAX));
   out.Put32(command.unit->block_bytes());
-  return ScsiResult{ScsiStatus::kGood, {}, out.returned()};
+  return DataIn(out);
 }
 
 Task<ScsiResult> ReadCapacity16(Command command) {
@@ -124,7 +124,7 @@ Task<ScsiResult> ReadCapacity16(Command command) {
   out.Put16((about.unmaps ? kManaged : 0) | (about.reads_zeros ? kReadsZeros : 0) |
             LowestAlignedLba(*command.unit));
   out.PadTo(kBytes);
-  return ScsiResult{ScsiStatus::kGood, {}, out.returned()};
+  return DataIn(out);
 }
 
 namespace {

@@ -88,4 +88,9 @@ class ParameterWriter {
   size_t size_ = 0;
 };
 
+// GOOD, with what has been put.
+inline ScsiResult DataIn(const ParameterWriter& out) {
+  return {ScsiStatus::kGood, {}, out.returned()};
+}
+
 }  // namespace sectormap::scsi

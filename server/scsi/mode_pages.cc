@@ -126,7 +126,7 @@ Task<ScsiResult> ModeSense(Command command) {
   } else {
     out.Patch16(0, out.size() - 2);
   }
-  return ScsiResult{ScsiStatus::kGood, {}, out.returned()};
+  return DataIn(out);
 }
 
 namespace {

@@ -9,8 +9,6 @@
 namespace sectormap::scsi {
 namespace {
 
-ScsiResult DataIn(const ParameterWriter& out) { return {ScsiStatus::kGood, {}, out.returned()}; }
-
 // SPC-4 §6.35.4: no limit is promised, so both times are zero, "not indicated".
 constexpr uint16_t kTimeoutsDescriptorBytes = 12;
 

@@ -225,7 +225,7 @@ Task<ScsiResult> DescribeBlocks(Command command, uint64_t lba, uint64_t capacity
     lba += told;
   }
   out.Patch32(0, 4 + descriptors * kLbaStatusDescriptorBytes);
-  co_return ScsiResult{ScsiStatus::kGood, {}, out.returned()};
+  co_return DataIn(out);
 }
 static_assert(kLbaStatusHeaderBytes + kMaxLbaStatusDescriptors * kLbaStatusDescriptorBytes <=
               kMaxParameterDataBytes);

@@ -94,7 +94,7 @@ Task<ScsiResult> PersistentReserveIn(Command command) {
   ParameterWriter out(command.buffer);
   if (action == kReportCapabilities) {
     PutCapabilities(*command.unit, state, out);
-    return ScsiResult{ScsiStatus::kGood, {}, out.returned()};
+    return DataIn(out);
   }
   out.Put32(state.generation());
   if (action == kReadKeys) {
@@ -104,7 +104,7 @@ Task<ScsiResult> PersistentReserveIn(Command command) {
   } else {
     PutFullStatus(state, out);
   }
-  return ScsiResult{ScsiStatus::kGood, {}, out.returned()};
+  return DataIn(out);
 }
 
 namespace {

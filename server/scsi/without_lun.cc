@@ -38,8 +38,6 @@ ScsiResult RefusedField(uint16_t byte) {
   return Refused(kInvalidFieldInCdb, {.information = {}, .field_pointer = byte});
 }
 
-ScsiResult DataIn(const ParameterWriter& out) { return {ScsiStatus::kGood, {}, out.returned()}; }
-
 // SPC-4 §6.6.2: qualifier 011b and type 1Fh, "no device can be here".
 ScsiResult InquiryOfNothing(const CdbBytes& cdb, ParameterWriter& out) {
   constexpr size_t kShortInquiryBytes = 36;
