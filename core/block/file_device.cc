@@ -273,48 +273,39 @@ Task<int> FileDevice::CallByWorker(absl::FunctionRef<void(io_uring_sqe*)> prepar
   co_return done;
 }
 
-Task<IoStatus> FileDevice::ReadFully(std::byte* bytes, uint64_t offset, uint64_t length) {
-  while (length > 0) {
-    const auto part = static_cast<unsigned>(std::min(length, kRingBytesMax));
-    const auto read = [&](io_uring_sqe* sqe) { io_uring_prep_read(sqe, fd_, bytes, part, offset); };
-    int done = 0;
+template <typename Prepare>
+Task<IoStatus> FileDevice::Transfer(uint64_t length, Prepare prepare) {
+  for (uint64_t done = 0; done < length;) {
+    const auto part = static_cast<unsigned>(std::min(length - done, kRingBytesMax));
+    const auto move = [&](io_uring_sqe* sqe) { prepare(sqe, done, part); };
+    int moved = 0;
     if (knows_nowait_) {
-      done = co_await Reactor::Current().Submit(read);
+      moved = co_await Reactor::Current().Submit(move);
     } else {
-      done = co_await CallByWorker(read);
+      moved = co_await CallByWorker(move);
     }
-    if (done == -EINTR || done == -EAGAIN) continue;
-    if (done < 0) co_return FromErrno(-done);
-    if (done == 0) co_return IoStatus::kIoError;  // the file ends before size()
-    bytes += done;
-    offset += static_cast<uint64_t>(done);
-    length -= static_cast<uint64_t>(done);
+    if (moved == -EINTR || moved == -EAGAIN) continue;
+    if (moved < 0) co_return FromErrno(-moved);
+    // A file that ends before size(). And no progress would be no end.
+    if (moved == 0) co_return IoStatus::kIoError;
+    done += static_cast<uint64_t>(moved);
   }
   co_return IoStatus::kOk;
 }
 
+Task<IoStatus> FileDevice::ReadFully(std::byte* bytes, uint64_t offset, uint64_t length) {
+  return Transfer(length, [this, bytes, offset](io_uring_sqe* sqe, uint64_t done, unsigned part) {
+    io_uring_prep_read(sqe, fd_, bytes + done, part, offset + done);
+  });
+}
+
 Task<IoStatus> FileDevice::WriteFully(const std::byte* bytes, uint64_t offset, uint64_t length,
                                       int flags) {
-  while (length > 0) {
-    const auto part = static_cast<unsigned>(std::min(length, kRingBytesMax));
-    const auto write = [&](io_uring_sqe* sqe) {
-      io_uring_prep_write(sqe, fd_, bytes, part, offset);
-      sqe->rw_flags = flags;
-    };
-    int done = 0;
-    if (knows_nowait_) {
-      done = co_await Reactor::Current().Submit(write);
-    } else {
-      done = co_await CallByWorker(write);
-    }
-    if (done == -EINTR || done == -EAGAIN) continue;
-    if (done < 0) co_return FromErrno(-done);
-    if (done == 0) co_return IoStatus::kIoError;  // no progress would be no end
-    bytes += done;
-    offset += static_cast<uint64_t>(done);
-    length -= static_cast<uint64_t>(done);
-  }
-  co_return IoStatus::kOk;
+  return Transfer(length,
+                  [this, bytes, offset, flags](io_uring_sqe* sqe, uint64_t done, unsigned part) {
+                    io_uring_prep_write(sqe, fd_, bytes + done, part, offset + done);
+                    sqe->rw_flags = flags;
+                  });
 }
 
 Task<IoStatus> FileDevice::WriteBlocks(const std::byte* bytes, uint64_t offset, uint64_t length,

@@ -101,7 +101,10 @@ class FileDevice final : public CountedDevice {
   ssize_t WriteNow(std::span<const std::byte> bytes, uint64_t offset);
 
   bool IsAligned(const void* bytes, uint64_t offset, uint64_t length) const;
-  // By the ring, until all is done. `flags` are RWF_*.
+  // By the ring, until all is done: `prepare` gets what has been, and how much is next.
+  template <typename Prepare>
+  Task<IoStatus> Transfer(uint64_t length, Prepare prepare);
+  // `flags` are RWF_*.
   Task<IoStatus> ReadFully(std::byte* bytes, uint64_t offset, uint64_t length);
   Task<IoStatus> WriteFully(const std::byte* bytes, uint64_t offset, uint64_t length, int flags);
   // As above, held apart from a read-modify-write of the same blocks.
