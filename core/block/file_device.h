@@ -34,6 +34,9 @@
 
 namespace sectormap {
 
+// Blocks of O_DIRECT larger than this are not known, and would not fit a bounce.
+inline constexpr uint32_t kDirectBlockMax = 65536;
+
 class FileDevice final : public CountedDevice {
  public:
   enum class Mode {
