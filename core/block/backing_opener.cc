@@ -220,50 +220,60 @@ absl::StatusOr<std::shared_ptr<BlockDevice>> BackingOpener::OpenFile(const std::
   return known;
 }
 
-absl::StatusOr<BackingOpener::Opened> BackingOpener::OpenBelowRoots(const std::string& name,
-                                                                    bool read_only) {
-  const std::optional<std::string> path = RealPath(name);
-  if (!path.has_value()) return OpenError(name, read_only, errno);
+struct BackingOpener::Root {
+  std::string name;
+  std::string path;
+};
+
+absl::StatusOr<BackingOpener::Root> BackingOpener::RootOf(const std::string& name,
+                                                          const std::string& path) const {
   std::vector<std::string> roots;
   {
     absl::MutexLock lock(&mutex_);
     roots = device_roots_;
   }
   for (const std::string& root : roots) {
-    const std::optional<std::string> real_root = RealPath(root);
-    if (!real_root.has_value()) continue;
-    const std::string part = PartBelow(*path, *real_root);
-    if (part.empty()) continue;
-
-    const Descriptor directory(open(real_root->c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    if (directory.get() < 0) return OpenError(root, true, errno);
-    // O_PATH first: opening a tape or a FIFO would have effects.
-    const Descriptor seen(OpenBeneath(directory.get(), part, O_PATH));
-    struct stat before {};
-    if (seen.get() < 0 || fstat(seen.get(), &before) != 0) return OpenError(name, read_only, errno);
-    if (!S_ISREG(before.st_mode) && !S_ISBLK(before.st_mode)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("'", name, "' is neither a regular file nor a block device"));
+    std::optional<std::string> real_root = RealPath(root);
+    if (real_root.has_value() && !PartBelow(path, *real_root).empty()) {
+      return Root{root, *std::move(real_root)};
     }
-    std::shared_ptr<const DeviceClaims::Claim> claim;
-    if (S_ISBLK(before.st_mode)) {
-      ASSIGN_OR_RETURN(claim, claims_.Take(before.st_rdev, [&] {
-        return OpenExclusively(directory.get(), part, before.st_rdev, name, read_only);
-      }));
-    }
-    Descriptor opened(OpenForIo(directory.get(), part, read_only));
-    struct stat after {};
-    if (opened.get() < 0 || fstat(opened.get(), &after) != 0) {
-      return OpenError(name, read_only, errno);
-    }
-    if (before.st_dev != after.st_dev || before.st_ino != after.st_ino) return Replaced(name);
-    const bool block_device = S_ISBLK(after.st_mode);
-    const Identity identity{.block_device = block_device,
-                            .device = block_device ? after.st_rdev : after.st_dev,
-                            .inode = block_device ? 0 : after.st_ino};
-    return Opened{std::move(opened), *path, identity, std::move(claim)};
   }
-  return OutsideRoots(name, *path, roots);
+  return OutsideRoots(name, path, roots);
+}
+
+absl::StatusOr<BackingOpener::Opened> BackingOpener::OpenBelowRoots(const std::string& name,
+                                                                    bool read_only) {
+  const std::optional<std::string> path = RealPath(name);
+  if (!path.has_value()) return OpenError(name, read_only, errno);
+  ASSIGN_OR_RETURN(const Root root, RootOf(name, *path));
+  const std::string part = PartBelow(*path, root.path);
+  const Descriptor directory(open(root.path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (directory.get() < 0) return OpenError(root.name, true, errno);
+  // O_PATH first: opening a tape or a FIFO would have effects.
+  const Descriptor seen(OpenBeneath(directory.get(), part, O_PATH));
+  struct stat before {};
+  if (seen.get() < 0 || fstat(seen.get(), &before) != 0) return OpenError(name, read_only, errno);
+  if (!S_ISREG(before.st_mode) && !S_ISBLK(before.st_mode)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", name, "' is neither a regular file nor a block device"));
+  }
+  std::shared_ptr<const DeviceClaims::Claim> claim;
+  if (S_ISBLK(before.st_mode)) {
+    ASSIGN_OR_RETURN(claim, claims_.Take(before.st_rdev, [&] {
+      return OpenExclusively(directory.get(), part, before.st_rdev, name, read_only);
+    }));
+  }
+  Descriptor opened(OpenForIo(directory.get(), part, read_only));
+  struct stat after {};
+  if (opened.get() < 0 || fstat(opened.get(), &after) != 0) {
+    return OpenError(name, read_only, errno);
+  }
+  if (before.st_dev != after.st_dev || before.st_ino != after.st_ino) return Replaced(name);
+  const bool block_device = S_ISBLK(after.st_mode);
+  const Identity identity{.block_device = block_device,
+                          .device = block_device ? after.st_rdev : after.st_dev,
+                          .inode = block_device ? 0 : after.st_ino};
+  return Opened{std::move(opened), *path, identity, std::move(claim)};
 }
 
 struct BackingOpener::Place {
@@ -283,20 +293,10 @@ absl::StatusOr<BackingOpener::Place> BackingOpener::FindPlace(std::string_view n
   const std::string parent = slash == 0 ? "/" : text.substr(0, slash);
   const std::optional<std::string> path = RealPath(parent);
   if (!path.has_value()) return OpenError(parent, true, errno);
-  std::vector<std::string> roots;
-  {
-    absl::MutexLock lock(&mutex_);
-    roots = device_roots_;
-  }
-  for (const std::string& root : roots) {
-    const std::optional<std::string> real_root = RealPath(root);
-    if (!real_root.has_value()) continue;
-    if (*path != *real_root && PartBelow(*path, *real_root).empty()) continue;
-    Descriptor directory(open(path->c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
-    if (directory.get() < 0) return OpenError(parent, true, errno);
-    return Place{std::move(directory), file};
-  }
-  return OutsideRoots(text, absl::StrCat(*path, "/", file), roots);
+  RETURN_IF_ERROR(RootOf(text, absl::StrCat(*path, "/", file)).status());
+  Descriptor directory(open(path->c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+  if (directory.get() < 0) return OpenError(parent, true, errno);
+  return Place{std::move(directory), file};
 }
 
 absl::Status BackingOpener::MakeFile(std::string_view name, SectorCount size) {

@@ -100,6 +100,10 @@ class BackingOpener final : public BackingSource {
   absl::StatusOr<std::shared_ptr<BlockDevice>> OpenMemory(const std::string& name);
   absl::StatusOr<std::shared_ptr<BlockDevice>> OpenFile(const std::string& name, bool read_only);
   absl::StatusOr<Opened> OpenBelowRoots(const std::string& name, bool read_only);
+  // The first device root that `path`, without links, lies below: as it was given, and without
+  // links. `name` is for the refusal.
+  struct Root;
+  absl::StatusOr<Root> RootOf(const std::string& name, const std::string& path) const;
   // The directory of `name`, which lies below a root, and the rest of the name.
   struct Place;
   absl::StatusOr<Place> FindPlace(std::string_view name) const;
