@@ -25,7 +25,7 @@ void ConnectionHandle::OnLunsChanged(absl::AnyInvocable<void()> released) {
   reactor_.Post([self = shared_from_this(), released = std::move(released)]() mutable {
     Connection* connection = self->connection_;
     if (connection != nullptr && connection->session_ != nullptr) {
-      connection->session_->OnLunsChanged(std::move(released));
+      connection->session_->units().OnLunsChanged(std::move(released));
     } else {
       released();
     }

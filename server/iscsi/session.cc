@@ -11,17 +11,14 @@ namespace sectormap::iscsi {
 
 Session::Session(Context context)
     : context_(std::move(context)),
-      unknown_unit_share_(context_.memory.Join(nullptr, context_.identity.initiator_name)) {
-  RefreshLuns();
-}
+      unknown_unit_share_(context_.memory.Join(nullptr, context_.identity.initiator_name)),
+      units_({context_.memory, context_.luns, context_.identity, context_.nexus_tasks,
+              [this](const Unit& unit) {
+                Abort([&unit](const ScsiTask& task) { return task.unit == &unit; });
+              }}) {}
 
 Session::~Session() {
-  CHECK(closed_ && live_.empty() && leaving_units_.empty());
-  for (auto& [number, unit] : units_) {
-    CHECK(unit->users == 0 && unit->tasks == 0);
-    unit->nexus.reset();
-    context_.memory.Leave(unit->share);
-  }
+  CHECK(closed_ && live_.empty());
   context_.memory.Leave(unknown_unit_share_);
 }
 
@@ -81,10 +78,10 @@ ScsiTask& Session::TakeTask() {
 
 void Session::PlanTask(ScsiTask& task) {
   task.arrived = context_.reactor.clock().Now();
-  if (context_.luns->generation() != lun_generation_) RefreshLuns();
+  units_.Refresh();
   const std::optional<uint64_t> number = DecodeLun(task.header.lun);
   // REPORT LUNS is the target's to answer, on whatever number it comes.
-  if (number && !scsi::IsReportLuns(task.header.cdb)) task.unit = FindUnit(*number);
+  if (number && !scsi::IsReportLuns(task.header.cdb)) task.unit = units_.Find(*number);
   if (task.unit != nullptr) {
     ++task.unit->tasks;
     ++task.unit->users;
@@ -265,9 +262,10 @@ Task<scsi::ScsiResult> Session::Execute(ScsiTask& task) {
     bytes = task.buffer.bytes().first(in ? task.plan.bytes : task.wanted());
   }
   if (task.unit == nullptr) {
-    const scsi::ScsiResult result = scsi::ExecuteWithoutLun(task.header.cdb, lun_numbers_, bytes);
+    const scsi::ScsiResult result =
+        scsi::ExecuteWithoutLun(task.header.cdb, units_.numbers(), bytes);
     if (scsi::IsReportLuns(task.header.cdb) && result.status == scsi::ScsiStatus::kGood) {
-      luns_changed_->told = true;
+      units_.NoteNumbersTold();
     }
     return result;
   }
@@ -320,7 +318,7 @@ void Session::ReleaseData(ScsiTask& task) {
 void Session::LetGoOfUnit(ScsiTask& task) {
   if (!task.uses_unit) return;
   task.uses_unit = false;
-  ReleaseUnit(*task.unit);
+  units_.Release(*task.unit);
 }
 
 void Session::Finish(ScsiTask& task) {
@@ -328,7 +326,7 @@ void Session::Finish(ScsiTask& task) {
   LetGoOfUnit(task);
   if (task.unit != nullptr) {
     --task.unit->tasks;
-    EraseIfDone(*task.unit);
+    units_.EraseIfDone(*task.unit);
   }
   ScsiTask* last = live_.back();
   live_[task.live_index] = last;
@@ -409,110 +407,6 @@ void Session::Close() {
   closed_ = true;
   Abort([](const ScsiTask&) { return true; });
   changed_.WakeAll();
-}
-
-// ---- Logical units
-
-Unit* Session::FindUnit(uint64_t number) {
-  auto place = units_.find(number);
-  if (place != units_.end()) return place->second.get();
-  auto entry = std::lower_bound(
-      lun_map_->begin(), lun_map_->end(), number,
-      [](const LunEntry& candidate, uint64_t wanted) { return candidate.number < wanted; });
-  if (entry == lun_map_->end() || entry->number != number) return nullptr;
-  return AttachUnit(*entry);
-}
-
-Unit* Session::AttachUnit(const LunEntry& entry) {
-  auto unit = std::make_unique<Unit>();
-  unit->number = entry.number;
-  unit->lun = entry.lun;
-  unit->read_only = entry.read_only;
-  unit->counters = entry.counters;
-  unit->nexus =
-      entry.lun->Attach(context_.identity, entry.number, entry.read_only, context_.nexus_tasks);
-  unit->share = context_.memory.Join(entry.lun.get(), context_.identity.initiator_name);
-  Unit* attached = unit.get();
-  units_.emplace(entry.number, std::move(unit));
-  return attached;
-}
-
-void Session::RefreshLuns() {
-  const bool first = lun_map_ == nullptr;
-  lun_generation_ = context_.luns->generation();
-  lun_map_ = context_.luns->map();
-  lun_numbers_.clear();
-  for (const LunEntry& entry : *lun_map_) lun_numbers_.push_back(entry.number);
-  luns_changed_ = std::make_shared<scsi::LunListChange>();
-  if (first) return;
-  std::vector<uint64_t> gone;
-  for (auto& [number, unit] : units_) {
-    auto same = [&held = *unit](const LunEntry& entry) {
-      return entry.number == held.number && entry.lun == held.lun &&
-             entry.read_only == held.read_only;
-    };
-    if (std::any_of(lun_map_->begin(), lun_map_->end(), same)) {
-      unit->lun->TellLunsChanged(*unit->nexus, luns_changed_);
-    } else {
-      gone.push_back(number);
-    }
-  }
-  for (const uint64_t number : gone) {
-    auto place = units_.find(number);
-    Unit& unit = *place->second;
-    unit.leaving = true;
-    leaving_units_.push_back(std::move(place->second));
-    units_.erase(place);
-    ++unit.users;  // until it is done here
-    Abort([&unit](const ScsiTask& task) { return task.unit == &unit; });
-    ReleaseUnit(unit);
-  }
-}
-
-void Session::OnLunsChanged(absl::AnyInvocable<void()> released) {
-  if (context_.luns->generation() != lun_generation_) RefreshLuns();
-  released_calls_.push_back(std::move(released));
-  CallReleased();
-}
-
-void Session::ReleaseUnit(Unit& unit) {
-  CHECK(unit.users > 0);
-  if (--unit.users != 0 || !unit.leaving) return;
-  unit.nexus.reset();
-  unit.lun.reset();
-  EraseIfDone(unit);
-  CallReleased();
-}
-
-void Session::EraseIfDone(Unit& unit) {
-  if (!unit.leaving || unit.users != 0 || unit.tasks != 0) return;
-  context_.memory.Leave(unit.share);
-  std::erase_if(leaving_units_, [&](const auto& candidate) { return candidate.get() == &unit; });
-}
-
-void Session::CallReleased() {
-  const auto in_use = [](const auto& unit) { return unit->users != 0; };
-  if (std::any_of(leaving_units_.begin(), leaving_units_.end(), in_use)) return;
-  for (auto& call : std::exchange(released_calls_, {})) call();
-}
-
-Unit* Session::UseUnit(const LunField& lun) {
-  if (context_.luns->generation() != lun_generation_) RefreshLuns();
-  const std::optional<uint64_t> number = DecodeLun(lun);
-  Unit* unit = number ? FindUnit(*number) : nullptr;
-  if (unit != nullptr) ++unit->users;
-  return unit;
-}
-
-std::vector<Unit*> Session::UseAllUnits() {
-  if (context_.luns->generation() != lun_generation_) RefreshLuns();
-  std::vector<Unit*> units;
-  for (const LunEntry& entry : *lun_map_) {
-    Unit* unit = FindUnit(entry.number);
-    ++unit->users;
-    units.push_back(unit);
-  }
-  return units;
 }
 
 }  // namespace sectormap::iscsi

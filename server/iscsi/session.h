@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/functional/any_invocable.h"
 #include "core/async/gate.h"
 #include "core/async/reactor.h"
 #include "core/async/wait_queue.h"
@@ -22,6 +21,7 @@
 #include "server/iscsi/pdu_stream.h"
 #include "server/iscsi/scsi_task.h"
 #include "server/iscsi/session_parameters.h"
+#include "server/iscsi/session_units.h"
 #include "server/iscsi/target_directory.h"
 #include "server/scsi/lun.h"
 
@@ -35,20 +35,6 @@ inline constexpr uint32_t kMaxImmediateCommands = 8;
 // count in the window, so that one stuck unit does not close it for the others. More get TASK SET
 // FULL.
 inline constexpr size_t kMaxSessionTasks = 4 * kCommandWindow;
-
-// The session's hold on one logical unit. One that left the target lets go of its device when
-// nobody uses that, and stays itself until the last task whose data is counted here has ended.
-struct Unit {
-  uint64_t number = 0;
-  std::shared_ptr<scsi::Lun> lun;
-  bool read_only = false;
-  std::shared_ptr<scsi::CommandCounters> counters;
-  scsi::LunNexusPtr nexus;
-  SessionShare share;
-  uint32_t users = 0;  // tasks and task management that may touch its device
-  uint32_t tasks = 0;  // that are for it, also those whose answers are on their way
-  bool leaving = false;
-};
 
 // For its connection's reactor.
 class Session {
@@ -110,28 +96,14 @@ class Session {
   WaitQueue::Awaiter NextChange() { return changed_.Wait(); }
   void NoteChange() { changed_.WakeAll(); }
 
-  // Keeps the unit while task management works on it; null: there is no such unit.
-  Unit* UseUnit(const LunField& lun);
-  static Unit* UseUnit(Unit& unit) {
-    ++unit.users;
-    return &unit;
-  }
-  void ReleaseUnit(Unit& unit);
-  // All units of the target, each used.
-  std::vector<Unit*> UseAllUnits();
-
   bool TakeImmediatePlace();
   void ReleaseImmediatePlace() { --immediate_; }
-
-  // --- The target changes ---
-
-  // Drops units that left the target. `released` is called when nothing uses those any more.
-  void OnLunsChanged(absl::AnyInvocable<void()> released);
 
   // The connection ends: all tasks are aborted, whoever waits goes on.
   void Close();
   bool closed() const { return closed_; }
 
+  SessionUnits& units() { return units_; }
   Reactor& reactor() const { return context_.reactor; }
   PduWriter& writer() const { return context_.writer; }
   Gate& gate() const { return context_.gate; }
@@ -169,20 +141,7 @@ class Session {
   void Finish(ScsiTask& task);
   void LeaveTable(ScsiTask& task);
 
-  Unit* FindUnit(uint64_t number);
-  Unit* AttachUnit(const LunEntry& entry);
-  void RefreshLuns();
-  void EraseIfDone(Unit& unit);
-  void CallReleased();
-
   Context context_;
-  std::shared_ptr<const LunMap> lun_map_;
-  uint64_t lun_generation_ = 0;
-  std::vector<uint64_t> lun_numbers_;
-  std::shared_ptr<scsi::LunListChange> luns_changed_;  // the last
-  absl::flat_hash_map<uint64_t, std::unique_ptr<Unit>> units_;
-  std::vector<std::unique_ptr<Unit>> leaving_units_;
-  std::vector<absl::AnyInvocable<void()>> released_calls_;
   SessionShare unknown_unit_share_;
 
   std::vector<std::unique_ptr<ScsiTask>> tasks_;  // all that were ever made
@@ -195,6 +154,7 @@ class Session {
   uint32_t without_room_ = 0;  // numbered tasks that found no memory for their data
   bool closed_ = false;
   WaitQueue changed_;
+  SessionUnits units_;
 };
 
 }  // namespace sectormap::iscsi

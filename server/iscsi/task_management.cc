@@ -61,7 +61,7 @@ Task<void> WaitForEnd(std::shared_ptr<Ending> ending) {
   };
   co_await session.Quiesced(meant);
   ending->done = co_await EndOtherNexuses(*ending);
-  for (Unit* unit : ending->units) session.ReleaseUnit(*unit);
+  for (Unit* unit : ending->units) session.units().Release(*unit);
   session.NoteChange();
   session.gate().Leave();
 }
@@ -113,7 +113,7 @@ void AbortTask(Session& session, const TaskManagementRequestHeader& request,
   if (task == nullptr) task = session.FindAborted(request.referenced_task_tag);
   if (task != nullptr && task->header.lun == request.lun) {
     std::vector<Unit*> units;
-    if (task->unit != nullptr) units.push_back(session.UseUnit(*task->unit));
+    if (task->unit != nullptr) units.push_back(SessionUnits::Use(*task->unit));
     End(session, request, task->serial, std::move(units), nullptr);
     return;
   }
@@ -127,7 +127,7 @@ void AbortTask(Session& session, const TaskManagementRequestHeader& request,
 }
 
 void EndUnitTasks(Session& session, const TaskManagementRequestHeader& request) {
-  Unit* unit = session.UseUnit(request.lun);
+  Unit* unit = session.units().Use(request.lun);
   if (unit == nullptr) {
     AnswerNow(session, request, TaskManagementResult::kLunDoesNotExist);
     return;
@@ -149,10 +149,11 @@ void StartTaskManagement(Session& session, const TaskManagementRequestHeader& re
       EndUnitTasks(session, request);
       return;
     case TaskManagementFunction::kTargetWarmReset:
-      End(session, request, session.last_serial(), session.UseAllUnits(), nullptr);
+      End(session, request, session.last_serial(), session.units().UseAll(), nullptr);
       return;
     case TaskManagementFunction::kTargetColdReset:
-      End(session, request, session.last_serial(), session.UseAllUnits(), hooks.drop_all_sessions);
+      End(session, request, session.last_serial(), session.units().UseAll(),
+          hooks.drop_all_sessions);
       return;
     case TaskManagementFunction::kTaskReassign:
       AnswerNow(session, request, TaskManagementResult::kReassignmentNotSupported);
