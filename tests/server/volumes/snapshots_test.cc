@@ -17,7 +17,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::IsSupersetOf;
-using ::testing::Pair;
 using Views = std::map<std::string, std::vector<std::byte>>;
 
 // stubborn <device>: all of it, but it does not go live while it is told not to.
@@ -67,25 +66,6 @@ class SnapshotsTest : public RecipeTest {
     Fill(device, 1000 + 8 * (version % 100), 8, version);
     Fill(device, 5, 3, version);
   }
-  // A volume whose snapshot s1 has a store that has to grow.
-  void MakeSmallStore() {
-    MakeVolume();
-    ASSERT_TRUE(snapshots_
-                    ->Create({.entries = {{.name = "s1", .device = "vol"}},
-                              .store_sectors = 512,
-                              .chunk_sectors = kChunk,
-                              .grow_at_percent = 50,
-                              .grow_by_percent = 100})
-                    .ok());
-  }
-  // As slowly as the keeper could follow.
-  void OverwriteSlowly(uint64_t from, uint64_t to) {
-    for (uint64_t first = from; first < to; first += 128) {
-      Fill("vol", first, 128, 2);
-      static_cast<void>(snapshots_->GrowStores());
-    }
-  }
-
   // vol with snapshots s1 (the oldest) to sN, and something written after each of them.
   void MakeChain(int count) {
     MakeVolume();
@@ -134,11 +114,6 @@ class SnapshotsTest : public RecipeTest {
     Restart();
   }
   // By origin, the oldest first.
-  std::vector<SnapshotStatus::State> States() {
-    std::vector<SnapshotStatus::State> states;
-    for (const SnapshotInfo& info : snapshots_->List()) states.push_back(info.status.state);
-    return states;
-  }
   std::vector<bool> Available() {
     std::vector<bool> available;
     for (const SnapshotInfo& info : snapshots_->List()) available.push_back(info.available);
@@ -342,94 +317,6 @@ TEST_F(SnapshotsTest, AStoreOfAnotherSnapshotIsNotOverwritten) {
   const auto made =
       snapshots_->Create({.entries = {{.name = "x", .device = "vol", .store = Path("old.cow")}}});
   EXPECT_THAT(std::string(made.status().message()), HasSubstr("holds a snapshot's store already"));
-}
-
-TEST_F(SnapshotsTest, AStoreGrowsBeforeItIsFullAndNoFurtherThanItsLimit) {
-  MakeSmallStore();
-  OverwriteSlowly(0, kVolumeSectors);
-  EXPECT_TRUE(View("s1") == Pattern(0, kVolumeSectors, 1));
-  EXPECT_LE(std::filesystem::file_size(Path("s1.cow")),
-            StoreSectorsForAll(SectorCount(kVolumeSectors), kChunk) * kSectorBytes);
-}
-
-// Then another device has the snapshot's row.
-TEST_F(SnapshotsTest, TheStoreOfASnapshotThatIsMirroredGrowsToo) {
-  MakeSmallStore();
-  const std::string leg = MakeFile("leg", kVolumeSectors);
-  ExpectDone(mirrors_->StartAdd({.device = "s1", .leg = leg}));
-  Restart();
-  OverwriteSlowly(0, kVolumeSectors / 2);
-  const std::vector<SnapshotInfo> mirrored = snapshots_->List();
-  ASSERT_EQ(mirrored.size(), 1u);
-  EXPECT_EQ(mirrored[0].name, "s1-mimage-0");
-  EXPECT_EQ(mirrored[0].origin, "vol");
-  EXPECT_NE(mirrored[0].created_unix_seconds, 0);
-  EXPECT_EQ(mirrored[0].status.state, SnapshotStatus::State::kValid);
-  ExpectDone(mirrors_->StartRemove({.device = "s1", .leg = leg}));
-  OverwriteSlowly(kVolumeSectors / 2, kVolumeSectors);
-  EXPECT_TRUE(View("s1") == Pattern(0, kVolumeSectors, 1));
-}
-
-TEST_F(SnapshotsTest, AStoreThatMayNotGrowTellsOnceThatItIsNearlyFull) {
-  MakeVolume();
-  ASSERT_TRUE(snapshots_
-                  ->Create({.entries = {{.name = "s1", .device = "vol"}},
-                            .store_sectors = 512,
-                            .chunk_sectors = kChunk,
-                            .never_grow = true})
-                  .ok());
-  Fill("vol", 0, 27 * kChunk, 2);
-  const uint32_t events = registry_->Info("s1")->event_number;
-  EXPECT_THAT(snapshots_->GrowStores(),
-              ElementsAre(std::pair<std::string, std::string>("s1", "its store is nearly full")));
-  EXPECT_EQ(registry_->Info("s1")->event_number, events + 1);
-  EXPECT_THAT(snapshots_->GrowStores(), IsEmpty());
-}
-
-TEST_F(SnapshotsTest, AStoreThatIsFullTellsOnceWhatBecomesOfItsSnapshot) {
-  for (const bool overflow_stays_valid : {false, true}) {
-    SCOPED_TRACE(overflow_stays_valid);
-    const std::string vol = overflow_stays_valid ? "vol2" : "vol1";
-    MakeVolume(vol);
-    ASSERT_TRUE(snapshots_
-                    ->Create({.entries = {{.name = "s", .device = vol}},
-                              .store_sectors = 512,
-                              .chunk_sectors = kChunk,
-                              .overflow_stays_valid = overflow_stays_valid,
-                              .never_grow = true})
-                    .ok());
-    EXPECT_THAT(snapshots_->GrowStores(), IsEmpty());
-    std::vector<std::byte> bytes = Pattern(0, kVolumeSectors, 2);
-    const auto device = registry_->Find("s");
-    EXPECT_EQ(
-        reactors_->RunOn(0, [&] { return device->Submit(IoRequest::Write(Sector(0), bytes)); }),
-        IoStatus::kIoError);
-    const char* const told = overflow_stays_valid ? "can only be read" : "is lost";
-    EXPECT_THAT(snapshots_->GrowStores(), ElementsAre(Pair("s", HasSubstr(told))));
-    EXPECT_THAT(snapshots_->GrowStores(), IsEmpty());
-    ASSERT_TRUE(catalog_->Remove("s", {}).ok());
-  }
-}
-
-TEST_F(SnapshotsTest, AStoreThatIsLostTakesTheOlderSnapshotsWithIt) {
-  using State = SnapshotStatus::State;
-  MakeVolume();
-  TakeSnapshot("s1");
-  ASSERT_TRUE(snapshots_
-                  ->Create({.entries = {{.name = "s2", .device = "vol"}},
-                            .store_sectors = 512,
-                            .chunk_sectors = kChunk,
-                            .never_grow = true})
-                  .ok());
-  Fill("vol", 0, kChunk, 2);
-  EXPECT_THAT(States(), ElementsAre(State::kValid, State::kValid));
-  Fill("vol", 0, kVolumeSectors, 3);
-  EXPECT_THAT(States(), ElementsAre(State::kInvalid, State::kInvalid));
-  TakeSnapshot("s3");
-  EXPECT_THAT(States(), ElementsAre(State::kInvalid, State::kInvalid, State::kValid));
-  const auto again = snapshots_->Create(
-      {.entries = {{.name = "s1", .device = "vol"}}, .chunk_sectors = kChunk, .existing_ok = true});
-  EXPECT_TRUE(absl::IsAlreadyExists(again.status())) << again.status();
 }
 
 TEST_F(SnapshotsTest, AnExportedSnapshotIsNotRemoved) {
