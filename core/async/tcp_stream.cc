@@ -20,7 +20,7 @@
 #include "core/async/next_turn.h"
 #include "core/async/reactor.h"
 #include "core/base/check.h"
-#include "core/base/descriptors.h"
+#include "core/base/reserved_descriptors.h"
 #include "core/base/status_macros.h"
 
 namespace sectormap {

@@ -14,7 +14,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "core/base/descriptors.h"
+#include "core/base/descriptor.h"
+#include "core/base/reserved_descriptors.h"
 #include "core/base/status_macros.h"
 #include "core/block/memory_device.h"
 #include "core/block/memory_name.h"
@@ -22,21 +23,6 @@
 
 namespace sectormap {
 namespace {
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  int get() const { return fd_; }
-  int Release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
 
 // Of a file that the daemon makes: nobody else's.
 constexpr mode_t kFileMode = 0600;
@@ -199,7 +185,7 @@ absl::StatusOr<std::shared_ptr<BlockDevice>> BackingOpener::OpenFile(const std::
   Descriptor again(fcntl(opened.descriptor.get(), F_DUPFD_CLOEXEC, 0));
   if (again.get() < 0) return OpenError(name, read_only, errno);
   ASSIGN_OR_RETURN(std::unique_ptr<FileDevice> adopted,
-                   FileDevice::Adopt(opened.descriptor.Release(), name, read_only, options));
+                   FileDevice::Adopt(std::move(opened.descriptor), name, read_only, options));
   const auto claimed = std::make_shared<ClaimedDevice>(std::move(opened.claim), std::move(adopted));
   const std::shared_ptr<FileDevice> fresh(claimed, claimed->device.get());
 
@@ -214,7 +200,7 @@ absl::StatusOr<std::shared_ptr<BlockDevice>> BackingOpener::OpenFile(const std::
   auto& file = static_cast<FileDevice&>(*known);
   if (!read_only && file.read_only()) {
     RETURN_IF_ERROR(room);
-    RETURN_IF_ERROR(file.AllowWrites(again.Release()));
+    RETURN_IF_ERROR(file.AllowWrites(std::move(again)));
   }
   RETURN_IF_ERROR(file.RefreshSize());
   return known;

@@ -45,28 +45,22 @@ absl::StatusOr<std::unique_ptr<FileDevice>> FileDevice::Open(const std::string& 
                                                              bool read_only,
                                                              const Options& options) {
   // O_NONBLOCK: the name could be a FIFO's, which would wait for its other end.
-  const int fd =
-      open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-  if (fd < 0) return OpenError(path, read_only, errno);
-  return Adopt(fd, path, read_only, options);
+  Descriptor fd(
+      open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+  if (fd.get() < 0) return OpenError(path, read_only, errno);
+  return Adopt(std::move(fd), path, read_only, options);
 }
 
-absl::StatusOr<std::unique_ptr<FileDevice>> FileDevice::Adopt(int fd, std::string name,
+absl::StatusOr<std::unique_ptr<FileDevice>> FileDevice::Adopt(Descriptor fd, std::string name,
                                                               bool read_only,
                                                               const Options& options) {
-  struct Closer {
-    ~Closer() {
-      if (fd >= 0) close(fd);
-    }
-    int fd;
-  } owned{fd};
-  ASSIGN_OR_RETURN(const Medium medium, ProbeMedium(fd, !read_only, name));
+  ASSIGN_OR_RETURN(const Medium medium, ProbeMedium(fd.get(), !read_only, name));
   const bool can_direct = medium.direct_block_bytes != 0;
   const Mode mode =
       options.mode.value_or(medium.block_device && can_direct ? Mode::kDirect : Mode::kWriteback);
   const uint32_t block = std::max(
       {medium.direct_block_bytes, options.direct_block_bytes, static_cast<uint32_t>(kSectorBytes)});
-  if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) != 0) {
+  if (fcntl(fd.get(), F_SETFL, fcntl(fd.get(), F_GETFL) & ~O_NONBLOCK) != 0) {
     return absl::ErrnoToStatus(errno, name);
   }
   if (mode == Mode::kDirect) {
@@ -85,11 +79,10 @@ absl::StatusOr<std::unique_ptr<FileDevice>> FileDevice::Adopt(int fd, std::strin
                        " sectors, is not a multiple of the medium's block of ", block,
                        " bytes, as O_DIRECT needs: grow the file or use writeback"));
     }
-    RETURN_IF_ERROR(SetDirect(fd, name));
+    RETURN_IF_ERROR(SetDirect(fd.get(), name));
   }
-  owned.fd = -1;
   return std::unique_ptr<FileDevice>(
-      new FileDevice(fd, std::move(name), read_only, mode, block, medium));
+      new FileDevice(std::move(fd), std::move(name), read_only, mode, block, medium));
 }
 
 namespace {
@@ -103,9 +96,9 @@ BlockLimits WithBlock(BlockLimits limits, bool direct, uint32_t block_bytes) {
 
 }  // namespace
 
-FileDevice::FileDevice(int fd, std::string name, bool read_only, Mode mode,
+FileDevice::FileDevice(Descriptor fd, std::string name, bool read_only, Mode mode,
                        uint32_t direct_block_bytes, const Medium& medium)
-    : fd_(fd),
+    : fd_(std::move(fd)),
       name_(std::move(name)),
       mode_(mode),
       block_device_(medium.block_device),
@@ -118,14 +111,12 @@ FileDevice::FileDevice(int fd, std::string name, bool read_only, Mode mode,
       read_only_(read_only),
       can_punch_hole_(medium.can_punch_hole) {}
 
-FileDevice::~FileDevice() { close(fd_); }
-
 SectorCount FileDevice::UsableSize(SectorCount size) const {
   return WholeSectors(ByteCount(RoundDown(Bytes(size).value(), block_bytes_)));
 }
 
 absl::Status FileDevice::RefreshSize() {
-  ASSIGN_OR_RETURN(const SectorCount now, ProbeSize(fd_, name_));
+  ASSIGN_OR_RETURN(const SectorCount now, ProbeSize(fd_.get(), name_));
   const uint64_t usable = UsableSize(now).value();
   uint64_t known = size_.load();
   while (usable > known && !size_.compare_exchange_weak(known, usable)) {
@@ -133,14 +124,11 @@ absl::Status FileDevice::RefreshSize() {
   return absl::OkStatus();
 }
 
-absl::Status FileDevice::AllowWrites(int fd) {
-  absl::StatusOr<Medium> medium = ProbeMedium(fd, true, name_);
-  absl::Status status = medium.status();
-  if (status.ok() && mode_ == Mode::kDirect) status = SetDirect(fd, name_);
-  if (status.ok() && dup3(fd, fd_, O_CLOEXEC) < 0) status = absl::ErrnoToStatus(errno, name_);
-  close(fd);
-  if (!status.ok()) return status;
-  can_punch_hole_.store(medium->can_punch_hole);
+absl::Status FileDevice::AllowWrites(Descriptor fd) {
+  ASSIGN_OR_RETURN(const Medium medium, ProbeMedium(fd.get(), true, name_));
+  if (mode_ == Mode::kDirect) RETURN_IF_ERROR(SetDirect(fd.get(), name_));
+  if (dup3(fd.get(), fd_.get(), O_CLOEXEC) < 0) return absl::ErrnoToStatus(errno, name_);
+  can_punch_hole_.store(medium.can_punch_hole);
   read_only_.store(false);
   return absl::OkStatus();
 }
@@ -183,18 +171,18 @@ bool FileDevice::IsAligned(const void* bytes, uint64_t offset, uint64_t length) 
 // are a tenth of a microsecond cheaper than the vectored ones.
 ssize_t FileDevice::ReadNow(std::span<std::byte> bytes, uint64_t offset) const {
   const auto place = static_cast<off_t>(offset);
-  if (in_memory_) return pread(fd_, bytes.data(), bytes.size(), place);
+  if (in_memory_) return pread(fd_.get(), bytes.data(), bytes.size(), place);
   if (!knows_nowait_) return 0;
   const iovec piece{bytes.data(), bytes.size()};
-  return preadv2(fd_, &piece, 1, place, RWF_NOWAIT);
+  return preadv2(fd_.get(), &piece, 1, place, RWF_NOWAIT);
 }
 
 ssize_t FileDevice::WriteNow(std::span<const std::byte> bytes, uint64_t offset) {
   if (!can_write_now_.load(std::memory_order_relaxed)) return 0;
   const auto place = static_cast<off_t>(offset);
-  if (in_memory_) return pwrite(fd_, bytes.data(), bytes.size(), place);
+  if (in_memory_) return pwrite(fd_.get(), bytes.data(), bytes.size(), place);
   const iovec piece{const_cast<std::byte*>(bytes.data()), bytes.size()};
-  const ssize_t done = pwritev2(fd_, &piece, 1, place, RWF_NOWAIT);
+  const ssize_t done = pwritev2(fd_.get(), &piece, 1, place, RWF_NOWAIT);
   if (done < 0 && errno == EOPNOTSUPP) can_write_now_.store(false, std::memory_order_relaxed);
   return done;
 }
@@ -281,7 +269,7 @@ Task<IoStatus> FileDevice::Transfer(uint64_t length, Prepare prepare) {
 
 Task<IoStatus> FileDevice::ReadFully(std::byte* bytes, uint64_t offset, uint64_t length) {
   return Transfer(length, [this, bytes, offset](io_uring_sqe* sqe, uint64_t done, unsigned part) {
-    io_uring_prep_read(sqe, fd_, bytes + done, part, offset + done);
+    io_uring_prep_read(sqe, fd_.get(), bytes + done, part, offset + done);
   });
 }
 
@@ -289,7 +277,7 @@ Task<IoStatus> FileDevice::WriteFully(const std::byte* bytes, uint64_t offset, u
                                       int flags) {
   return Transfer(length,
                   [this, bytes, offset, flags](io_uring_sqe* sqe, uint64_t done, unsigned part) {
-                    io_uring_prep_write(sqe, fd_, bytes + done, part, offset + done);
+                    io_uring_prep_write(sqe, fd_.get(), bytes + done, part, offset + done);
                     sqe->rw_flags = flags;
                   });
 }
@@ -302,7 +290,7 @@ Task<IoStatus> FileDevice::WriteFully(const std::byte* bytes, uint64_t offset, u
 Task<IoStatus> FileDevice::Sync(uint64_t offset, uint64_t length) {
   for (;;) {
     const int done = co_await CallByWorker([&](io_uring_sqe* sqe) {
-      io_uring_prep_fsync(sqe, fd_, IORING_FSYNC_DATASYNC);
+      io_uring_prep_fsync(sqe, fd_.get(), IORING_FSYNC_DATASYNC);
       sqe->off = offset;
       sqe->len = static_cast<uint32_t>(length);
     });
@@ -316,7 +304,7 @@ Task<IoStatus> FileDevice::Sync(uint64_t offset, uint64_t length) {
 Task<IoStatus> FileDevice::Allocate(int mode, uint64_t offset, uint64_t length) {
   for (;;) {
     const int done = co_await CallByWorker([&](io_uring_sqe* sqe) {
-      io_uring_prep_fallocate(sqe, fd_, mode, static_cast<off_t>(offset),
+      io_uring_prep_fallocate(sqe, fd_.get(), mode, static_cast<off_t>(offset),
                               static_cast<off_t>(length));
     });
     if (done == -EINTR || done == -EAGAIN) continue;
@@ -381,16 +369,16 @@ Task<IoStatus> FileDevice::WriteZeroBytes(uint64_t offset, uint64_t length) {
 Extent FileDevice::SeekExtent(Sector first) const {
   const uint64_t offset = ByteOffset(first).value();
   const SectorCount rest = size() - first.offset();
-  const off_t data = lseek(fd_, static_cast<off_t>(offset), SEEK_DATA);
+  const off_t data = lseek(fd_.get(), static_cast<off_t>(offset), SEEK_DATA);
   if (data < 0) {
     if (errno != ENXIO) return {IoStatus::kOk, true, rest};
-    const off_t file_end = lseek(fd_, 0, SEEK_END);
+    const off_t file_end = lseek(fd_.get(), 0, SEEK_END);
     if (file_end < static_cast<off_t>(offset + kSectorBytes)) return {IoStatus::kIoError, true, {}};
     return {IoStatus::kOk, false, rest};
   }
   const uint64_t hole_sectors = (static_cast<uint64_t>(data) - offset) >> kSectorShift;
   if (hole_sectors > 0) return {IoStatus::kOk, false, std::min(SectorCount(hole_sectors), rest)};
-  const off_t hole = lseek(fd_, data, SEEK_HOLE);
+  const off_t hole = lseek(fd_.get(), data, SEEK_HOLE);
   if (hole < 0) return {IoStatus::kOk, true, rest};
   const uint64_t data_bytes = RoundUp(static_cast<uint64_t>(hole) - offset, kSectorBytes);
   const SectorCount mapped = WholeSectors(ByteCount(data_bytes));

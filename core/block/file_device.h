@@ -28,6 +28,7 @@
 #include "absl/status/statusor.h"
 #include "core/async/per_reactor.h"
 #include "core/async/wait_queue.h"
+#include "core/base/descriptor.h"
 #include "core/block/counted_device.h"
 #include "core/block/medium.h"
 #include "core/block/range_lock.h"
@@ -55,10 +56,9 @@ class FileDevice final : public CountedDevice {
   // Control threads only: it may block.
   static absl::StatusOr<std::unique_ptr<FileDevice>> Open(const std::string& path, bool read_only,
                                                           const Options& options);
-  // As Open, over a descriptor, which it takes over in every case. `name` is for error texts.
-  static absl::StatusOr<std::unique_ptr<FileDevice>> Adopt(int fd, std::string name, bool read_only,
-                                                           const Options& options);
-  ~FileDevice() override;
+  // As Open, over a descriptor. `name` is for error texts.
+  static absl::StatusOr<std::unique_ptr<FileDevice>> Adopt(Descriptor fd, std::string name,
+                                                           bool read_only, const Options& options);
   FileDevice(const FileDevice&) = delete;
   FileDevice& operator=(const FileDevice&) = delete;
 
@@ -76,13 +76,13 @@ class FileDevice final : public CountedDevice {
   // and gets kIoError there. Control threads only.
   absl::Status RefreshSize();
 
-  // From now on it may be written: `fd`, which it takes over, is the same file opened for writing.
+  // From now on it may be written: `fd` is the same file opened for writing.
   // Requests in flight end on the old one. Control threads only, one at a time.
-  absl::Status AllowWrites(int fd);
+  absl::Status AllowWrites(Descriptor fd);
 
  private:
-  FileDevice(int fd, std::string name, bool read_only, Mode mode, uint32_t direct_block_bytes,
-             const Medium& medium);
+  FileDevice(Descriptor fd, std::string name, bool read_only, Mode mode,
+             uint32_t direct_block_bytes, const Medium& medium);
 
   // Ends with whole blocks for kDirect.
   SectorCount UsableSize(SectorCount size) const;
@@ -130,7 +130,7 @@ class FileDevice final : public CountedDevice {
     WaitQueue place;
   };
 
-  const int fd_;
+  const Descriptor fd_;
   const std::string name_;
   const Mode mode_;
   const bool block_device_;

@@ -63,7 +63,7 @@ TEST_P(FileDeviceModeTest, AReadOnlyDeviceRefusesEveryChangeAndLimitsSaySo) {
 TEST_P(FileDeviceModeTest, AllowWritesMakesAReadOnlyDeviceWritable) {
   const std::string path = directory_.MakeFile("disk", kMiB);
   auto device = Open(path, true, options());
-  ASSERT_TRUE(device->AllowWrites(open(path.c_str(), O_RDWR | O_CLOEXEC)).ok());
+  ASSERT_TRUE(device->AllowWrites(Descriptor(open(path.c_str(), O_RDWR | O_CLOEXEC))).ok());
   std::vector<std::byte> bytes(4096, std::byte{9});
   EXPECT_EQ(Do(*device, IoRequest::Write(Sector(1), bytes)), IoStatus::kOk);
   EXPECT_EQ(Do(*device, IoRequest::Discard(Sector(0), SectorCount(8))), IoStatus::kOk);
