@@ -64,6 +64,8 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::WatchResponse>,
           Queue(change);
         }
       }
+      // The first list is every device there is: behind it stands the mark that it has ended.
+      if (!std::exchange(listed_, true)) order_.push_back(kListed);
     }
     Advance();
   }
@@ -138,6 +140,11 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::WatchResponse>,
 
   bool TakeMessage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     message_.Clear();
+    if (!order_.empty() && order_.front() == kListed) {
+      message_.set_kind(v1::WatchResponse::KIND_LISTED);
+      order_.pop_front();
+      return true;
+    }
     if (!order_.empty()) {
       const auto next = pending_.find(order_.front());
       message_.set_kind(KindOf(next->second.kind));
@@ -151,6 +158,8 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::WatchResponse>,
     return true;
   }
 
+  static constexpr char kListed[] = "";  // no device's identity
+
   ChangeFeed& feed_;
   const std::string identity_;
   std::shared_ptr<WatchReactor> self_;
@@ -159,7 +168,8 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::WatchResponse>,
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool heartbeat_ ABSL_GUARDED_BY(mutex_) = false;
   std::map<std::string, DeviceChange> pending_ ABSL_GUARDED_BY(mutex_);
-  std::deque<std::string> order_ ABSL_GUARDED_BY(mutex_);
+  std::deque<std::string> order_ ABSL_GUARDED_BY(mutex_);  // identities, and kListed
+  bool listed_ ABSL_GUARDED_BY(mutex_) = false;            // the mark has been set
   std::optional<grpc::Status> end_ ABSL_GUARDED_BY(mutex_);
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   v1::WatchResponse message_;  // gRPC's while `writing_`

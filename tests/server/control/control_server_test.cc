@@ -68,12 +68,13 @@ TEST_F(ControlServerTest, AStopLetsCallsEndThatRunAndWaitsForNoIdleConnection) {
   const auto watch = mapper_->Watch(&context, v1::WatchRequest());
   watch->WaitForInitialMetadata();
   std::thread ending([this] { feed_->Close(); });
-  control_->Stop(std::chrono::hours(1));
-  ending.join();
+  std::thread stopping([this] { control_->Stop(std::chrono::hours(1)); });
   v1::WatchResponse response;
   while (watch->Read(&response)) {
   }
   EXPECT_THAT(watch->Finish().error_message(), HasSubstr("sectormapd is stopping"));
+  ending.join();
+  stopping.join();
 }
 
 class ListenTest : public ::testing::Test {

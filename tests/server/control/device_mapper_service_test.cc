@@ -477,6 +477,9 @@ TEST_F(WatchTest, TellsEveryDeviceFirstAndThenEveryChange) {
   v1::WatchResponse seen = Next();
   EXPECT_EQ(seen.kind(), v1::WatchResponse::KIND_PRESENT);
   EXPECT_EQ(seen.device().name(), "a");
+  seen = Next();
+  EXPECT_EQ(seen.kind(), v1::WatchResponse::KIND_LISTED);
+  EXPECT_FALSE(seen.has_device());
   ASSERT_TRUE(Create("b").ok());
   do {
     seen = Next();
@@ -560,8 +563,8 @@ TEST_F(WatchTest, AClientThatDoesNotReadHearsOfRemovalsFirst) {
   ASSERT_TRUE(Create("a").ok());
   ASSERT_TRUE(Create("b").ok());
   Watch();
-  Next();
-  Next();
+  while (Next().kind() != v1::WatchResponse::KIND_LISTED) {
+  }
   const auto feed_holder = std::make_shared<Holding>();
   feed_->Subscribe(feed_holder);
   feed_holder->Await();
@@ -596,16 +599,27 @@ TEST_F(WatchTest, OfAMissingDeviceIsNotFound) {
   EXPECT_EQ(watch_->Finish().error_code(), grpc::StatusCode::NOT_FOUND);
 }
 
-TEST_F(WatchTest, IsAcceptedEvenIfThereIsNothingToTell) {
+TEST_F(WatchTest, IsAcceptedAndSaysSoIfThereIsNothingToList) {
   times_.heartbeat = std::chrono::hours(1);
   Restart();
   Watch();
   watch_->WaitForInitialMetadata();
+  EXPECT_EQ(Next().kind(), v1::WatchResponse::KIND_LISTED);
+}
+
+TEST_F(WatchTest, OfOneDeviceIsListedAfterIt) {
+  ASSERT_TRUE(Create("a").ok());
+  ASSERT_TRUE(Create("b").ok());
+  Watch("a");
+  EXPECT_EQ(Next().device().name(), "a");
+  EXPECT_EQ(Next().kind(), v1::WatchResponse::KIND_LISTED);
 }
 
 TEST_F(WatchTest, BeatsWhenNothingHappens) {
   Watch();
   v1::WatchResponse response;
+  ASSERT_TRUE(watch_->Read(&response));
+  EXPECT_EQ(response.kind(), v1::WatchResponse::KIND_LISTED);
   ASSERT_TRUE(watch_->Read(&response));
   EXPECT_EQ(response.kind(), v1::WatchResponse::KIND_HEARTBEAT);
 }
