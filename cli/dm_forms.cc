@@ -13,6 +13,14 @@
 namespace sectormap::cli {
 namespace {
 
+// In characters, which is what a terminal shows: each begins with the one byte of it that is no
+// continuation (RFC 3629 section 3).
+size_t WidthOf(absl::string_view text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char byte) {
+    return (static_cast<uint8_t>(byte) & 0xc0) != 0x80;
+  }));
+}
+
 std::string Attributes(const v1::Device& device) {
   return {device.has_live_table() ? 'L' : '-', device.has_inactive_table() ? 'I' : '-',
           device.suspended() ? 's' : '-', device.read_only() ? 'r' : 'w'};
@@ -149,7 +157,7 @@ absl::StatusOr<std::string> InfoColumns(const std::vector<v1::Device>& devices,
   for (size_t column = 0; column < fields->size(); ++column) {
     int width =
         std::max((*fields)[column]->width, static_cast<int>((*fields)[column]->heading.size()));
-    for (const auto& row : rows) width = std::max(width, static_cast<int>(row[column].size()));
+    for (const auto& row : rows) width = std::max(width, static_cast<int>(WidthOf(row[column])));
     widths.push_back(aligned ? width : 0);
   }
 
@@ -164,9 +172,11 @@ absl::StatusOr<std::string> InfoColumns(const std::vector<v1::Device>& devices,
   }
   for (const auto& row : rows) {
     for (size_t column = 0; column < fields->size(); ++column) {
-      const int side = (*fields)[column]->right ? 1 : -1;
-      absl::StrAppendFormat(&text, "%s%*s", column == 0 ? "" : separator, side * widths[column],
-                            row[column]);
+      const int left = std::max(0, widths[column] - static_cast<int>(WidthOf(row[column])));
+      const std::string fill(static_cast<size_t>(left), ' ');
+      const bool right = (*fields)[column]->right;
+      absl::StrAppend(&text, column == 0 ? "" : separator, right ? fill : "", row[column],
+                      right ? "" : fill);
     }
     text += '\n';
   }
@@ -241,13 +251,13 @@ std::string Columns(const std::vector<std::vector<std::string>>& rows) {
   std::vector<size_t> widths;
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], WidthOf(row[i]));
   }
   std::string text;
   for (const auto& row : rows) {
     for (size_t i = 0; i < row.size(); ++i) {
       text += row[i];
-      if (i + 1 < row.size()) text.append(widths[i] - row[i].size() + 2, ' ');
+      if (i + 1 < row.size()) text.append(widths[i] - WidthOf(row[i]) + 2, ' ');
     }
     text += '\n';
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What dmsetup prints for the same state (recorded from Debian 12's dmsetup 1.02.185 and
 // kernel 6.1), but for kernel device numbers, which do not exist here.
+#include "cli/dm_forms.h"
 #include "tests/cli/fake_daemon.h"
 
 namespace sectormap::cli {
@@ -87,6 +88,18 @@ TEST_F(CliTest, InfoColumnsGrowWithTheirContents) {
   EXPECT_EQ(RunCli({"info", "-c", "--fields", "name,attr,open"}).out,
             "Name                       Stat Open\n"
             "a-name-longer-than-sixteen LIsr    0\n");
+}
+
+TEST_F(CliTest, ColumnsCountCharactersAndNotTheirBytes) {
+  EXPECT_EQ(Columns({{"NAME", "SIZE"}, {"ÿñé", "1"}, {"vol", "2"}}),
+            "NAME  SIZE\n"
+            "ÿñé   1\n"
+            "vol   2\n");
+  devices.Add("ÿñé");
+  devices.Add("vol");
+  EXPECT_EQ(RunCli({"info", "-c", "--fields", "name,open", "--noheadings"}).out,
+            "vol                 0\n"
+            "ÿñé                 0\n");
 }
 
 TEST_F(CliTest, InfoColumnsCanBeForScripts) {
