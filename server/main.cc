@@ -36,11 +36,11 @@
 #include "server/control/change_feed.h"
 #include "server/control/control_server.h"
 #include "server/control/device_mapper_service.h"
-#include "server/control/durable_units.h"
-#include "server/control/export_catalog.h"
 #include "server/control/iscsi_service.h"
 #include "server/control/operations_service.h"
 #include "server/daemon_options.h"
+#include "server/exports/durable_units.h"
+#include "server/exports/export_catalog.h"
 #include "server/iscsi/portal.h"
 #include "server/iscsi/target_directory.h"
 #include "server/logging.h"
@@ -156,8 +156,8 @@ class Daemon {
   std::unique_ptr<BackingOpener> backings_;
   std::unique_ptr<DeviceRegistry> registry_;
   std::unique_ptr<volumes::VolumeService> volumes_;
-  std::unique_ptr<control::DurableUnits> unit_store_;
-  std::unique_ptr<control::ExportCatalog> exports_;
+  std::unique_ptr<exports::DurableUnits> unit_store_;
+  std::unique_ptr<exports::ExportCatalog> exports_;
   std::unique_ptr<control::ChangeFeed> feed_;
   std::unique_ptr<control::DeviceMapperService> mapper_service_;
   std::unique_ptr<control::IscsiService> iscsi_service_;
@@ -249,8 +249,8 @@ absl::Status Daemon::StartDevices(const state::Contents& contents) {
     if (info.error.empty()) continue;
     spdlog::error("event=restore_device device={} error={}", Quoted(info.name), Quoted(info.error));
   }
-  unit_store_ = std::make_unique<control::DurableUnits>(*store_);
-  exports_ = std::make_unique<control::ExportCatalog>(volumes_->catalog(), *store_, directory_,
+  unit_store_ = std::make_unique<exports::DurableUnits>(*store_);
+  exports_ = std::make_unique<exports::ExportCatalog>(volumes_->catalog(), *store_, directory_,
                                                       *reactors_, unit_store_.get());
   for (const absl::Status& refusal : exports_->Restore(contents)) {
     spdlog::error("event=restore_export error={}", Quoted(refusal.message()));

@@ -10,7 +10,7 @@
 namespace sectormap::control {
 namespace {
 
-void FillExport(const ExportInfo& info, v1::Export& message) {
+void FillExport(const exports::ExportInfo& info, v1::Export& message) {
   message.set_device(info.device);
   message.set_iqn(info.iqn);
   message.set_lun(info.lun_number);
@@ -24,7 +24,7 @@ void FillExport(const ExportInfo& info, v1::Export& message) {
 
 }  // namespace
 
-IscsiService::IscsiService(ExportCatalog& exports, const iscsi::TargetDirectory& directory,
+IscsiService::IscsiService(exports::ExportCatalog& exports, const iscsi::TargetDirectory& directory,
                            std::function<std::vector<std::string>()> portals)
     : exports_(exports), directory_(directory), portals_(std::move(portals)) {}
 
@@ -32,10 +32,10 @@ grpc::Status IscsiService::Export(grpc::ServerContext*, const v1::ExportRequest*
                                   v1::Export* response) {
   const WaitingCalls::One call(changes_);
   if (!call.status().ok()) return call.status();
-  ExportRequest wanted{.device = request->device(),
-                       .iqn = request->iqn(),
-                       .lun_number = request->lun(),
-                       .read_only = request->read_only()};
+  exports::ExportRequest wanted{.device = request->device(),
+                                .iqn = request->iqn(),
+                                .lun_number = request->lun(),
+                                .read_only = request->read_only()};
   if (request->has_chap()) {
     wanted.chap = state::ChapRecord{request->chap().user(), request->chap().secret()};
   }
@@ -46,7 +46,7 @@ grpc::Status IscsiService::Export(grpc::ServerContext*, const v1::ExportRequest*
   for (const std::string& name : request->allowed_initiators()) {
     wanted.allowed_initiators.push_back(name);
   }
-  const absl::StatusOr<ExportInfo> info = exports_.Export(wanted);
+  const absl::StatusOr<exports::ExportInfo> info = exports_.Export(wanted);
   LogChange("export", request->device(), info.status());
   if (!info.ok()) return ToGrpc(info.status());
   FillExport(*info, *response);
@@ -67,7 +67,8 @@ grpc::Status IscsiService::Unexport(grpc::ServerContext*, const v1::UnexportRequ
 
 grpc::Status IscsiService::ListExports(grpc::ServerContext*, const v1::ListExportsRequest*,
                                        v1::ListExportsResponse* response) {
-  for (const ExportInfo& info : exports_.List()) FillExport(info, *response->add_exports());
+  for (const exports::ExportInfo& info : exports_.List())
+    FillExport(info, *response->add_exports());
   return grpc::Status::OK;
 }
 

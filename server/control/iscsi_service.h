@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "sectormap/v1/iscsi.grpc.pb.h"
-#include "server/control/export_catalog.h"
 #include "server/control/waiting_calls.h"
+#include "server/exports/export_catalog.h"
 #include "server/iscsi/target_directory.h"
 
 namespace sectormap::control {
@@ -17,7 +17,7 @@ namespace sectormap::control {
 class IscsiService final : public v1::Iscsi::Service {
  public:
   // All outlive it. `portals` gives the addresses that listen now; any thread.
-  IscsiService(ExportCatalog& exports, const iscsi::TargetDirectory& directory,
+  IscsiService(exports::ExportCatalog& exports, const iscsi::TargetDirectory& directory,
                std::function<std::vector<std::string>()> portals);
 
   grpc::Status Export(grpc::ServerContext* context, const v1::ExportRequest* request,
@@ -32,7 +32,7 @@ class IscsiService final : public v1::Iscsi::Service {
                            v1::ListPortalsResponse* response) override;
 
  private:
-  ExportCatalog& exports_;
+  exports::ExportCatalog& exports_;
   const iscsi::TargetDirectory& directory_;
   const std::function<std::vector<std::string>()> portals_;
   WaitingCalls changes_{kExportChangesMax,

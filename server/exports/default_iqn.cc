@@ -1,22 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/control/default_iqn.h"
+#include "server/exports/default_iqn.h"
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "core/base/text.h"
 
-namespace sectormap::control {
-namespace {
-
-std::string Lower(std::string_view text) {
-  std::string lower(text);
-  absl::AsciiStrToLower(&lower);
-  return lower;
-}
-
-}  // namespace
+namespace sectormap::exports {
 
 std::string DefaultIqn(std::string_view device) {
-  std::string iqn = absl::StrCat(std::string(kDefaultIqnPrefix), Lower(device));
+  std::string iqn = absl::StrCat(Absl(kDefaultIqnPrefix), absl::AsciiStrToLower(Absl(device)));
   for (char& letter : iqn) {
     if (!absl::ascii_isalnum(static_cast<unsigned char>(letter)) && letter != '-' &&
         letter != '.' && letter != ':') {
@@ -26,4 +18,4 @@ std::string DefaultIqn(std::string_view device) {
   return iqn;
 }
 
-}  // namespace sectormap::control
+}  // namespace sectormap::exports

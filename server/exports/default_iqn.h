@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace sectormap::control {
+namespace sectormap::exports {
 
 inline constexpr std::string_view kDefaultIqnPrefix = "iqn.2026-11.io.sectormap:";
 
@@ -13,4 +13,4 @@ inline constexpr std::string_view kDefaultIqnPrefix = "iqn.2026-11.io.sectormap:
 // for what an iSCSI name cannot hold (RFC 3722: letters, digits, `-`, `.` and `:`).
 std::string DefaultIqn(std::string_view device);
 
-}  // namespace sectormap::control
+}  // namespace sectormap::exports

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/control/durable_units.h"
+#include "server/exports/durable_units.h"
 
 #include <utility>
 
 #include "core/base/check.h"
 
-namespace sectormap::control {
+namespace sectormap::exports {
 
 // The job is posted back to the reactor that is suspending just now, so that it cannot be resumed
 // before it has suspended.
@@ -67,4 +67,4 @@ void DurableUnits::Run() {
   }
 }
 
-}  // namespace sectormap::control
+}  // namespace sectormap::exports

@@ -15,7 +15,7 @@
 #include "server/scsi/lun.h"
 #include "server/state/state_store.h"
 
-namespace sectormap::control {
+namespace sectormap::exports {
 
 class DurableUnits final : public scsi::UnitStore {
  public:
@@ -47,4 +47,4 @@ class DurableUnits final : public scsi::UnitStore {
   std::thread thread_;
 };
 
-}  // namespace sectormap::control
+}  // namespace sectormap::exports

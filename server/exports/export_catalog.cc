@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/control/export_catalog.h"
+#include "server/exports/export_catalog.h"
 
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
 #include "core/base/status_macros.h"
-#include "server/control/default_iqn.h"
+#include "server/exports/default_iqn.h"
 #include "server/iscsi/iscsi_name.h"
 
-namespace sectormap::control {
+namespace sectormap::exports {
 namespace {
 
 using state::ExportKey;
@@ -367,4 +367,4 @@ void ExportCatalog::ForgetRefusedOfGone() {
   });
 }
 
-}  // namespace sectormap::control
+}  // namespace sectormap::exports

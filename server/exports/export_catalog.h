@@ -21,7 +21,7 @@
 #include "server/state/state_store.h"
 #include "server/volumes/volume_catalog.h"
 
-namespace sectormap::control {
+namespace sectormap::exports {
 
 // The access policy belongs to the target: what is given replaces the target's, what is not given
 // leaves it as it is.
@@ -124,4 +124,4 @@ class ExportCatalog {
   std::map<Place, Refused> refused_ ABSL_GUARDED_BY(mutex_);  // could not be restored
 };
 
-}  // namespace sectormap::control
+}  // namespace sectormap::exports

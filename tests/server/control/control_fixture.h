@@ -13,9 +13,9 @@
 #include "server/control/change_feed.h"
 #include "server/control/control_server.h"
 #include "server/control/device_mapper_service.h"
-#include "server/control/durable_units.h"
-#include "server/control/export_catalog.h"
 #include "server/control/iscsi_service.h"
+#include "server/exports/durable_units.h"
+#include "server/exports/export_catalog.h"
 #include "tests/server/volumes/volume_fixture.h"
 
 namespace sectormap::control {
@@ -27,10 +27,10 @@ class ControlFixture : public VolumeFixture {
     const auto contents = store_->LoadAll();
     ASSERT_TRUE(contents.ok()) << contents.status();
     if (refuses_from_the_start_) store_->Refuse(absl::ResourceExhaustedError("disk full"));
-    unit_store_ = std::make_unique<DurableUnits>(*store_);
+    unit_store_ = std::make_unique<exports::DurableUnits>(*store_);
     directory_ = std::make_unique<iscsi::TargetDirectory>();
-    exports_ = std::make_unique<ExportCatalog>(*volumes_, *store_, *directory_, *reactors_,
-                                               unit_store_.get());
+    exports_ = std::make_unique<exports::ExportCatalog>(*volumes_, *store_, *directory_, *reactors_,
+                                                        unit_store_.get());
     ASSERT_EQ(exports_->Restore(*contents).size(), refused_exports_);
     feed_ = std::make_unique<ChangeFeed>(*registry_, times_);
     mapper_service_ = std::make_unique<DeviceMapperService>(
@@ -91,9 +91,9 @@ class ControlFixture : public VolumeFixture {
   // Short, so that a test sees heartbeats; no test depends on how short.
   FeedTimes times_{.poll = std::chrono::milliseconds(20),
                    .heartbeat = std::chrono::milliseconds(60)};
-  std::unique_ptr<DurableUnits> unit_store_;
+  std::unique_ptr<exports::DurableUnits> unit_store_;
   std::unique_ptr<iscsi::TargetDirectory> directory_;
-  std::unique_ptr<ExportCatalog> exports_;
+  std::unique_ptr<exports::ExportCatalog> exports_;
   std::unique_ptr<ChangeFeed> feed_;
   std::unique_ptr<DeviceMapperService> mapper_service_;
   std::unique_ptr<IscsiService> iscsi_service_;

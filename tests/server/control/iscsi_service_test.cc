@@ -4,8 +4,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "server/control/default_iqn.h"
-#include "server/iscsi/iscsi_name.h"
 #include "tests/server/control/control_fixture.h"
 
 namespace sectormap::control {
@@ -414,12 +412,6 @@ TEST_F(IscsiServiceTest, ReservationsAreDurableAndReachTheNextUnit) {
   EXPECT_EQ(store_->Reservation(identity).value(), "");
   EXPECT_EQ(reactors_->RunOn(0, unit_store_->SaveReservations("nobody", "x")).code(),
             absl::StatusCode::kNotFound);
-}
-
-TEST(DefaultIqnTest, HoldsOnlyWhatAnIscsiNameMay) {
-  EXPECT_EQ(DefaultIqn("data"), "iqn.2026-11.io.sectormap:data");
-  EXPECT_EQ(DefaultIqn("My Disk_1+x"), "iqn.2026-11.io.sectormap:my-disk-1-x");
-  EXPECT_TRUE(iscsi::NormalTargetName(DefaultIqn(std::string(127, '\xff'))).ok());
 }
 
 }  // namespace
