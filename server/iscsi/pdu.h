@@ -100,13 +100,15 @@ struct HeaderFunctions {
   Opcode opcode() const { return static_cast<Opcode>(self().opcode_byte & kOpcodeMask); }
   bool immediate() const { return (self().opcode_byte & kImmediateBit) != 0; }
   bool final() const { return (self().flags & kFinalBit) != 0; }
+  // In text and login PDUs.
+  bool continues() const { return (self().flags & kContinueBit) != 0; }
   size_t ahs_bytes() const { return self().total_ahs_length * kAhsWordBytes; }
   std::span<const uint8_t, kHeaderBytes> bytes() const {
     return std::span<const uint8_t, kHeaderBytes>(reinterpret_cast<const uint8_t*>(&self()),
                                                   kHeaderBytes);
   }
 
- private:
+ protected:
   const Header& self() const { return static_cast<const Header&>(*this); }
 };
 
@@ -360,8 +362,6 @@ struct TextRequestHeader : HeaderFunctions<TextRequestHeader> {
   Big32 cmd_sn;
   Big32 exp_stat_sn;
   std::array<uint8_t, 16> reserved32{};
-
-  bool continues() const { return (flags & kContinueBit) != 0; }
 };
 
 struct TextResponseHeader : HeaderFunctions<TextResponseHeader> {
@@ -377,8 +377,6 @@ struct TextResponseHeader : HeaderFunctions<TextResponseHeader> {
   Big32 exp_cmd_sn;
   Big32 max_cmd_sn;
   std::array<uint8_t, 12> reserved36{};
-
-  bool continues() const { return (flags & kContinueBit) != 0; }
 };
 
 // ---- Login (§11.12, §11.13)
@@ -408,10 +406,21 @@ enum class LoginStatus : uint16_t {
   kOutOfResources = 0x0302,
 };
 
-struct LoginRequestHeader : HeaderFunctions<LoginRequestHeader> {
+// What both have in common.
+template <typename Header>
+struct LoginHeaderFunctions : HeaderFunctions<Header> {
   static constexpr uint8_t kCurrentStageShift = 2;
   static constexpr uint8_t kStageMask = 0x03;
 
+  bool transit() const { return this->final(); }
+  // Both may be none of the enumerators.
+  LoginStage current_stage() const {
+    return static_cast<LoginStage>((this->self().flags >> kCurrentStageShift) & kStageMask);
+  }
+  LoginStage next_stage() const { return static_cast<LoginStage>(this->self().flags & kStageMask); }
+};
+
+struct LoginRequestHeader : LoginHeaderFunctions<LoginRequestHeader> {
   uint8_t opcode_byte = static_cast<uint8_t>(Opcode::kLoginRequest) | kImmediateBit;
   uint8_t flags = 0;
   uint8_t version_max = 0;
@@ -426,20 +435,9 @@ struct LoginRequestHeader : HeaderFunctions<LoginRequestHeader> {
   Big32 cmd_sn;
   Big32 exp_stat_sn;
   std::array<uint8_t, 16> reserved32{};
-
-  bool transit() const { return (flags & kFinalBit) != 0; }
-  bool continues() const { return (flags & kContinueBit) != 0; }
-  // Both may be none of the enumerators.
-  LoginStage current_stage() const {
-    return static_cast<LoginStage>((flags >> kCurrentStageShift) & kStageMask);
-  }
-  LoginStage next_stage() const { return static_cast<LoginStage>(flags & kStageMask); }
 };
 
-struct LoginResponseHeader : HeaderFunctions<LoginResponseHeader> {
-  static constexpr uint8_t kCurrentStageShift = 2;
-  static constexpr uint8_t kStageMask = 0x03;
-
+struct LoginResponseHeader : LoginHeaderFunctions<LoginResponseHeader> {
   uint8_t opcode_byte = static_cast<uint8_t>(Opcode::kLoginResponse);
   uint8_t flags = 0;
   uint8_t version_max = 0;
@@ -456,12 +454,6 @@ struct LoginResponseHeader : HeaderFunctions<LoginResponseHeader> {
   Big16 status_field;
   std::array<uint8_t, 10> reserved38{};
 
-  bool transit() const { return (flags & kFinalBit) != 0; }
-  bool continues() const { return (flags & kContinueBit) != 0; }
-  LoginStage current_stage() const {
-    return static_cast<LoginStage>((flags >> kCurrentStageShift) & kStageMask);
-  }
-  LoginStage next_stage() const { return static_cast<LoginStage>(flags & kStageMask); }
   LoginStatus status() const { return static_cast<LoginStatus>(status_field.value()); }
   void set_status(LoginStatus status) { status_field = static_cast<uint16_t>(status); }
 };
