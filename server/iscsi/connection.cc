@@ -3,8 +3,6 @@
 
 #include <utility>
 
-#include "core/base/check.h"
-
 namespace sectormap::iscsi {
 
 // ---- ConnectionHandle

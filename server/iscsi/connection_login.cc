@@ -6,7 +6,6 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "core/base/check.h"
 #include "server/iscsi/connection.h"
 
 namespace sectormap::iscsi {

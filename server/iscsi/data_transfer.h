@@ -6,7 +6,6 @@
 
 #include <array>
 #include <cstdint>
-#include <optional>
 
 #include "server/iscsi/pdu.h"
 #include "server/iscsi/session_parameters.h"

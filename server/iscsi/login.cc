@@ -182,7 +182,6 @@ Verdict LoginNegotiator::State::Start(const LoginRequestHeader& request) {
     return Refuse(LoginStatus::kInitiatorError, "a login that starts in no stage there is");
   }
   result_.isid = constants_.isid;
-  result_.requested_tsih = constants_.tsih;
   result_.cid = constants_.cid;
   result_.cmd_sn = constants_.cmd_sn;
   phase_ = Phase::kFirstList;

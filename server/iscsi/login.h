@@ -28,7 +28,6 @@ struct LoginResult {
   std::string initiator_name;
   std::string initiator_alias;
   uint64_t isid = 0;  // 48 bits
-  uint16_t requested_tsih = 0;
   uint16_t cid = 0;
   uint32_t cmd_sn = 0;        // CmdSN of the login request: the first command's, if not immediate
   uint32_t next_stat_sn = 0;  // StatSN of our next response

@@ -2,6 +2,7 @@
 #include "server/iscsi/pdu_stream.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 

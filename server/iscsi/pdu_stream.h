@@ -13,8 +13,6 @@
 
 #include <sys/uio.h>
 
-#include <array>
-#include <coroutine>
 #include <cstddef>
 #include <cstdint>
 #include <functional>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/iscsi/portal.h"
 
+#include <chrono>
+#include <cstdint>
 #include <map>
 #include <utility>
 

@@ -2,6 +2,7 @@
 #include "server/iscsi/session.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "core/base/check.h"

@@ -7,9 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -108,7 +106,6 @@ class Session {
   PduWriter& writer() const { return context_.writer; }
   Gate& gate() const { return context_.gate; }
   const SessionParameters& parameters() const { return context_.parameters; }
-  size_t task_count() const { return live_.size(); }
 
   // --- For ScsiTask's sources ---
 

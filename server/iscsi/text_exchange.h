@@ -4,7 +4,6 @@
 // renegotiated. A pure state machine, like LoginNegotiator; one per connection.
 #pragma once
 
-#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>

@@ -73,7 +73,6 @@ TEST_F(LoginTest, OneRequestInTheOperationalStageIsEnough) {
   EXPECT_EQ(result.type, SessionType::kNormal);
   EXPECT_EQ(result.initiator_name, kInitiator);
   EXPECT_EQ(result.isid, 0x800102030405u);
-  EXPECT_EQ(result.requested_tsih, 0);
   EXPECT_EQ(result.cid, 7);
   EXPECT_EQ(result.cmd_sn, 100u);
   EXPECT_EQ(result.next_stat_sn, 5001u);
