@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // DeviceRegistry's memory: what a device was as text, and all devices from that again.
-#include <deque>
 #include <map>
 #include <unordered_map>
 #include <unordered_set>

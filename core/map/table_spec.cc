@@ -13,7 +13,6 @@
 #include "absl/strings/str_format.h"
 #include "core/base/huge_pages.h"
 #include "core/base/status_macros.h"
-#include "core/base/text.h"
 #include "core/map/table_error.h"
 
 namespace sectormap {

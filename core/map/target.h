@@ -29,9 +29,9 @@ enum class SuspendMode {
 // immutable after Create and needs no more thought.
 //
 // The life of a target that has work of its own (as the kernel's presuspend .. resume):
-//   Create   at load; the old table still serves, perhaps over the same devices. No background
-//   work. PreResume, Resume    its table goes live, or goes on after a suspend. EndWork,
-//   PreSuspend, PostSuspend    before it goes for good, or for a while.
+// - Create: at load. The old table still serves, perhaps over the same devices: no background work.
+// - PreResume, Resume: its table goes live, or goes on after a suspend.
+// - EndWork, PreSuspend, PostSuspend: before it goes for good, or for a while.
 // Destroyed without any of them if its table was never live, else after PostSuspend.
 class Target : public BlockDevice {
  public:
@@ -91,9 +91,9 @@ class Target : public BlockDevice {
   }
 
   // After that, I/O still comes: let go of every request that is held, or the suspend waits for
-  // ever. With kNoFlush and kSwap a held request may end with
-  // kRequeue, from now until PostSuspend, and is mapped again by the table that comes; else it
-  // fails. (At any other time kRequeue means: ask me again, in your next turn.)
+  // ever. With kNoFlush and kSwap a held request may end with kRequeue, from now until PostSuspend,
+  // and is mapped again by the table that comes; else it fails. (At any other time kRequeue means:
+  // ask me again, in your next turn.)
   virtual void PreSuspend(SuspendMode mode) { static_cast<void>(mode); }
 
   // Nothing is in flight any more.

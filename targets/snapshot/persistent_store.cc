@@ -10,7 +10,6 @@
 #include "core/async/next_turn.h"
 #include "core/base/check.h"
 #include "core/base/little_endian.h"
-#include "core/base/status_macros.h"
 #include "core/base/text.h"
 #include "core/block/aligned_bytes.h"
 #include "targets/snapshot/waiter_list.h"

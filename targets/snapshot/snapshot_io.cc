@@ -3,7 +3,6 @@
 #include <optional>
 
 #include "core/async/pieces.h"
-#include "core/base/check.h"
 #include "targets/snapshot/snapshot.h"
 #include "targets/snapshot/snapshot_change.h"
 
