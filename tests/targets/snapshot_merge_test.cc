@@ -176,6 +176,9 @@ TEST_F(SnapshotMergeTest, DiscardsAreAlignedToWhatTakesThem) {
   host_.Make("s", "0 8192 snapshot /o /c P 8 1 discard_zeroes_cow");
   EXPECT_EQ(host_.registry().Find("s")->limits().discard_alignment_bytes, 0u);
   host_.Remove("s");
+  host_.Make("o", "0 8192 snapshot-merge /o /c P 8 1 discard_zeroes_cow");
+  EXPECT_EQ(host_.registry().Find("o")->limits().discard_alignment_bytes, 0u);
+  host_.Remove("o");
   host_.Make("o", kMergeRow);
   EXPECT_EQ(host_.registry().Find("o")->limits().discard_alignment_bytes, 512u);
 }
