@@ -159,13 +159,28 @@ struct TextOptions {
   std::string type;
 };
 
-// `table` and `status` differ in the call and in the answer's field.
+// `table`, `status` and `deps` differ in the call and in what of the answer is shown.
 struct TextVerb {
   std::string name;
+  std::string description;
+  bool of_rows;          // shows each row by itself, or only those of a target type
   bool of_built_tables;  // refused while the live table could not be built
   ExitCode (*get)(Session& session, absl::string_view what, const std::string& device,
                   const TextOptions& options, std::string* text, std::string* json);
 };
+
+// For all devices, one that has gone since they were listed shows nothing.
+template <typename Response, typename Request>
+ExitCode Fetch(Session& session, absl::string_view what,
+               grpc::Status (DeviceMapper::*method)(grpc::ClientContext*, const Request&,
+                                                    Response*),
+               const std::string& device, const TextOptions& options, Response* response) {
+  Request request;
+  request.set_name(device);
+  request.set_slot(options.inactive ? v1::TABLE_SLOT_INACTIVE : v1::TABLE_SLOT_LIVE);
+  return options.names.empty() ? session.CallUnlessGone(what, method, request, response)
+                               : session.Call(what, method, request, response);
+}
 
 template <typename Response, typename Request>
 ExitCode GetText(Session& session, absl::string_view what,
@@ -173,13 +188,8 @@ ExitCode GetText(Session& session, absl::string_view what,
                                                       Response*),
                  std::string* (Response::*field)(), const std::string& device,
                  const TextOptions& options, std::string* text, std::string* json) {
-  Request request;
-  request.set_name(device);
-  request.set_slot(options.inactive ? v1::TABLE_SLOT_INACTIVE : v1::TABLE_SLOT_LIVE);
   Response response;
-  const ExitCode code = options.names.empty()
-                            ? session.CallUnlessGone(what, method, request, &response)
-                            : session.Call(what, method, request, &response);
+  const ExitCode code = Fetch(session, what, method, device, options, &response);
   std::string& rows = *(response.*field)();
   *text = rows;
   if (!options.type.empty()) rows = RowLines(rows, "", options.type);
@@ -197,6 +207,16 @@ ExitCode GetStatus(Session& session, absl::string_view what, const std::string& 
                    const TextOptions& options, std::string* text, std::string* json) {
   return GetText(session, what, &DeviceMapper::GetStatus, &v1::GetStatusResponse::mutable_status,
                  device, options, text, json);
+}
+
+ExitCode GetDeps(Session& session, absl::string_view what, const std::string& device,
+                 const TextOptions& options, std::string* text, std::string* json) {
+  v1::GetDependenciesResponse response;
+  const ExitCode code =
+      Fetch(session, what, &DeviceMapper::GetDependencies, device, options, &response);
+  *text = DepsLine({response.dependencies().begin(), response.dependencies().end()});
+  *json = JsonWithName(device, response);
+  return code;
 }
 
 ExitCode ShowText(Session& session, const TextVerb& verb, const TextOptions& options) {
@@ -241,70 +261,20 @@ ExitCode ShowText(Session& session, const TextVerb& verb, const TextOptions& opt
   return first_failure;
 }
 
-void AddTableAndStatus(Verbs& verbs) {
-  const TextVerb kinds[] = {{"table", false, GetTable}, {"status", true, GetStatus}};
-  const char* const descriptions[] = {"Show tables, as `create` takes them",
-                                      "Show the status of each row"};
-  for (size_t i = 0; i < std::size(kinds); ++i) {
+void AddTextVerbs(Verbs& verbs) {
+  const TextVerb kinds[] = {{"table", "Show tables, as `create` takes them", true, false, GetTable},
+                            {"status", "Show the status of each row", true, true, GetStatus},
+                            {"deps", "Show the devices that a table uses", false, false, GetDeps}};
+  for (const TextVerb& kind : kinds) {
     auto options = std::make_shared<TextOptions>();
-    CLI::App* verb = verbs.Add(
-        kinds[i].name, descriptions[i], "sectormap " + kinds[i].name + " vol",
-        [options, kind = kinds[i]](Session& session) { return ShowText(session, kind, *options); });
+    CLI::App* verb =
+        verbs.Add(kind.name, kind.description, "sectormap " + kind.name + " vol",
+                  [options, kind](Session& session) { return ShowText(session, kind, *options); });
     verb->add_option("name", options->names, "The devices; all unless given");
     verb->add_flag("--inactive", options->inactive, "Of the inactive table");
+    if (!kind.of_rows) continue;
     verb->add_option("--target", options->type, "Only rows of this target type");
   }
-}
-
-void AddDeps(Verbs& verbs) {
-  struct Options {
-    std::vector<std::string> names;
-    bool inactive = false;
-  };
-  auto options = std::make_shared<Options>();
-  CLI::App* verb = verbs.Add(
-      "deps", "Show the devices that a table uses", "sectormap deps vol",
-      [options](Session& session) {
-        std::vector<v1::Device> devices;
-        ExitCode first_failure = ExitCode::kOk;
-        std::vector<std::string> names = options->names;
-        if (names.empty()) {
-          first_failure = ListDevices(session, "deps", &devices);
-          if (first_failure != ExitCode::kOk) return first_failure;
-          if (devices.empty() && !session.json()) session.out() << kNoDevices;
-          for (const v1::Device& device : devices) names.push_back(device.name());
-        }
-        const bool bare = options->names.size() == 1;
-        std::vector<std::string> elements;
-        for (const std::string& name : names) {
-          v1::GetDependenciesRequest request;
-          request.set_name(name);
-          request.set_slot(options->inactive ? v1::TABLE_SLOT_INACTIVE : v1::TABLE_SLOT_LIVE);
-          v1::GetDependenciesResponse response;
-          const ExitCode code = options->names.empty()
-                                    ? session.CallUnlessGone("deps", &DeviceMapper::GetDependencies,
-                                                             request, &response)
-                                    : session.Call("deps " + name, &DeviceMapper::GetDependencies,
-                                                   request, &response);
-          if (code == ExitCode::kNotFound && options->names.empty()) continue;
-          if (first_failure == ExitCode::kOk) first_failure = code;
-          if (code != ExitCode::kOk) continue;
-          elements.push_back(JsonWithName(name, response));
-          if (!session.json()) {
-            session.out() << (bare ? "" : name + ": ")
-                          << DepsLine(
-                                 {response.dependencies().begin(), response.dependencies().end()});
-          }
-        }
-        if (session.json() && !bare) {
-          session.PrintJson(elements);
-        } else if (session.json() && !elements.empty()) {
-          session.out() << elements.front() << '\n';
-        }
-        return first_failure;
-      });
-  verb->add_option("name", options->names, "The devices; all unless given");
-  verb->add_flag("--inactive", options->inactive, "Of the inactive table");
 }
 
 void AddTargets(Verbs& verbs) {
@@ -362,8 +332,7 @@ void AddQueryVerbs(Verbs& verbs) {
   verbs.Group("Looking at devices");
   AddInfo(verbs);
   AddLs(verbs);
-  AddTableAndStatus(verbs);
-  AddDeps(verbs);
+  AddTextVerbs(verbs);
   AddTargets(verbs);
   AddStats(verbs);
 }
