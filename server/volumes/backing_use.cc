@@ -6,7 +6,6 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "core/base/status_macros.h"
 #include "core/base/text.h"
 
 namespace sectormap::volumes {

@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
-#include "core/base/text.h"
 #include "core/map/table_spec.h"
 
 namespace sectormap::volumes {

@@ -23,8 +23,8 @@
 
 namespace sectormap {
 
-// Memory of 1024 sectors under any name that starts with /mem, while `present`; of
-// /mem-unflushable, every flush fails.
+// Memory of 1024 sectors under any name but /nowhere, while `present`; of /unflushable, every flush
+// fails.
 class MemoryBackings final : public BackingSource {
  public:
   absl::StatusOr<std::shared_ptr<BlockDevice>> Open(std::string_view name, bool) override {
