@@ -13,7 +13,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "core/async/reactor.h"
 #include "core/async/tcp_stream.h"
 #include "core/base/option_words.h"

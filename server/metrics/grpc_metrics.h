@@ -10,7 +10,6 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include <grpcpp/support/server_interceptor.h>
 #include <grpcpp/support/status.h>

@@ -2,7 +2,6 @@
 // IoFamilies: requests, bytes and errors by operation, as IoCounters count them.
 #pragma once
 
-#include <string>
 #include <string_view>
 
 #include "core/block/io_counters.h"

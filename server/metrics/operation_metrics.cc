@@ -2,7 +2,6 @@
 #include "server/metrics/operation_metrics.h"
 
 #include <map>
-#include <set>
 #include <string>
 
 #include "absl/strings/str_cat.h"
