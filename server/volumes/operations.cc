@@ -2,6 +2,7 @@
 #include "server/volumes/operations.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -198,27 +199,32 @@ void Operations::StartThread(Entry& entry, std::set<std::string> devices, std::s
 // Until its end is kept it is running for everybody, and has its devices: the next start would do
 // again what was said to be over, on a disk that somebody has put to another use since.
 bool Operations::KeepEnd(int64_t id, const absl::Status& status) {
-  const std::optional<state::OperationRecord> end = EndOf(id, status);
+  const std::optional<state::OperationRecord> end = SetEnd(id, status);
   if (!end.has_value()) return false;
-  for (bool told = false; !PutEnd(*end); told = true) {
-    if (!told && log_) log_(*Get(id));
+  bool told = false;
+  bool stopped = false;
+  while (!PutEnd(*end)) {
+    if (stopped) return false;
+    if (!std::exchange(told, true) && log_) log_(*Get(id));
     absl::MutexLock hold(&mutex_);
-    if (stopping_) return false;
     const auto stopping = [this] {
       mutex_.AssertHeld();
       return stopping_;
     };
-    mutex_.AwaitWithTimeout(absl::Condition(&stopping), std::min(kKeepEndAgain, sleep_max_));
+    // A stop tries once more.
+    stopped =
+        mutex_.AwaitWithTimeout(absl::Condition(&stopping), std::min(kKeepEndAgain, sleep_max_));
   }
   return true;
 }
 
-std::optional<state::OperationRecord> Operations::EndOf(int64_t id,
-                                                        const absl::Status& status) const {
+std::optional<state::OperationRecord> Operations::SetEnd(int64_t id, const absl::Status& status) {
   absl::MutexLock hold(&mutex_);
-  state::OperationRecord end = entries_.at(id).record;
+  Entry& entry = entries_.at(id);
   // What the stop ended stays as it is in the store, and is taken up at the next start.
-  if (!status.ok() && stopping_ && !end.cancelled) return std::nullopt;
+  if (!status.ok() && stopping_ && !entry.record.cancelled) return std::nullopt;
+  // In the record at once: a Cancel that comes now must not put another one over it.
+  state::OperationRecord& end = entry.record;
   OperationState state = OperationState::kDone;
   if (status.ok()) {
     end.done_bytes = end.total_bytes;
@@ -230,22 +236,18 @@ std::optional<state::OperationRecord> Operations::EndOf(int64_t id,
   }
   end.state = std::string(NameOf(state));
   end.ended_unix_seconds = Now();
+  entry.samples.clear();
   return end;
 }
 
+// Not under the lock: a store that somebody else holds may take seconds, again and again.
 bool Operations::PutEnd(const state::OperationRecord& end) {
-  absl::MutexLock hold(&mutex_);
-  Entry& entry = entries_.at(end.id);
-  entry.samples.clear();
   state::Changes changes;
   changes.put_operations.push_back(end);
   const absl::Status kept = store_.Apply(changes);
-  if (kept.ok()) {
-    entry.record = end;
-    entry.not_kept.clear();
-  } else {
-    entry.not_kept = absl::StrCat("its end could not be kept: ", kept.message());
-  }
+  absl::MutexLock hold(&mutex_);
+  entries_.at(end.id).not_kept =
+      kept.ok() ? "" : absl::StrCat("its end could not be kept: ", kept.message());
   return kept.ok();
 }
 
@@ -373,18 +375,19 @@ absl::StatusOr<OperationInfo> Operations::Start(const std::string& kind, const s
 
 OperationInfo Operations::InfoOf(const Entry& entry) const {
   const state::OperationRecord& record = entry.record;
+  const bool running = entry.state == OperationState::kRunning;
   OperationInfo info{.id = record.id,
                      .kind = record.kind,
                      .device = record.device,
                      .state = entry.state,
-                     .cancelling = record.cancelled && entry.state == OperationState::kRunning,
+                     .cancelling = record.cancelled && running,
                      .done_bytes = record.done_bytes,
                      .total_bytes = record.total_bytes,
                      .bytes_per_second = 0,
                      .left_seconds = std::nullopt,
                      .started_unix_seconds = record.started_unix_seconds,
-                     .ended_unix_seconds = record.ended_unix_seconds,
-                     .error = entry.not_kept.empty() ? record.error : entry.not_kept};
+                     .ended_unix_seconds = running ? 0 : record.ended_unix_seconds,
+                     .error = running ? entry.not_kept : record.error};
   if (entry.samples.size() >= 2) {
     const double seconds =
         absl::ToDoubleSeconds(entry.samples.back().time - entry.samples.front().time);

@@ -190,7 +190,7 @@ class Operations {
   // up.
   bool KeepEnd(int64_t id, const absl::Status& status);
   // Nothing: the stop has ended it.
-  std::optional<state::OperationRecord> EndOf(int64_t id, const absl::Status& status) const;
+  std::optional<state::OperationRecord> SetEnd(int64_t id, const absl::Status& status);
   bool PutEnd(const state::OperationRecord& end);
   // REQUIRES: its end is kept.
   OperationInfo End(int64_t id);
