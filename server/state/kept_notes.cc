@@ -71,17 +71,16 @@ void KeptNotes::Run() {
     mutex_.AssertHeld();
     return !waiters_.empty() || stopping_;
   };
-  while (true) {
+  for (bool last = false; !last;) {
     {
       absl::MutexLock hold(&mutex_);
       const bool behind = wanted_ != kept_;
       mutex_.AwaitWithTimeout(absl::Condition(&has_work),
                               behind ? kNotesRetry : absl::InfiniteDuration());
       if (stopping_ && wanted_ == kept_) return;
+      last = stopping_;
     }
     Write();
-    absl::MutexLock hold(&mutex_);
-    if (stopping_) return;
   }
 }
 
