@@ -11,6 +11,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -42,10 +43,12 @@ class PathDisks final : public BackingSource {
 // In memory; tells of each Put before it ends.
 class MemoryNotes final : public TargetNotes {
  public:
-  explicit MemoryNotes(std::function<void()> on_put = nullptr) : on_put_(std::move(on_put)) {}
+  // Notes are put once more when a fixture ends, and finds the store still dead.
+  explicit MemoryNotes(std::function<void()> on_first_put = nullptr)
+      : on_first_put_(std::move(on_first_put)) {}
   bool Has(const std::string& note) const override { return all().contains(note); }
   Task<void> Put(std::string note) override {
-    if (on_put_) on_put_();
+    if (on_first_put_) std::exchange(on_first_put_, nullptr)();
     absl::MutexLock lock(&mutex_);
     notes_.insert(std::move(note));
     co_return;
@@ -61,7 +64,7 @@ class MemoryNotes final : public TargetNotes {
   }
 
  private:
-  const std::function<void()> on_put_;
+  std::function<void()> on_first_put_;
   mutable absl::Mutex mutex_;
   std::set<std::string> notes_ ABSL_GUARDED_BY(mutex_);
 };

@@ -333,8 +333,8 @@ TEST_F(SnapshotTest, AnOriginThatCannotBeReadInvalidatesAndTheWriteGoesOn) {
 // A pair whose store takes nothing any more, not even that the snapshot is invalid.
 class DeadStoreTest : public SnapshotTest {
  protected:
-  void Begin(std::function<void()> on_put = nullptr) {
-    notes_ = std::make_shared<MemoryNotes>(std::move(on_put));
+  void Begin(std::function<void()> on_first_put = nullptr) {
+    notes_ = std::make_shared<MemoryNotes>(std::move(on_first_put));
     host_.registry().SetNotes(notes_);
     faulty_ = std::make_shared<FaultyDevice>(store_);
     host_.Add("/c", faulty_);
